@@ -1,0 +1,141 @@
+"""Weights in and out: published checkpoints, safetensors files, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .registry import create_model
+
+FORMAT = "tto-base-model-1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or does not fit; the message names the file or the tensor."""
+
+
+def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
+    """Renames every foreign checkpoint key: the only place that knows them.
+
+    Published checkpoints may sit under `state_dict`, carry a `module.` prefix (DataParallel), and name the parameters
+    of the entropy bottleneck `_matrixN`, `_biasN`, `_factorN` (CompressAI < 1.2.5).
+    """
+    for wrapper in ("state_dict", "model"):
+        if isinstance(raw.get(wrapper), dict):
+            raw = raw[wrapper]
+    plural = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
+    state = {}
+    for key, value in raw.items():
+        key = key.removeprefix("module.")
+        key = re.sub(
+            r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$",
+            lambda m: f"entropy_bottleneck.{plural[m[1]]}.{m[2]}",
+            key,
+        )
+        if isinstance(value, Tensor):
+            state[key] = value
+    return state
+
+
+def load_weights(model: nn.Module, raw: dict) -> nn.Module:
+    """Puts a checkpoint's tensors into `model`, builds coding tables where it has none, and returns it in eval mode.
+
+    Raises `CheckpointError` naming the first key that is missing, unexpected, of another shape, or not finite.
+    """
+    state = canonical_state_dict(raw)
+    own = model.state_dict()
+    tables = re.compile(r"\.(_quantized_cdf|_offset|_cdf_length|scale_table)$")
+    for key in sorted(own.keys() | state.keys()):
+        if key not in state:
+            raise CheckpointError(f"checkpoint lacks {key}")
+        if key not in own:
+            raise CheckpointError(f"checkpoint has {key}, which the model does not know")
+        if not tables.search(key) and state[key].shape != own[key].shape:
+            raise CheckpointError(f"{key} has shape {list(state[key].shape)}, expected {list(own[key].shape)}")
+        if state[key].is_floating_point() and not state[key].isfinite().all():
+            raise CheckpointError(f"{key} holds values that are not finite")
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    if model.gaussian_conditional.quantized_cdf.numel() == 0:
+        model.update()
+    return model.eval().requires_grad_(False)
+
+
+def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
+    """A model from a file, in eval mode, float32, with its integer coding tables.
+
+    A safetensors file written by `save_checkpoint` says itself which model it is; for a published PyTorch checkpoint
+    `name` does (default `"dcae"`), and it is unpickled with `weights_only`. Raises `CheckpointError`.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
+            model = create_model(metadata["model"], **json.loads(metadata["config"]))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            model = create_model(name or "dcae")
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path} holds no state dict")
+        return load_weights(model, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
+
+
+def save_checkpoint(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Writes weights, coding tables and configuration as safetensors, atomically.
+
+    `dtype` (for example `torch.float16`) is what parameters are stored in; tables and buffers stay as they are.
+    Raises `CheckpointError` where a weight is not finite in `dtype`.
+    """
+    parameters = {key for key, _ in model.named_parameters()}
+    state = {}
+    for key, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        if dtype is not None and key in parameters and not key.startswith("entropy_bottleneck"):
+            value = value.to(dtype)
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{key} holds values that are not finite in {value.dtype}")
+        state[key] = value
+    metadata = {"format": FORMAT, "model": model.registered_name, "config": json.dumps(asdict(model.config))}
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(save(state, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def fingerprint(model: nn.Module) -> bytes:
+    """First 8 bytes of the SHA-256 of the canonical weights: names in order, shapes, little-endian float32 or int32."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        array = value.detach().cpu()
+        array = array.float().numpy().astype("<f4") if array.is_floating_point() else array.numpy().astype("<i4")
+        digest.update(f"{key} {list(array.shape)}\n".encode())
+        digest.update(array.tobytes())
+    return digest.digest()[:8]

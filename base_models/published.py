@@ -1,0 +1,114 @@
+"""The published DCAE code's own bitstreams, through CompressAI's rANS coder.
+
+One string for z and one for y per batch, no header. CompressAI's decoder reads past the end of a short buffer and its
+encoder does not end on non-finite latents, so decoding pads the buffer beyond what any stream can consume and then
+re-encodes the symbols: a stream that is truncated or altered does not come back byte for byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from compressai.ans import BufferedRansEncoder, RansDecoder
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .dcae import DCAE
+
+
+class StreamError(ValueError):
+    """A published stream is truncated, altered, or belongs to other weights or another size."""
+
+
+class _Tables:
+    """Integer tables of one entropy model in the form that CompressAI's coder takes."""
+
+    def __init__(self, entropy_model):
+        self.cdfs = entropy_model.quantized_cdf.tolist()
+        self.lengths = entropy_model.cdf_length.reshape(-1).tolist()
+        self.offsets = entropy_model.offset.reshape(-1).tolist()
+
+    def encode(self, symbols: list[int], indexes: list[int]) -> bytes:
+        encoder = BufferedRansEncoder()
+        encoder.encode_with_indexes(symbols, indexes, self.cdfs, self.lengths, self.offsets)
+        return encoder.flush()
+
+    def open(self, stream: bytes, count: int) -> RansDecoder:
+        """A decoder for `count` symbols that stays inside its buffer even where the stream is garbage."""
+        if len(stream) < 8 or len(stream) % 4:
+            raise StreamError(f"a stream of {len(stream)} bytes is no rANS stream")
+        decoder = RansDecoder()
+        decoder.set_stream(stream + bytes(16 * count + 1024))
+        return decoder
+
+    def decode(self, decoder: RansDecoder, indexes: list[int]) -> list[int]:
+        return decoder.decode_stream(indexes, self.cdfs, self.lengths, self.offsets)
+
+
+def _flat(x: Tensor) -> list[int]:
+    return x.reshape(-1).int().tolist()
+
+
+def _channel_indexes(count: int, size: tuple[int, int]) -> list[int]:
+    return torch.arange(count).repeat_interleave(size[0] * size[1]).tolist()
+
+
+@torch.no_grad()
+def compress(model: DCAE, x: Tensor) -> dict:
+    """Image [1, 3, H, W] in [0, 1], H and W multiples of 64 → `{"strings": [[y], [z]], "shape": size of z}`.
+
+    Raises `ValueError` where the latents are not finite (the weights are damaged).
+    """
+    y = model.analysis(x)
+    z = model.hyper_analysis(y)
+    if not (y.isfinite().all() and z.isfinite().all()):
+        raise ValueError("latents are not finite: the weights are damaged")
+    medians = model.z_medians()
+    z_symbols = (z - medians).round()
+    z_size = tuple(z.shape[-2:])
+    z_string = _Tables(model.entropy_bottleneck).encode(_flat(z_symbols), _channel_indexes(z.shape[1], z_size))
+    symbols, indexes = [], []
+    y_slices = y.chunk(model.config.num_slices, 1)
+
+    def write(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+        rounded = (y_slices[i] - mu).round()
+        symbols.extend(_flat(rounded))
+        indexes.extend(_flat(model.gaussian_conditional.build_indexes(sigma)))
+        return rounded + mu
+
+    model.walk(z_symbols + medians, 1.0, write)
+    y_string = _Tables(model.gaussian_conditional).encode(symbols, indexes)
+    return {"strings": [[y_string], [z_string]], "shape": z_size}
+
+
+@torch.no_grad()
+def decompress(model: DCAE, strings: list, shape: tuple[int, int]) -> dict:
+    """Inverse of `compress`: `{"x_hat": [1, 3, 64·shape[0], 64·shape[1]] in [0, 1]}`. Raises `StreamError`."""
+    y_string, z_string = strings[0][0], strings[1][0]
+    device = model.entropy_bottleneck.quantiles.device
+    channels = model.config.N
+    z_tables, z_indexes = _Tables(model.entropy_bottleneck), _channel_indexes(channels, shape)
+    z_symbols = z_tables.decode(z_tables.open(z_string, len(z_indexes)), z_indexes)
+    if z_tables.encode(z_symbols, z_indexes) != z_string:
+        raise StreamError("the z stream is truncated or altered")
+
+    tables = _Tables(model.gaussian_conditional)
+    count = model.config.M * shape[0] * shape[1] * 16
+    decoder = tables.open(y_string, count)
+    symbols, indexes = [], []
+
+    def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+        levels = _flat(model.gaussian_conditional.build_indexes(sigma))
+        values = tables.decode(decoder, levels)
+        symbols.extend(values)
+        indexes.extend(levels)
+        return torch.tensor(values, dtype=mu.dtype, device=device).view_as(mu) + mu
+
+    z_hat = torch.tensor(z_symbols, dtype=torch.float32, device=device).view(1, channels, *shape) + model.z_medians()
+    walk = model.walk(z_hat, 1.0, read)
+    if tables.encode(symbols, indexes) != y_string:
+        raise StreamError("the y stream is truncated or altered, or was written by other weights")
+    return {"x_hat": model.synthesis(walk.y_hat).clamp(0, 1)}

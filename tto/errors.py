@@ -1,0 +1,76 @@
+"""Everything that can go wrong for a reason a person can act on.
+
+Each cause is one subclass of `TTOError`; the message is one plain line, ready to be printed.
+This module imports nothing, so that `tto info` and every other module can use it for free.
+"""
+
+from __future__ import annotations
+
+
+class TTOError(Exception):
+    """Base of every error that tto raises on purpose."""
+
+
+class BadArgument(TTOError):
+    """An argument (of the command line or of a function) has no meaning."""
+
+
+class FileError(TTOError):
+    """A file is missing, or may not be read or written."""
+
+
+class LimitExceeded(TTOError):
+    """Something is larger than this program is willing to take memory for."""
+
+
+# --- pictures --------------------------------------------------------------------------------------
+
+
+class UnreadableImage(TTOError):
+    """A picture file is damaged, truncated, or of a format that Pillow does not know."""
+
+
+class UnsupportedImage(TTOError):
+    """A picture is readable, but is not 8-bit gray or RGB with or without alpha, or is animated."""
+
+
+# --- .tto files ------------------------------------------------------------------------------------
+
+
+class NotATTOFile(TTOError):
+    """The data does not begin with the magic bytes of a .tto file."""
+
+
+class UnsupportedVersion(TTOError):
+    """The file has a format version that this program does not know."""
+
+
+class UnsupportedSection(TTOError):
+    """The file has a mandatory section that this program does not know."""
+
+
+class CorruptFile(TTOError):
+    """A length, a checksum or a value of the file is wrong; `section` says where."""
+
+    def __init__(self, section: str, reason: str) -> None:
+        super().__init__(f"corrupt file: {section}: {reason}")
+        self.section = section
+
+
+class IndexMismatch(CorruptFile):
+    """The entropy model of this machine does not reproduce the encoder's scale indexes of one slice."""
+
+    def __init__(self, slice_index: int) -> None:
+        super().__init__(f"slice {slice_index}", "the decoder's scale indexes differ from the encoder's")
+        self.slice_index = slice_index
+
+
+# --- models ----------------------------------------------------------------------------------------
+
+
+class WrongModel(TTOError):
+    """The file was made with a model that is not the one at hand."""
+
+
+class BadCheckpoint(TTOError):
+    """A checkpoint is damaged, has unexpected tensors, or has values that are not finite."""
