@@ -1,22 +1,28 @@
-"""The published DCAE code's own bitstreams, through CompressAI's rANS coder.
+"""The published DCAE code's own bitstreams and `.bin` files, through CompressAI's rANS coder.
 
-One string for z and one for y per batch, no header. CompressAI's decoder reads past the end of a short buffer and its
-encoder does not end on non-finite latents, so decoding pads the buffer beyond what any stream can consume and then
-re-encodes the symbols: a stream that is truncated or altered does not come back byte for byte.
+A `.bin` file is big-endian: height and width (16 bits each), then the y string and the z string, each behind its length
+(32 bits). The image is centred in zeros up to multiples of 128. Neither model nor rate is written.
+
+CompressAI's decoder reads past the end of a short buffer and its encoder does not end on non-finite latents, so
+decoding pads the buffer beyond what any stream can consume and then re-encodes the symbols: a stream that is truncated
+or altered does not come back byte for byte.
 """
 
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor
 
 if TYPE_CHECKING:
     from .dcae import DCAE
+
+
+MAX_SYMBOL = 1 << 24
 
 
 class StreamError(ValueError):
@@ -45,7 +51,11 @@ class _Tables:
         return decoder
 
     def decode(self, decoder: RansDecoder, indexes: list[int]) -> list[int]:
-        return decoder.decode_stream(indexes, self.cdfs, self.lengths, self.offsets)
+        """Symbols; an absurd one (CompressAI's encoder would not end on it) means that the stream is garbage."""
+        symbols = decoder.decode_stream(indexes, self.cdfs, self.lengths, self.offsets)
+        if symbols and max(map(abs, symbols)) >= MAX_SYMBOL:
+            raise StreamError("the stream is truncated or altered, or was written by other weights")
+        return symbols
 
 
 def _flat(x: Tensor) -> list[int]:
@@ -112,3 +122,47 @@ def decompress(model: DCAE, strings: list, shape: tuple[int, int]) -> dict:
     if tables.encode(symbols, indexes) != y_string:
         raise StreamError("the y stream is truncated or altered, or was written by other weights")
     return {"x_hat": model.synthesis(walk.y_hat).clamp(0, 1)}
+
+
+# ---- .bin files ---------------------------------------------------------------------------------------------
+
+BIN_MULTIPLE = 128
+BIN_MAX_SIDE = 65_535
+
+
+def compress_bin(model: DCAE, x: Tensor) -> bytes:
+    """Image [1, 3, H, W] in [0, 1] of any size → a `.bin` file. Raises `ValueError` above 65 535 pixels a side."""
+    height, width = x.shape[-2:]
+    if max(height, width) > BIN_MAX_SIDE:
+        raise ValueError(f"a published .bin file holds at most {BIN_MAX_SIDE} pixels a side, got {width}x{height}")
+    left, right, top, bottom = _centred_padding(height, width)
+    strings = compress(model, F.pad(x, (left, right, top, bottom)))["strings"]
+    body = b"".join(struct.pack(">I", len(part[0])) + part[0] for part in strings)
+    return struct.pack(">HH", height, width) + body
+
+
+def decompress_bin(model: DCAE, data: bytes) -> Tensor:
+    """A `.bin` file → image [1, 3, H, W] in [0, 1]. Raises `StreamError`."""
+    height, width, y_string, z_string = _split_bin(data)
+    left, _, top, _ = _centred_padding(height, width)
+    shape = (-(-height // BIN_MULTIPLE) * 2, -(-width // BIN_MULTIPLE) * 2)
+    x_hat = decompress(model, [[y_string], [z_string]], shape)["x_hat"]
+    return x_hat[..., top : top + height, left : left + width]
+
+
+def _split_bin(data: bytes) -> tuple[int, int, bytes, bytes]:
+    try:
+        height, width = struct.unpack_from(">HH", data)
+        (y_length,) = struct.unpack_from(">I", data, 4)
+        (z_length,) = struct.unpack_from(">I", data, 8 + y_length)
+    except struct.error:
+        raise StreamError("the .bin file is truncated") from None
+    if len(data) != 12 + y_length + z_length or not (height and width):
+        raise StreamError("the .bin file's lengths do not fit its size")
+    return height, width, data[8 : 8 + y_length], data[12 + y_length :]
+
+
+def _centred_padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom."""
+    extra_h, extra_w = -height % BIN_MULTIPLE, -width % BIN_MULTIPLE
+    return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2

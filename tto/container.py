@@ -2,7 +2,7 @@
 
     header | section | section | ... | last section
 
-The fields of the header (`HEADER_FIELDS`) and the kinds of section (`SectionType`) are declared once, as data;
+The header's fields (`HEADER_FIELDS`) and the kinds of section (`SectionType`) are declared once, as data;
 reading and writing are derived from them. Every checksum, length and limit is verified here, before any part
 of the file is decoded. This module imports neither torch nor numpy.
 """
@@ -16,7 +16,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from tto.errors import BadArgument, CorruptFile, LimitExceeded, NotATTOFile, UnsupportedSection, UnsupportedVersion
+from tto.errors import (
+    BadArgument,
+    CorruptFile,
+    LimitExceeded,
+    NotATTOFile,
+    UnsupportedSection,
+    UnsupportedVersion,
+)
 
 MAGIC = b"\x8etto"
 VERSION = 1
@@ -64,7 +71,7 @@ CODE_MASK = 0x3F
 
 
 class SectionType(IntEnum):
-    """Kinds of section; the value has the `MANDATORY` bit, so that a kind is either always or never mandatory."""
+    """Kinds of section. The value has the `MANDATORY` bit: a kind is either always mandatory or never."""
 
     Z = MANDATORY | 1  # range-coded hyper-latent
     Y = MANDATORY | 2  # CRC-32 of each slice's scale indexes, then the range-coded latent
@@ -125,7 +132,7 @@ def quantize_quality(quality: float) -> float:
 
 
 def step_size(qp: int) -> float:
-    """Quantization step of the latent: geometric, 32 steps per octave, 1 at `NEUTRAL_QP`; from 1/16 to 15.7."""
+    """Quantization step of the latent, 1/16 to 15.7: 32 steps per octave, 1 at `NEUTRAL_QP`."""
     return 2.0 ** ((qp - NEUTRAL_QP) / 32)
 
 
@@ -145,8 +152,7 @@ def write_header(header: Header) -> bytes:
         "qp": header.qp,
         "crc": 0,
     }
-    if not (1 <= header.width <= MAX_SIDE and 1 <= header.height <= MAX_SIDE):
-        raise LimitExceeded(f"a picture of {header.width}x{header.height}: sides must be 1 to {MAX_SIDE} pixels")
+    check_size(header.width, header.height, None)
     if len(header.fingerprint) != 8:
         raise BadArgument("a model fingerprint has 8 bytes")
     packed = HEADER_STRUCT.pack(*(values[field.name] for field in HEADER_FIELDS))
@@ -296,7 +302,7 @@ def split_y(body: bytes, num_slices: int) -> tuple[tuple[int, ...], bytes]:
     """Inverse of `join_y`; the model knows the number of slices."""
     size = CRC_STRUCT.size * num_slices
     if len(body) < size:
-        raise CorruptFile(section_name(SectionType.Y), f"{len(body)} bytes are too few for {num_slices} checksums")
+        raise CorruptFile("section y", f"{len(body)} bytes are too few for {num_slices} checksums")
     return struct.unpack(f"<{num_slices}I", body[:size]), body[size:]
 
 

@@ -1,0 +1,325 @@
+"""The command line as a person uses it: processes, files, exit codes, one line for each error."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tto.cli import main
+from tto.image import Picture, load_picture, save_picture
+
+RANDOM = np.random.default_rng(0)
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    """A smooth picture, uint8 [height, width, 3]."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([rows % 256, columns % 256, (rows + columns) // 2 % 256], axis=2).astype(np.uint8)
+
+
+def exif_bytes() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "Maker"
+    return exif.tobytes()
+
+
+def tto(*args, cwd=None) -> subprocess.CompletedProcess:
+    """A separate process of the command line."""
+    command = [sys.executable, "-m", "tto", *map(str, args)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+@pytest.fixture
+def call(capsys):
+    """The command line in this process: exit code, lines of stdout, lines of stderr."""
+
+    def run(*args) -> tuple[int, list[str], list[str]]:
+        with pytest.raises(SystemExit) as caught:
+            main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out.splitlines(), captured.err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    save_picture(Picture(gradient(40, 30)).to_pil(), path)
+    return path
+
+
+def names(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# --- separate processes ----------------------------------------------------------------------------
+
+PICTURES = {
+    "1x1": Picture(gradient(1, 1)),
+    "1x4000": Picture(gradient(1, 4000)),
+    "4000x1": Picture(gradient(4000, 1)),
+    "63x65": Picture(gradient(63, 65)),
+    "127x129": Picture(gradient(127, 129)),
+    "alpha": Picture(gradient(33, 20), alpha=RANDOM.integers(0, 256, (20, 33), dtype=np.uint8)),
+    "gray": Picture(gradient(33, 20)[..., [0, 0, 0]], grayscale=True),
+    "gray-alpha": Picture(gradient(33, 20)[..., [0, 0, 0]], True, alpha=gradient(33, 20)[..., 1]),
+    "rotated": Picture(gradient(33, 20), exif=exif_bytes(), xmp=b"<x:xmpmeta/>"),
+    "profile": Picture(gradient(33, 20), icc=RANDOM.bytes(500)),
+}
+
+
+def test_every_size_mode_and_metadata_survives_two_processes(tmp_path, tiny_checkpoint):
+    source = tmp_path / "pictures"
+    source.mkdir()
+    for name, picture in PICTURES.items():
+        save_picture(picture.to_pil(), source / f"{name}.png")
+    Image.fromarray(gradient(33, 20)).quantize(16).save(source / "palette.png")
+
+    packed = tto("compress", source, "-o", tmp_path / "packed", "-m", tiny_checkpoint, "--json")
+    assert (packed.returncode, packed.stderr) == (0, "")
+    unpacked = tto("decompress", tmp_path / "packed", "-o", tmp_path / "back", "-m", tiny_checkpoint)
+    assert (unpacked.returncode, unpacked.stderr) == (0, "")
+
+    expected = {**PICTURES, "palette": load_picture(source / "palette.png")}
+    lines = map(json.loads, packed.stdout.splitlines())
+    records = {os.path.basename(record["input"]): record for record in lines}
+    assert list(records) == sorted(f"{name}.png" for name in expected)
+    for name, original in expected.items():
+        record, back = records[f"{name}.png"], load_picture(tmp_path / "back" / f"{name}.png")
+        assert back.rgb.shape == original.rgb.shape
+        assert back.grayscale == original.grayscale
+        assert (back.exif, back.xmp, back.icc) == (original.exif, original.xmp, original.icc)
+        assert (original.alpha is None) == (back.alpha is None)
+        assert original.alpha is None or np.array_equal(back.alpha, original.alpha)
+        size = (tmp_path / "packed" / f"{name}.tto").stat().st_size
+        assert record["bytes"] == size
+        assert record["bpp"] == pytest.approx(8 * size / (original.width * original.height), rel=1e-12)
+        error = np.mean((original.rgb.astype(float) - back.rgb) ** 2)
+        assert record["psnr"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
+
+
+def test_decoders_pixels_in_another_process_are_the_encoders_own(tmp_path, tiny_checkpoint):
+    from tto.codec import load_codec
+
+    picture = Picture(RANDOM.integers(0, 256, (70, 90, 3), dtype=np.uint8))
+    result = load_codec(str(tiny_checkpoint)).compress(picture.to_pil(), quality=6.5)
+    (tmp_path / "a.tto").write_bytes(result.data)
+    assert tto("decompress", tmp_path / "a.tto", "-m", tiny_checkpoint).returncode == 0
+    assert Image.open(tmp_path / "a.png").tobytes() == result.image.tobytes()
+
+
+def test_errors_of_a_process_are_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "text.tto").write_text("some text")
+    done = tto("decompress", "text.tto", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "tto: text.tto: not a .tto file\n")
+    assert names(tmp_path) == {"text.tto"}
+
+
+def test_info_starts_without_torch_in_a_fraction_of_a_second(tmp_path, photo, tiny_checkpoint, call):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+    file = tmp_path / "photo.tto"
+    code = (
+        "import sys; from tto.cli import main\n"
+        f"try: main(['info', {str(file)!r}])\n"
+        "finally: print(sorted({'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+    def cpu_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert tto("info", file).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_seconds() for _ in range(3)) <= 0.3
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+def test_default_names_lie_beside_the_input(tmp_path, photo, tiny_checkpoint, call):
+    code, out, err = call("compress", photo, "-m", tiny_checkpoint)
+    assert (code, err, len(out)) == (0, [], 1)
+    assert out[0].startswith(f"{tmp_path / 'photo.tto'}: 40x30, ")
+    photo.unlink()
+    assert call("decompress", tmp_path / "photo.tto", "-m", tiny_checkpoint)[0] == 0
+    assert names(tmp_path) == {"photo.png", "photo.tto"}
+
+
+def test_output_file_folder_and_format_are_chosen_by_o(tmp_path, photo, tiny_checkpoint, call):
+    model = ("-m", tiny_checkpoint)
+    assert call("compress", photo, "-o", tmp_path / "new" / "a.tto", *model)[0] == 0
+    assert call("compress", photo, "-o", f"{tmp_path}/folder/", *model)[0] == 0
+    assert call("decompress", tmp_path / "new" / "a.tto", "-o", tmp_path / "b.webp", *model)[0] == 0
+    assert names(tmp_path) == {"photo.png", "new/a.tto", "folder/photo.tto", "b.webp"}
+    assert Image.open(tmp_path / "b.webp").format == "WEBP"
+
+
+def test_colliding_outputs_are_refused_before_any_work(tmp_path, photo, call):
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    code, out, err = call("compress", photo, tmp_path / "photo.jpg")
+    assert (code, out) == (2, [])
+    assert len(err) == 1 and "would both be written to" in err[0]
+    assert names(tmp_path) == {"photo.png", "photo.jpg"}
+
+
+def test_input_is_never_overwritten(tmp_path, photo, call):
+    before = photo.read_bytes()
+    code, _, err = call("compress", photo, "-o", photo)
+    assert code == 2 and "is an input" in err[0]
+    assert photo.read_bytes() == before
+
+
+def test_no_overwrite_keeps_what_is_there(tmp_path, photo, tiny_checkpoint, call):
+    (tmp_path / "photo.tto").write_bytes(b"precious")
+    code, out, err = call("compress", photo, "-m", tiny_checkpoint, "--no-overwrite")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert (tmp_path / "photo.tto").read_bytes() == b"precious"
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+def test_bad_inputs_are_reported_and_the_others_done(tmp_path, photo, tiny_checkpoint, call):
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:-40])
+    Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.jpg")
+    Image.new("I;16", (4, 4)).save(tmp_path / "deep.png")
+    bad = [tmp_path / name for name in ("text.png", "cut.png", "cmyk.jpg", "deep.png", "missing.png")]
+    code, out, err = call("compress", *bad, photo, "-m", tiny_checkpoint, "--json")
+    assert code == 2
+    assert [json.loads(line)["input"] for line in out] == [str(photo)]
+    assert len(err) == 5 and all(line.startswith("tto: ") for line in err)
+    for line, path in zip(err, bad, strict=True):
+        assert str(path) in line
+    assert {name for name in names(tmp_path) if name.endswith(".tto")} == {"photo.tto"}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["compress", "{photo}", "-q", "9", "-m", "{model}"], "quality must be between 1 and 8"),
+        (["compress", "{photo}", "-q", "0.5", "-m", "{model}"], "quality must be between 1 and 8"),
+        (["compress", "{photo}", "-q", "nan", "-m", "{model}"], "quality must be"),
+        (["compress", "{photo}", "-q", "good"], "-q"),
+        (["compress", "{photo}", "--lambda", "-1", "-m", "{model}"], "lambda"),
+        (["compress", "{photo}", "-m", "nothing"], "no model"),
+        (["compress", "{photo}", "-m", "{photo}"], "no checkpoint"),
+        (["compress", "{photo}", "-m", "{model}", "--device", "abacus"], "unknown device"),
+        (["compress", "{photo}", "-m", "{model}", "-o", "/dev/null/x.tto"], "/dev/null"),
+        (["compress"], "Missing argument"),
+        (["compress", "{empty}"], "no files"),
+        (["decompress", "{photo}"], "is an input"),
+        (["decompress", "{photo}", "-o", "x.png"], "not a .tto file"),
+        (["info", "{photo}"], "not a .tto file"),
+        (["info", "missing.tto"], "missing.tto"),
+        (["verify", "{photo}"], "not a .tto file"),
+        (["models", "show", "nothing"], "no model"),
+        (["nonsense"], "nonsense"),
+        (["--nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(
+    tmp_path, photo, tiny_checkpoint, call, monkeypatch, args, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"photo": photo, "model": tiny_checkpoint, "empty": tmp_path / "empty"}
+    code, out, err = call(*(arg.format(**places) for arg in args))
+    assert (code, out, len(err)) == (2, [], 1)
+    assert message in err[0]
+    assert names(tmp_path) == {"photo.png"}
+
+
+def test_unwritable_format_is_refused_before_decoding(tmp_path, photo, tiny_checkpoint, call):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+    code, _, err = call("decompress", tmp_path / "photo.tto", "-o", tmp_path / "photo.xyz")
+    assert code == 2 and ".xyz" in err[0]
+
+
+def test_file_of_another_model_is_refused(tmp_path, photo, tiny_checkpoint, call):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+    data = bytearray((tmp_path / "photo.tto").read_bytes())
+    from dataclasses import replace
+
+    from tto.container import read, write
+
+    container = read(bytes(data))
+    other = replace(container, header=replace(container.header, fingerprint=b"another!"))
+    (tmp_path / "photo.tto").write_bytes(write(other))
+    photo.unlink()
+    for model in ((), ("-m", tiny_checkpoint)):
+        code, out, err = call("decompress", tmp_path / "photo.tto", *model)
+        assert (code, out, len(err)) == (2, [], 1) and b"another!".hex() in err[0]
+    assert names(tmp_path) == {"photo.tto"}
+
+
+def test_interruption_is_one_line_and_no_file(tmp_path, photo, tiny_checkpoint, call, monkeypatch):
+    from tto.codec import Codec
+
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Codec, "compress", interrupt)
+    assert call("compress", photo, "-m", tiny_checkpoint) == (130, [], ["tto: interrupted"])
+    assert names(tmp_path) == {"photo.png"}
+
+
+# --- the other commands ----------------------------------------------------------------------------
+
+
+def test_info_tells_what_the_header_holds(tmp_path, photo, tiny_checkpoint, call):
+    assert call("compress", photo, "-q", "2.25", "-m", tiny_checkpoint)[0] == 0
+    code, out, err = call("info", tmp_path / "photo.tto", "--json")
+    record = json.loads(out[0])
+    size = (tmp_path / "photo.tto").stat().st_size
+    assert (code, err) == (0, [])
+    assert (record["width"], record["height"], record["bytes"], record["quality"]) == (40, 30, size, 2.25)
+    assert record["bpp"] == pytest.approx(8 * size / 1200)
+    assert set(record["sections"]) == {"z", "y"}
+    assert any("40x30, RGB" in line for line in call("info", tmp_path / "photo.tto")[1])
+
+
+def test_verify_measures_against_the_original(tmp_path, photo, tiny_checkpoint, call):
+    record = json.loads(call("compress", photo, "-m", tiny_checkpoint, "--json")[1][0])
+    verify = ("verify", tmp_path / "photo.tto", "-m", tiny_checkpoint, "--against")
+    code, out, _ = call(*verify, photo)
+    assert code == 0
+    assert f"ok, 40x30, RGB, {record['psnr']:.2f} dB" in out[0]
+    save_picture(Picture(gradient(5, 5)).to_pil(), tmp_path / "other.png")
+    code, _, err = call(*verify, tmp_path / "other.png")
+    assert code == 2 and "differ in size" in err[0]
+
+
+def test_one_rate_model_needs_no_quality(tmp_path, photo, tiny_sizes, call):
+    from base_models import create_model, save_checkpoint
+
+    model = create_model("dcae-small", **tiny_sizes, lambdas=(0.013,))
+    model.update()
+    save_checkpoint(model.eval(), tmp_path / "one-rate.safetensors")
+    assert call("compress", photo, "-m", tmp_path / "one-rate.safetensors")[0] == 0
+
+
+def test_converted_checkpoint_is_the_same_model(tmp_path, tiny_checkpoint, call):
+    code, out, err = call("models", "convert", tiny_checkpoint, tmp_path / "copy.safetensors")
+    assert (code, err) == (0, [])
+    shown = call("models", "show", tiny_checkpoint)[1]
+    assert shown == call("models", "show", tmp_path / "copy.safetensors")[1]
+    assert shown[0].split()[1] in out[0]
+
+
+def test_version_and_help_are_printed(call):
+    assert call("--version")[1][0].startswith("tto ")
+    code, out, err = call()
+    assert (code, err) == (0, []) and any("compress" in line for line in out)

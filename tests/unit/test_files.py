@@ -1,0 +1,80 @@
+"""A written file is whole or is not there."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from tto.errors import FileError
+from tto.files import read_bytes, write_atomic
+
+
+def test_content_is_written_and_nothing_else_is_left(tmp_path):
+    write_atomic(tmp_path / "a", b"content")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"content"}
+
+
+def test_failure_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"old")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(FileError, match="No space left on device"):
+        write_atomic(tmp_path / "a", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def test_interruption_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def interrupt(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_file_keeps_its_permissions(tmp_path):
+    target = tmp_path / "a"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    write_atomic(target, b"new")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert target.read_bytes() == b"new"
+
+
+def test_new_file_has_the_permissions_of_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "a", b"")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_symbolic_link_is_followed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_atomic(tmp_path / "link", b"content")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"content"
+
+
+def test_long_names_are_written(tmp_path):
+    write_atomic(tmp_path / ("x" * 250), b"content")
+    assert (tmp_path / ("x" * 250)).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("name", ["missing/a", "."])
+def test_impossible_target_is_a_file_error(tmp_path, name):
+    with pytest.raises(FileError, match="cannot write"):
+        write_atomic(tmp_path / name, b"")
+
+
+def test_missing_input_is_a_file_error_of_one_line(tmp_path):
+    with pytest.raises(FileError) as caught:
+        read_bytes(tmp_path / "missing")
+    assert str(caught.value) == f"cannot read {tmp_path / 'missing'}: No such file or directory"

@@ -1,0 +1,207 @@
+"""Pictures of every accepted mode come back as they were; the others are refused in one line."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
+from tto.image import Picture, load_picture, save_picture
+
+RANDOM = np.random.default_rng(0)
+RGB = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+ALPHA = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
+GRAY = RGB[..., 0]
+
+
+def exif_bytes(orientation: int = 6) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    return exif.tobytes()
+
+
+def file_of(image: Image.Image, kind: str, **options) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+# --- modes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_accepted_modes_come_back_exactly(mode):
+    grayscale, has_alpha = mode in ("L", "LA"), mode in ("LA", "RGBA")
+    colors = np.repeat(GRAY[..., None], 3, axis=2) if grayscale else RGB
+    image = Picture(colors, grayscale=grayscale, alpha=ALPHA if has_alpha else None).to_pil()
+    assert image.mode == mode
+    picture = load_picture(file_of(image, "PNG"))
+    assert picture.grayscale == grayscale
+    assert picture.rgb.dtype == np.uint8 and np.array_equal(picture.rgb, colors)
+    assert np.array_equal(picture.alpha, ALPHA) if has_alpha else picture.alpha is None
+    assert (picture.width, picture.height) == (7, 5)
+    assert picture.to_pil().tobytes() == image.tobytes()
+
+
+def test_one_bit_becomes_gray():
+    picture = load_picture(Image.fromarray(GRAY).convert("1"))
+    assert picture.grayscale and set(np.unique(picture.rgb)) == {0, 255}
+
+
+def test_palette_becomes_rgb():
+    image = Image.fromarray(RGB).quantize(8)
+    picture = load_picture(file_of(image, "PNG"))
+    assert not picture.grayscale and picture.alpha is None
+    assert np.array_equal(picture.rgb, np.asarray(image.convert("RGB")))
+
+
+def test_palette_with_transparency_becomes_rgba():
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    picture = load_picture(file_of(image, "PNG", transparency=1))
+    assert picture.rgb.tolist() == [[[10, 20, 30], [40, 50, 60]]]
+    assert picture.alpha.tolist() == [[255, 0]]
+
+
+def test_transparent_gray_level_becomes_alpha():
+    picture = load_picture(file_of(Image.fromarray(np.array([[9, 8]], np.uint8)), "PNG", transparency=8))
+    assert picture.grayscale and picture.rgb[0, :, 1].tolist() == [9, 8]
+    assert picture.alpha.tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16", "CMYK", "LAB", "YCbCr", "HSV"])
+def test_other_modes_are_refused_by_name(mode):
+    with pytest.raises(UnsupportedImage, match=f"mode {mode} "):
+        load_picture(Image.new(mode, (2, 2)))
+
+
+def sixteen_bit_rgb_png() -> bytes:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(7))), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_sixteen_bit_rgb_is_refused_though_pillow_would_cut_it():
+    data = sixteen_bit_rgb_png()
+    assert Image.open(io.BytesIO(data)).mode == "RGB"
+    with pytest.raises(UnsupportedImage, match="16-bit"):
+        load_picture(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_several_frames_are_refused(kind):
+    frames = [Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())]
+    file = file_of(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(UnsupportedImage, match="animated"):
+        load_picture(file)
+
+
+def test_photograph_with_previews_behind_it_is_read():
+    frames = [Image.fromarray(RGB), Image.fromarray(RGB[:2, :2].copy())]
+    file = file_of(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(file).n_frames == 2
+    assert load_picture(file).rgb.shape == RGB.shape
+
+
+# --- damage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_truncated_file_is_unreadable(kind):
+    data = file_of(Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)), kind).getvalue()
+    with pytest.raises(UnreadableImage):
+        load_picture(io.BytesIO(data[: len(data) // 2]))
+
+
+def test_text_and_missing_files_have_their_own_errors(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(UnreadableImage, match="a.png: not a picture"):
+        load_picture(tmp_path / "a.png")
+    with pytest.raises(FileError, match="No such file"):
+        load_picture(tmp_path / "b.png")
+
+
+def test_every_flipped_bit_gives_a_picture_or_a_typed_error():
+    data = file_of(Image.fromarray(RGB), "PNG", exif=exif_bytes()).getvalue()
+    for position in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[position // 8] ^= 1 << (position % 8)
+        try:
+            load_picture(io.BytesIO(bytes(damaged)))
+        except TTOError as error:
+            assert "\n" not in str(error)
+
+
+def test_decompression_bombs_are_refused_without_a_warning(monkeypatch):
+    file = file_of(Image.fromarray(RGB), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(LimitExceeded, match="limit"):
+            load_picture(file)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)  # Pillow only warns up to twice its limit
+        assert load_picture(file).width == 7
+
+
+def test_sides_beyond_the_format_are_refused():
+    with pytest.raises(LimitExceeded, match="65536x1"):
+        load_picture(Image.new("L", (65_536, 1)))
+
+
+# --- metadata and saving ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif"])
+def test_metadata_survives_saving_and_loading(tmp_path, suffix):
+    picture = Picture(RGB, icc=b"profile" * 50, exif=exif_bytes(), xmp=b"<x:xmpmeta/>")
+    save_picture(picture.to_pil(), tmp_path / f"a.{suffix}")
+    loaded = load_picture(tmp_path / f"a.{suffix}")
+    assert (loaded.icc, loaded.xmp) == (picture.icc, picture.xmp)
+    exif = Image.Exif()
+    exif.load(loaded.exif)
+    assert exif[0x0112] == 6 and exif.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+    assert (loaded.width, loaded.height) == (7, 5)  # the orientation is not applied
+
+
+def test_tiff_keeps_metadata_but_not_its_own_layout(tmp_path):
+    picture = Picture(RGB, icc=b"profile" * 50, exif=exif_bytes(orientation=1), xmp=b"<x:xmpmeta/>")
+    save_picture(picture.to_pil(), tmp_path / "a.tif")
+    loaded = load_picture(tmp_path / "a.tif")
+    assert np.array_equal(loaded.rgb, RGB)
+    assert (loaded.icc, loaded.xmp) == (picture.icc, picture.xmp)
+    exif = Image.Exif()
+    exif.load(loaded.exif)
+    assert exif[0x010F] == "Maker" and exif.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+    assert 0x0100 not in exif and 0x0111 not in exif  # width, strip offsets
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "bmp"])
+def test_lossless_formats_keep_the_pixels(tmp_path, suffix):
+    save_picture(Picture(RGB).to_pil(), tmp_path / f"a.{suffix}")
+    assert np.array_equal(load_picture(tmp_path / f"a.{suffix}").rgb, RGB)
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a", "a.jpg"])
+def test_format_that_cannot_hold_the_picture_is_refused(tmp_path, name):
+    with pytest.raises(BadArgument):
+        save_picture(Picture(RGB, alpha=ALPHA).to_pil(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_an_open_image_leaves_it_usable():
+    image = Image.open(file_of(Image.fromarray(RGB), "PNG"))
+    load_picture(image)
+    assert image.getpixel((0, 0)) == tuple(RGB[0, 0])

@@ -1,0 +1,1 @@
+"""Measuring codecs on sets of images: datasets, anchors, rows, BD-rates and the report."""

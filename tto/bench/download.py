@@ -1,0 +1,79 @@
+"""Fetching a file: resumed where it broke off, checked against its digest, and never half there."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from tto.errors import TTOError
+
+BLOCK = 1 << 20
+TIMEOUT_SECONDS = 30
+PARTIAL_CONTENT = 206
+RANGE_NOT_SATISFIABLE = 416
+
+
+class DownloadFailed(TTOError):
+    """A file could not be fetched, or is not the one that was expected."""
+
+
+def fetch(
+    url: str, path: Path, sha256: str | None, on_bytes: Callable[[int], None] = lambda count: None
+) -> None:
+    """Downloads `url` to `path` unless it is there.
+
+    An unfinished download stays beside it as `….part`, and the next call goes on from there. `sha256` is the
+    expected digest in hexadecimal, None where nobody has published one. `on_bytes` hears the size of each
+    piece. Raises `DownloadFailed`.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        _download(url, part, on_bytes)
+    except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
+        raise DownloadFailed(f"cannot download {url}: {_reason(error)}") from error
+    if sha256 is not None and file_digest(part) != sha256:
+        part.unlink()
+        raise DownloadFailed(f"{url} is not the expected file: its SHA-256 is not {sha256}")
+    os.replace(part, path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(url: str, part: Path, on_bytes: Callable[[int], None]) -> None:
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "tto", "Range": f"bytes={done}-"})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == RANGE_NOT_SATISFIABLE and done:
+            return  # everything was there already; the digest decides
+        raise
+    with response, open(part, "ab") as file:
+        if response.status != PARTIAL_CONTENT:  # a server that cannot resume sends all of it
+            file.truncate(0)
+        expected = response.length
+        received = 0
+        while block := response.read(BLOCK):
+            file.write(block)
+            received += len(block)
+            on_bytes(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+    if expected is not None and received < expected:
+        raise ConnectionError("the connection broke off; try again to go on from there")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error) or type(error).__name__

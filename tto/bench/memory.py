@@ -1,0 +1,35 @@
+"""Peak memory of one piece of work."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_RESET_PEAK = "5"
+
+
+def reset_peak(device: str) -> None:
+    """Start anew. `device` is a torch device's name; where the system has no such counter, do nothing."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    elif _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+
+
+def peak_mb(device: str) -> float:
+    """Megabytes (10⁶) since `reset_peak`: allocated on a GPU, resident in this process on a CPU.
+
+    `nan` where the system does not say (only Linux can start the count anew).
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e6
+    if not _CLEAR_REFS.exists():
+        return math.nan
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024 / 1e6

@@ -1,0 +1,72 @@
+"""Rate–distortion plots for papers, PNG and SVG (needs matplotlib)."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tto.bench.curves import Curve
+from tto.errors import BadArgument
+from tto.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARGIN = 1.15
+PUBLISHED_DRAWN = ("vtm-9.1", "bpg-444", "dcae")
+"""Published curves that a plot on paper has room for."""
+
+
+def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
+    """`rd.png` and `rd.svg`: PSNR, and MS-SSIM where there is any, over bits per pixel.
+
+    Measured curves are solid, published ones dashed. Raises `BadArgument` without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    except ImportError as error:
+        raise BadArgument("plots need matplotlib: pip install 'tto[bench]', or use --no-plots") from error
+    panels = [("psnr", "PSNR (dB), RGB")]
+    if any(math.isfinite(value) for curve in curves for value in curve.values("ms_ssim_db")):
+        panels.append(("ms_ssim_db", "MS-SSIM (dB)"))
+    figure = Figure(figsize=(6.4 * len(panels), 4.8), layout="constrained")
+    figure.suptitle(title)
+    for axes, (quality, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, curves, quality)
+        axes.set(xlabel="bits per pixel (bytes on disk)", ylabel=label, xlim=(0, _widest(curves)))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    for suffix in ("png", "svg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=200)
+        write_atomic(folder / f"rd.{suffix}", buffer.getvalue())
+
+
+def _widest(curves: Sequence[Curve]) -> float:
+    return MARGIN * max(
+        (rate for curve in measured_first(curves) for rate in curve.values("bpp")), default=1.0
+    )
+
+
+def measured_first(curves: Sequence[Curve]) -> list[Curve]:
+    """Curves that set the extent of a plot: the learned ones, or all measured ones if there is none."""
+    measured = [curve for curve in curves if not curve.source]
+    return [curve for curve in measured if not curve.is_anchor] or measured
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], quality: str) -> None:
+    widest = _widest(curves)
+    for curve in curves:
+        points = [
+            (rate, value)
+            for rate, value in zip(curve.values("bpp"), curve.values(quality), strict=True)
+            if math.isfinite(value) and rate <= widest
+        ]
+        if not points or (curve.source and curve.codec not in PUBLISHED_DRAWN):
+            continue
+        style = {"linestyle": "--", "linewidth": 1} if curve.source else {"marker": "o", "markersize": 3}
+        label = f"{curve.label} (published)" if curve.source else curve.label
+        axes.plot(*zip(*points, strict=True), label=label, **style)

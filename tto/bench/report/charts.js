@@ -1,0 +1,195 @@
+// Line charts drawn as SVG at the width the page has, so that text keeps its size on a phone.
+"use strict";
+
+const SVG = "http://www.w3.org/2000/svg";
+const report = JSON.parse(document.getElementById("data").textContent);
+const hidden = new Set(report.curves.filter((curve) => !curve.shown).map((curve) => curve.label));
+
+function element(name, attributes = {}, parent = null, text = null) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== null) made.textContent = text;
+  if (parent) parent.append(made);
+  return made;
+}
+
+// A colour per codec; the efforts of a model go from pale to full.
+function color(curve) {
+  if (curve.kind === "published") return "var(--published)";
+  const base = `var(--${curve.kind}-${curve.hue})`;
+  return curve.kind === "model" ? `color-mix(in oklab, ${base} ${curve.strength}%, var(--card))` : base;
+}
+
+function ticks(low, high, count) {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(+(i * step).toPrecision(12));
+  return found;
+}
+
+function logTicks(low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+    for (const factor of [1, 2, 5]) {
+      const value = factor * 10 ** power;
+      if (value >= low * 0.999 && value <= high * 1.001) found.push(+value.toPrecision(6));
+    }
+  return found;
+}
+
+// lines: [{points: [{x, y, tip, label}], color, curve}]
+function drawChart(host, lines, options) {
+  host.replaceChildren();
+  const width = Math.max(280, host.clientWidth);
+  const height = Math.round(Math.min(420, Math.max(280, width * 0.72)));
+  const box = { left: 46, right: width - 12, top: 28, bottom: height - 44 };
+  const all = lines.flatMap((line) => line.points);
+  if (!all.length) {
+    host.textContent = "No curve is shown.";
+    return;
+  }
+  const across = options.logX ? Math.log10 : (x) => x;
+  const xs = options.xRange ?? [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))];
+  const ys = padded(Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y)), options.includeZero);
+  const x = (value) => box.left + ((across(value) - across(xs[0])) / (across(xs[1]) - across(xs[0]))) * (box.right - box.left);
+  const y = (value) => box.bottom - ((value - ys[0]) / (ys[1] - ys[0])) * (box.bottom - box.top);
+  const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": options.title }, host);
+  element("text", { x: box.left, y: 14, class: "title" }, svg, options.title);
+  for (const tick of ticks(ys[0], ys[1], 6)) {
+    element("line", { x1: box.left, x2: box.right, y1: y(tick), y2: y(tick), class: "grid" }, svg);
+    element("text", { x: box.left - 6, y: y(tick) + 4, "text-anchor": "end" }, svg, tick);
+  }
+  for (const tick of options.logX ? logTicks(...xs) : ticks(...xs, width / 90)) {
+    element("line", { x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom, class: "grid" }, svg);
+    element("text", { x: x(tick), y: box.bottom + 17, "text-anchor": "middle" }, svg, tick);
+  }
+  element("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "axis" }, svg);
+  element("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, svg, options.xLabel);
+  const marks = [];
+  for (const line of lines) {
+    const path = line.points.map((p, i) => `${i ? "L" : "M"}${x(p.x).toFixed(1)} ${y(p.y).toFixed(1)}`).join("");
+    element("path", { d: path, stroke: line.color, class: line.published ? "published" : "" }, svg);
+    for (const point of line.points) {
+      const mark = { x: x(point.x), y: y(point.y), point, line };
+      marks.push(mark);
+      if (!line.published) element("circle", { cx: mark.x, cy: mark.y, r: 3, fill: line.color }, svg);
+      if (point.label) drawLabel(svg, mark, box);
+    }
+  }
+  followPointer(svg, marks, width);
+}
+
+function drawLabel(svg, mark, box) {
+  const atEnd = mark.x > box.right - 60;
+  const place = { x: mark.x + (atEnd ? -8 : 8), y: mark.y - 8, "text-anchor": atEnd ? "end" : "start", class: "label" };
+  element("text", place, svg, mark.point.label);
+}
+
+function padded(low, high, includeZero) {
+  if (includeZero) [low, high] = [Math.min(low, 0), Math.max(high, 0)];
+  const room = (high - low || 1) * 0.06;
+  return [low - room, high + room];
+}
+
+function followPointer(svg, marks, width) {
+  const tip = document.getElementById("tip");
+  const dot = element("circle", { r: 6, fill: "none", "stroke-width": 2, visibility: "hidden" }, svg);
+  const leave = () => {
+    tip.hidden = true;
+    dot.setAttribute("visibility", "hidden");
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const frame = svg.getBoundingClientRect();
+    const scale = width / frame.width;
+    const [px, py] = [(event.clientX - frame.left) * scale, (event.clientY - frame.top) * scale];
+    const distance = (mark) => Math.hypot(mark.x - px, mark.y - py);
+    const nearest = marks.reduce((best, mark) => (distance(mark) < distance(best) ? mark : best));
+    if (distance(nearest) > 40) return leave();
+    for (const [key, value] of [["cx", nearest.x], ["cy", nearest.y], ["stroke", nearest.line.color], ["visibility", "visible"]])
+      dot.setAttribute(key, value);
+    tip.textContent = nearest.point.tip;
+    tip.hidden = false;
+    const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${Math.max(8, event.clientY - tip.offsetHeight - 12)}px`;
+  });
+  svg.addEventListener("pointerleave", leave);
+}
+
+// --- rate and distortion ----------------------------------------------------------------------
+
+function drawCurves() {
+  for (const [quality, title] of [["psnr", "PSNR (dB)"], ["ms_ssim_db", "MS-SSIM (dB)"]]) {
+    const host = document.getElementById(`chart-${quality}`);
+    const measured = report.curves.some((curve) => curve.points.some((p) => p[quality] !== null));
+    host.parentElement.hidden = !measured;
+    if (!measured) continue;
+    const lines = report.curves.filter((curve) => !hidden.has(curve.label)).map((curve) => curveLine(curve, quality));
+    drawChart(host, lines, { title, xLabel: "bits per pixel", xRange: [0, report.widest] });
+  }
+  document.querySelector(".charts").style.gridTemplateColumns =
+    document.getElementById("chart-ms_ssim_db").parentElement.hidden ? "minmax(0, 720px)" : "";
+}
+
+function curveLine(curve, quality) {
+  const points = curve.points
+    .filter((p) => typeof p[quality] === "number" && p.bpp <= report.widest)
+    .map((p) => ({ x: p.bpp, y: p[quality], tip: pointTip(curve, p, quality) }));
+  return { points, color: color(curve), published: curve.kind === "published" };
+}
+
+function pointTip(curve, p, quality) {
+  const lines = [`${curve.label}${curve.kind === "published" ? ", published" : p.quality === null ? "" : `, quality ${p.quality}`}`];
+  lines.push(`${p.bpp.toFixed(3)} bpp, ${p[quality].toFixed(2)} dB`);
+  if (p.encode_seconds !== null) lines.push(`encode ${p.encode_seconds.toFixed(3)} s, decode ${p.decode_seconds.toFixed(3)} s`);
+  return lines.join("\n");
+}
+
+function drawLegend() {
+  const host = document.getElementById("legend");
+  for (const curve of report.curves) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = curve.source || curve.settings;
+    button.setAttribute("aria-pressed", String(!hidden.has(curve.label)));
+    const sample = element("svg", { width: 24, height: 10, "aria-hidden": true });
+    const dashes = curve.kind === "published" ? { "stroke-dasharray": "5 4" } : {};
+    element("line", { x1: 1, x2: 23, y1: 5, y2: 5, stroke: color(curve), "stroke-width": 2.5, ...dashes }, sample);
+    button.append(sample, curve.label);
+    button.addEventListener("click", () => {
+      if (!hidden.delete(curve.label)) hidden.add(curve.label);
+      button.setAttribute("aria-pressed", String(!hidden.has(curve.label)));
+      drawCurves();
+    });
+    host.append(button);
+  }
+}
+
+// --- what effort buys -------------------------------------------------------------------------
+
+function drawEffort() {
+  const section = document.getElementById("effort");
+  section.hidden = !report.effort.length;
+  if (section.hidden) return;
+  const lines = report.effort.map((model) => ({
+    color: `var(--model-${model.hue})`,
+    points: model.points.map((p) => ({
+      x: p.encode_seconds,
+      y: p.gain,
+      label: p.effort,
+      tip: `${model.codec} (${p.effort})\n${p.gain.toFixed(2)} % BD-rate\n${p.encode_seconds.toFixed(2)} s to encode`,
+    })),
+  }));
+  const seconds = lines.flatMap((line) => line.points.map((p) => p.x));
+  const xRange = [Math.min(...seconds) / 1.4, Math.max(...seconds) * 1.4];
+  drawChart(document.getElementById("chart-effort"), lines, {
+    title: "BD-rate against none (%)", xLabel: "seconds to encode one image", logX: true, xRange, includeZero: true,
+  });
+}
+
+function drawAll() {
+  drawCurves();
+  drawEffort();
+}

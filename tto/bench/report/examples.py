@@ -1,0 +1,120 @@
+"""Pictures for the report: what each codec makes of an image at about the same rate."""
+
+from __future__ import annotations
+
+import io
+import math
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tto.bench.coders import ModelCoder
+from tto.bench.measure import Machine, Task
+from tto.bench.rows import Row
+
+VIEW_SIDE = 1024
+"""A larger image is shown by its central part of this many pixels a side."""
+BLOCK = 16
+"""Pixels a side that one position of the latents stands for."""
+OVERLAY_RGB = (255, 0, 128)
+OVERLAY_MAX_ALPHA = 220
+
+
+@dataclass(frozen=True)
+class View:
+    """One version of an image. source, bits: data URLs; bits is empty where no map of them is to be had."""
+
+    label: str
+    note: str
+    source: str
+    bits: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    image: str
+    width: int
+    height: int
+    views: tuple[View, ...]
+
+
+def make_examples(
+    tasks: Sequence[Task], rows: Sequence[Row], main: str, machine: Machine, count: int
+) -> list[Example]:
+    """`count` images spread evenly over the set, each by every codec at the rate nearest to that of `main`.
+
+    `rows[i]` is what `tasks[i]` gave; `main` is the label of the curve whose middle quality sets the rate.
+    Files are decoded anew.
+    """
+    images = list(dict.fromkeys(row.image for row in rows))
+    count = min(count, len(images))
+    chosen = [images[(2 * i + 1) * len(images) // (2 * count)] for i in range(count)]
+    pairs = list(zip(tasks, rows, strict=True))
+    return [_example([pair for pair in pairs if pair[1].image == image], main, machine) for image in chosen]
+
+
+def _example(pairs: Sequence[tuple[Task, Row]], main: str, machine: Machine) -> Example:
+    ladder = sorted(row.bpp for _, row in pairs if row.label == main)
+    target = ladder[(len(ladder) - 1) // 2]
+    pixels = pairs[0][0].source.pixels()
+    shown = _central(pixels)
+    views = [View("original", f"{8 * pixels[0, 0].size} bpp", _data_url(shown))]
+    for label in dict.fromkeys(row.label for _, row in pairs):
+        own = [pair for pair in pairs if pair[1].label == label]
+        task, row = min(own, key=lambda pair: abs(math.log(pair[1].bpp / target)))
+        views.append(_view(task, row, pixels, machine))
+    return Example(pairs[0][1].image, shown.shape[1], shown.shape[0], tuple(views))
+
+
+def _view(task: Task, row: Row, pixels: np.ndarray, machine: Machine) -> View:
+    coder = task.series.open(machine.device)
+    decoded = np.asarray(coder.decode((machine.folder / row.file).read_bytes()))
+    note = f"quality {row.quality:g}, {row.bytes} bytes, {row.bpp:.3f} bpp, {row.psnr:.2f} dB"
+    bits = ""
+    if isinstance(coder, ModelCoder) and coder.effort == "none":
+        bits = _data_url(
+            _central(bit_overlay(bits_per_position(coder, pixels, row.quality), pixels.shape[:2]))
+        )
+    return View(row.label, note, _data_url(_central(decoded)), bits)
+
+
+def bits_per_position(coder: ModelCoder, pixels: np.ndarray, quality: float) -> np.ndarray:
+    """Bits that the entropy model expects of y at each latent position, float [h, w]: an estimate for the
+    eye.
+
+    The rates in every table are bytes on disk instead.
+    """
+    import torch
+
+    from tto.padding import pad_to_multiple, to_tensor
+
+    model = coder.codec.model
+    with torch.inference_mode():
+        x = pad_to_multiple(to_tensor(pixels).to(coder.codec.device), model.stride)
+        likelihoods = model(x, quality)["likelihoods"]["y"]  # [1, M, h, w]
+    return -likelihoods.double().log2().sum(1)[0].cpu().numpy()
+
+
+def bit_overlay(bits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 RGBA [H, W, 4]: the more bits a block of the image takes, the more opaque."""
+    alpha = bits / max(float(bits.max()), 1e-9) * OVERLAY_MAX_ALPHA
+    blocks = np.kron(alpha, np.ones((BLOCK, BLOCK)))[: size[0], : size[1]]
+    overlay = np.empty((*blocks.shape, 4), np.uint8)
+    overlay[..., :3] = OVERLAY_RGB
+    overlay[..., 3] = np.round(blocks)
+    return overlay
+
+
+def _central(pixels: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (side - VIEW_SIDE) // 2) for side in pixels.shape[:2])
+    return pixels[top : top + VIEW_SIDE, left : left + VIEW_SIDE]
+
+
+def _data_url(pixels: np.ndarray) -> str:
+    """Lossless WebP: the pixels as they are, in about three quarters of a PNG's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "WEBP", lossless=True, quality=50, method=2)
+    return "data:image/webp;base64," + b64encode(buffer.getvalue()).decode()

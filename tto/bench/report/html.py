@@ -1,0 +1,173 @@
+"""The page: one HTML file with its data, styles and program inside, which asks the network for nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib import resources
+
+from tto.bench.curves import MEAN_CONVENTION, Curve
+from tto.bench.plots import MARGIN, PUBLISHED_DRAWN, measured_first
+from tto.bench.report.examples import VIEW_SIDE, Example
+from tto.bench.rows import Row, to_json_value
+from tto.bench.summary import UNREFINED, SummaryLine
+from tto.bench.tables import summary_cells
+
+SCRIPTS = ("charts.js", "table.js", "viewer.js")
+MODEL_HUES, ANCHOR_HUES = 3, 6  # colours that page.css defines
+PALEST = 45  # percent of the full colour
+ROW_COLUMNS = (
+    ("image", "image", 0),
+    ("codec", "label", 0),
+    ("quality", "quality", 2),
+    ("bytes", "bytes", 0),
+    ("bpp", "bpp", 4),
+    ("PSNR dB", "psnr", 2),
+    ("MS-SSIM dB", "ms_ssim_db", 2),
+    ("LPIPS", "lpips", 4),
+    ("J", "J", 4),
+    ("steps", "steps", 0),
+    ("encode s", "encode_seconds", 3),
+    ("decode s", "decode_seconds", 3),
+    ("memory MB", "peak_memory_mb", 0),
+)
+"""Title, field of `Row` and decimals of the columns of the table of files."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader must know of a run. facts: name → text, in the order of the page."""
+
+    title: str
+    subtitle: str
+    facts: dict[str, str]
+
+
+def build_page(
+    about: About,
+    rows: Sequence[Row],
+    lines: Sequence[SummaryLine],
+    examples: Sequence[Example],
+    main: str,
+) -> str:
+    """The whole page as text. `main` is the label of the curve that is looked at first."""
+    curves = [line.curve for line in lines]
+    data = {
+        "curves": _curves(curves, rows),
+        "widest": MARGIN * max(rate for curve in measured_first(curves) for rate in curve.values("bpp")),
+        "effort": _effort(lines),
+        "columns": [{"title": title, "digits": digits} for title, _, digits in _columns(rows)],
+        "rows": [[_cell(getattr(row, field)) for _, field, _ in _columns(rows)] for row in rows],
+        "mainCurve": main,
+        "leftView": next((curve.label for curve in curves if curve.is_anchor), "original"),
+        "rightView": main,
+        "examples": [asdict(example) for example in examples],
+    }
+    page = _read("page.html")
+    fillings = {
+        "TITLE": escape(about.title),
+        "SUBTITLE": escape(about.subtitle),
+        "CONVENTION": escape(MEAN_CONVENTION),
+        "ABOUT_PUBLISHED": "Dashed curves are as published, on their authors’ machines: see “How”."
+        if any(curve.source for curve in curves)
+        else "",
+        "ABOUT_EXAMPLES": f"Larger images show their central {VIEW_SIDE} pixels. The map of bits is the entropy "
+        "model’s estimate for the main latents without refinement, per 16×16 pixels.",
+        "SUMMARY": _table(*summary_cells(lines), published=[bool(curve.source) for curve in curves]),
+        "HOW": _facts(about.facts | _sources(curves)),
+        "STYLE": _read("page.css"),
+        "SCRIPT": "\n".join(map(_read, SCRIPTS)),
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
+    }
+    for name, text in fillings.items():  # DATA last: what it holds is never searched for names
+        page = page.replace(f"@{name}@", text)
+    return page
+
+
+def _read(name: str) -> str:
+    return resources.files("tto.bench.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _cell(value: object) -> object:
+    return to_json_value(round(value, 5) if isinstance(value, float) and math.isfinite(value) else value)
+
+
+def _columns(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+    """Columns that have a figure in at least one row."""
+    return [
+        column
+        for column in ROW_COLUMNS
+        if any(
+            not (isinstance(value := getattr(row, column[1]), float) and math.isnan(value)) for row in rows
+        )
+    ]
+
+
+def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
+    settings = {row.label: f"{row.settings} ({row.version})" for row in rows}
+    models = list(dict.fromkeys(curve.codec for curve in curves if curve.effort))
+    anchors = [curve.codec for curve in curves if curve.is_anchor]
+    efforts = {model: [curve.effort for curve in curves if curve.codec == model] for model in models}
+    described = []
+    for curve in curves:
+        one = {"label": curve.label, "source": curve.source, "settings": settings.get(curve.label, "")}
+        one["shown"] = not curve.source or curve.codec in PUBLISHED_DRAWN
+        if curve.source:
+            one |= {"kind": "published"}
+        elif curve.is_anchor:
+            one |= {"kind": "anchor", "hue": anchors.index(curve.codec) % ANCHOR_HUES}
+        else:
+            steps = max(1, len(efforts[curve.codec]) - 1)
+            place = efforts[curve.codec].index(curve.effort) if len(efforts[curve.codec]) > 1 else steps
+            one |= {
+                "kind": "model",
+                "hue": models.index(curve.codec) % MODEL_HUES,
+                "strength": round(PALEST + (100 - PALEST) * place / steps),
+            }
+        names = ("quality", "bpp", "psnr", "ms_ssim_db", "encode_seconds", "decode_seconds")
+        one["points"] = [{name: _cell(getattr(point, name)) for name in names} for point in curve.points]
+        described.append(one)
+    return described
+
+
+def _effort(lines: Sequence[SummaryLine]) -> list[dict]:
+    """For each model with a curve at effort none and others: what each effort gains and takes."""
+    models = list(dict.fromkeys(line.curve.codec for line in lines if line.curve.effort))
+    found = []
+    for hue, model in enumerate(models):
+        points = [
+            {
+                "effort": line.curve.effort,
+                "encode_seconds": line.encode_seconds,
+                "gain": 0.0 if line.curve.effort == UNREFINED else line.against_none.percent,
+            }
+            for line in lines
+            if line.curve.codec == model
+        ]
+        points = [point for point in points if math.isfinite(point["gain"])]
+        if len(points) > 1:
+            points.sort(key=lambda point: point["encode_seconds"])
+            found.append({"codec": model, "hue": hue % MODEL_HUES, "points": points})
+    return found
+
+
+def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Sequence[bool]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr{' class=published' if dashed else ''}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in line)
+        + "</tr>"
+        for line, dashed in zip(cells, published, strict=True)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _sources(curves: Sequence[Curve]) -> dict[str, str]:
+    return {f"{curve.label}, published": curve.source for curve in curves if curve.source}
+
+
+def _facts(facts: dict[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()) + "</dl>"

@@ -1,0 +1,206 @@
+"""The measurements: one row per image, codec, effort and quality, kept in a file that only grows."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from tto.errors import BadArgument, FileError
+from tto.files import read_bytes, write_atomic
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there one person must not start two runs on one folder
+    fcntl = None
+
+_PARSERS = {"str": str, "int": int, "float": float}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What was measured: the same identity always gives the same bytes.
+
+    image: file name; content: digest of its pixels; effort: empty for classical codecs; settings: what else
+    decides the bytes; version: of the program and its weights; with_lpips: whether LPIPS was wanted.
+    """
+
+    dataset: str
+    image: str
+    content: str
+    width: int
+    height: int
+    codec: str
+    effort: str
+    quality: float
+    settings: str
+    version: str
+    with_lpips: bool
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that stand for all of the above."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured file. Numbers that do not exist (J of a JPEG, LPIPS when not wanted) are `nan`.
+
+    bytes: size of the file on disk; bpp: 8·bytes / (width·height).
+    psnr (dB), ms_ssim (0…1), ms_ssim_db, lpips: of the decoded 8-bit RGB pixels.
+    J: bpp + λ·255²·MSE, and the base_… figures are those of the same codec without refinement.
+    encode_seconds, decode_seconds: wall clock with `threads` threads. The encoder of a learned codec also
+    decodes its own file, and that is counted.
+    peak_memory_mb: the process's largest resident memory while encoding (on a GPU: largest allocation there).
+    """
+
+    key: str
+    dataset: str
+    image: str
+    content: str
+    width: int
+    height: int
+    codec: str
+    effort: str
+    quality: float
+    settings: str
+    version: str
+    file: str
+    bytes: int
+    bpp: float
+    psnr: float
+    ms_ssim: float
+    ms_ssim_db: float
+    lpips: float
+    J: float
+    base_bytes: float
+    base_psnr: float
+    base_J: float
+    steps: int
+    encode_seconds: float
+    decode_seconds: float
+    peak_memory_mb: float
+    threads: int
+
+    @property
+    def label(self) -> str:
+        """Name of the curve that the row belongs to."""
+        return series_label(self.codec, self.effort)
+
+    @classmethod
+    def from_fields(cls, record: dict[str, Any]) -> Self:
+        """A row from text or JSON values; empty and null numbers are `nan`, unknown columns are ignored.
+
+        Raises KeyError or ValueError where a column is missing or is no number.
+        """
+        return cls(**{field.name: _parse(record[field.name], field.type) for field in fields(cls)})
+
+
+def series_label(codec: str, effort: str) -> str:
+    """`dcae-small (fast)`, or the bare name for a codec that knows no effort."""
+    return f"{codec} ({effort})" if effort else codec
+
+
+def to_json_value(value: Any) -> Any:
+    """The value itself, None for `nan`, and the text "inf" for infinity: JSON has no words for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
+    return {name: to_json_value(value) for name, value in asdict(row).items()}
+
+
+class RowLog:
+    """Rows as lines of JSON in a file that only grows; every row is on the disk before the next is measured.
+
+    A process that is killed leaves at most one unfinished line, which the next one cuts off. The file is
+    locked, so that two runs cannot measure the same thing. Use it as a context manager.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates the file. Raises `FileError` if it is in use or is not a file of rows."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a+b")  # noqa: SIM115 closed by __exit__
+        except OSError as error:
+            raise FileError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            self._lock()
+            self.finished = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def append(self, row: Row) -> None:
+        """Write one row and wait until the disk has it."""
+        self._file.write((json.dumps(row_to_json(row)) + "\n").encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.finished[row.key] = row
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FileError(
+                f"{self.path} is in use by another run; give another folder with --out"
+            ) from error
+
+    def _read(self) -> dict[str, Row]:
+        """Finished rows by key; an unfinished last line is removed from the file."""
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            self._file.truncate(len(whole))
+        try:
+            rows = [Row.from_fields(json.loads(line)) for line in whole.splitlines()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(
+                f"{self.path} is not a file of measurements; give another folder with --out"
+            ) from error
+        return {row.key: row for row in rows}
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """All rows with a header line; `nan` is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row_to_json(row))
+    write_atomic(path, text.getvalue().encode())
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows of a file that `write_csv` made. Raises `FileError` or `BadArgument`."""
+    try:
+        text = read_bytes(path).decode()
+        return [Row.from_fields(record) for record in csv.DictReader(io.StringIO(text))]
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadArgument(f"{path} is not a table of 'tto bench' (results.csv): {error}") from error
+
+
+def _parse(value: Any, kind: str) -> Any:
+    if kind == "float" and value in (None, ""):
+        return math.nan
+    return _PARSERS[kind](value)

@@ -1,0 +1,74 @@
+"""One line per curve: how it compares with the anchors, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from tto.bench.bdrate import BDRate
+from tto.bench.curves import Curve, compare
+from tto.bench.published import REFERENCES
+
+UNREFINED = "none"
+
+
+@dataclass(frozen=True)
+class SummaryLine:
+    """A curve in one line.
+
+    bd_rate: against each reference by name, on PSNR; against_none: against the same codec at effort none.
+    J_gain: how much lower the mean J is than at effort none, in percent, `nan` where there is none.
+    encode_seconds, decode_seconds: means over all files; peak_memory_mb: the largest.
+    """
+
+    curve: Curve
+    bd_rate: dict[str, BDRate]
+    against_none: BDRate
+    J_gain: float
+    encode_seconds: float
+    decode_seconds: float
+    peak_memory_mb: float
+
+
+def references(curves: Sequence[Curve]) -> list[Curve]:
+    """What BD-rates are taken against: the anchors measured here, then VTM and BPG as published."""
+    anchors = [curve for curve in curves if curve.is_anchor]
+    return anchors + [curve for curve in curves if curve.source and curve.codec in REFERENCES]
+
+
+def summarize(curves: Sequence[Curve]) -> list[SummaryLine]:
+    """A line for every curve, measured or published."""
+    against = references(curves)
+    return [_line(curve, curves, against) for curve in curves]
+
+
+def _line(curve: Curve, curves: Sequence[Curve], against: Sequence[Curve]) -> SummaryLine:
+    unrefined = next((c for c in curves if c.codec == curve.codec and c.effort == UNREFINED), None)
+    is_refined = unrefined is not None and curve.effort and unrefined is not curve
+    return SummaryLine(
+        curve=curve,
+        bd_rate={reference_name(other): compare(other, curve) for other in against if other is not curve},
+        against_none=compare(unrefined, curve) if is_refined else BDRate(math.nan, math.nan, math.nan, 0.0),
+        J_gain=_gain(unrefined, curve) if is_refined else math.nan,
+        encode_seconds=_mean(curve.values("encode_seconds")),
+        decode_seconds=_mean(curve.values("decode_seconds")),
+        peak_memory_mb=max(curve.values("peak_memory_mb"), default=math.nan),
+    )
+
+
+def reference_name(curve: Curve) -> str:
+    """The label, marked where the curve was not measured here."""
+    return f"{curve.label}, published" if curve.source else curve.label
+
+
+def _gain(unrefined: Curve, refined: Curve) -> float:
+    """Percent by which J falls, averaged over the qualities that both have."""
+    base = {point.quality: point.J for point in unrefined.points}
+    pairs = [(base[point.quality], point.J) for point in refined.points if point.quality in base]
+    return _mean([100 * (1 - after / before) for before, after in pairs])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan

@@ -1,0 +1,204 @@
+"""One image's way through tto.
+
+    compress:    picture → tensor → g_a, h_a → sections (latent coding) → container bytes
+    decompress:  container bytes → sections → ŷ → g_s → picture
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+
+from base_models import fingerprint
+from tto.attachments import pack_attachments, unpack_attachments
+from tto.container import (
+    MAX_PIXELS,
+    NEUTRAL_QP,
+    Container,
+    Flags,
+    Header,
+    check_size,
+    quantize_quality,
+    read,
+    write,
+)
+from tto.device import pick_device
+from tto.errors import BadArgument, WrongModel
+from tto.image import Picture, load_picture
+from tto.latent_coding import LatentCoder
+from tto.metrics import psnr
+from tto.models import DEFAULT_MODEL, load_model, shipped_models
+from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
+
+
+@dataclass(frozen=True)
+class Result:
+    """A compressed image and what it cost.
+
+    `bytes` is the size of the whole file, `bpp` its bits per pixel, `psnr` (dB) that of the decoded 8-bit pixels,
+    `J = bpp + λ·255²·MSE` with MSE on [0, 1] of the same pixels. `base_…` is the file without refinement.
+    """
+
+    data: bytes = field(repr=False)
+    image: Image.Image = field(repr=False)
+    width: int
+    height: int
+    bpp: float
+    psnr: float
+    J: float
+    base_bytes: int
+    base_psnr: float
+    base_J: float
+    steps: int
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        return len(self.data)
+
+
+def rd_cost(num_bytes: int, original: np.ndarray, decoded: np.ndarray, lambda_: float) -> float:
+    """`J = R + λ·255²·MSE`: R in bits per pixel of the file, MSE of uint8 [H, W, 3] pixels on the scale [0, 1]."""
+    difference = original.astype(np.float64) - decoded
+    return 8 * num_bytes / original[..., 0].size + lambda_ * float(np.mean(difference**2))
+
+
+class Codec:
+    """A base model that compresses and decompresses pictures."""
+
+    def __init__(self, model: torch.nn.Module, device: str = "auto"):
+        """`model` in eval mode with its coding tables; `device` is auto, cpu or cuda."""
+        self.device = pick_device(device)
+        self.model = model.to(self.device)
+        self.fingerprint = fingerprint(model)
+        self._latents = LatentCoder(self.model)
+
+    @property
+    def qualities(self) -> int:
+        """Qualities run from 1 to this; 1 for a model of one rate."""
+        return len(self.model.config.lambdas)
+
+    def compress(
+        self,
+        image: str | os.PathLike | IO[bytes] | Image.Image,
+        quality: float = 4.0,
+        *,
+        native: bool = False,
+        lambda_: float | None = None,
+    ) -> Result:
+        """Compresses a picture (path, file or PIL image).
+
+        `quality` is a number from 1 to `qualities`; `native` trades portability for speed (same machine only);
+        `lambda_` weights distortion in J, by default the quality's own. The bytes are decoded once by the ordinary
+        decoder, and figures are of that. Raises `TTOError` subclasses.
+        """
+        start = time.perf_counter()
+        quality = self._checked_quality(quality)
+        lambda_ = self._checked_lambda(lambda_, quality)
+        picture = load_picture(image)
+        y, z = self.analyse(picture.rgb, quality)
+        data = self.pack(picture, y, z, quality, native=native)
+        decoded = self._decode(data)
+        quality_db = psnr(picture.rgb, decoded.rgb)
+        cost = rd_cost(len(data), picture.rgb, decoded.rgb, lambda_)
+        return Result(
+            data=data,
+            image=decoded.to_pil(),
+            width=picture.width,
+            height=picture.height,
+            bpp=8 * len(data) / (picture.width * picture.height),
+            psnr=quality_db,
+            J=cost,
+            base_bytes=len(data),
+            base_psnr=quality_db,
+            base_J=cost,
+            steps=0,
+            seconds=time.perf_counter() - start,
+        )
+
+    def decompress(self, data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+        """The picture in a .tto file, with its metadata in `info`. Raises `TTOError` subclasses."""
+        return self._decode(data, max_pixels).to_pil()
+
+    @torch.inference_mode()
+    def analyse(self, rgb: np.ndarray, quality: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents y and z of uint8 pixels [H, W, 3], in units of the quantization step."""
+        x = pad_to_multiple(to_tensor(rgb).to(self.device), self.model.stride)
+        y = self.model.analysis(x, quality)
+        return y, self.model.hyper_analysis(y, quality)
+
+    def pack(
+        self,
+        picture: Picture,
+        y: torch.Tensor,
+        z: torch.Tensor,
+        quality: float,
+        qp: int = NEUTRAL_QP,
+        native: bool = False,
+    ) -> bytes:
+        """The file of a picture whose latents are y and z."""
+        flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
+        check_size(picture.width, picture.height, None)
+        header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
+        sections, _ = self._latents.encode(y, z, quality, qp, native)
+        return write(Container(header, {**sections, **pack_attachments(picture)}))
+
+    def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:
+        container = read(data, max_pixels=max_pixels)
+        header = container.header
+        if header.fingerprint != self.fingerprint:
+            raise WrongModel(
+                f"the file was made with another model (fingerprint {header.fingerprint.hex()}, "
+                f"this model has {self.fingerprint.hex()})"
+            )
+        z_size = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
+        y_hat = self._latents.decode(container.sections, z_size, header.quality, header.qp, header.native)
+        rgb = self.synthesise(y_hat, header)
+        return unpack_attachments(rgb, header.grayscale, container.sections)
+
+    @torch.inference_mode()
+    def synthesise(self, y_hat: torch.Tensor, header: Header) -> np.ndarray:
+        """ŷ → uint8 pixels [H, W, 3], the three channels equal where the picture is gray."""
+        x_hat = self.model.synthesis(y_hat.float(), header.quality)
+        if header.grayscale:
+            x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
+        return to_uint8(crop(x_hat, header.height, header.width))
+
+    def _checked_quality(self, quality: float) -> float:
+        if not 1 <= quality <= max(self.qualities, 1):
+            raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
+        return quantize_quality(quality)
+
+    def _checked_lambda(self, lambda_: float | None, quality: float) -> float:
+        if lambda_ is None:
+            return float(self.model.lambda_at(quality))
+        if not 0 < lambda_ < float("inf"):
+            raise BadArgument(f"lambda must be a positive number, got {lambda_:g}")
+        return lambda_
+
+
+def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
+    """A codec of a shipped model or of a checkpoint's path. Raises `BadArgument` or `BadCheckpoint`."""
+    return Codec(load_model(model), device)
+
+
+def decompress(data: bytes, *, models: tuple[str, ...] = (), device: str = "auto") -> Image.Image:
+    """The picture in a .tto file, with whichever of the shipped models or `models` (names or paths) made it.
+
+    Raises `WrongModel` where none of them did, or another `TTOError`.
+    """
+    header = read(data).header
+    for name in (*models, *shipped_models()):
+        codec = load_codec(name, device)
+        if codec.fingerprint == header.fingerprint:
+            return codec.decompress(data)
+    raise WrongModel(
+        f"the file was made with a model that is not here (fingerprint {header.fingerprint.hex()}); "
+        "give its checkpoint with --model"
+    )

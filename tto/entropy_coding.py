@@ -1,0 +1,152 @@
+"""Range coding of latents with integer tables, the same on every machine.
+
+A symbol is `round((y − μ) / Δ)`; its table is one of 64, chosen by the *scale index* of σ / Δ. The tables are integers
+that travel with the checkpoint. A scale index that differed between encoder and decoder would destroy the stream, so σ
+is computed in float64 on both sides and the encoder lists the rare indexes that lie too close to a level's boundary.
+
+Symbols are coded grouped by table (`constriction`'s range coder, memory-safe Rust); those outside a table's range are
+coded as its last entry, and their distance beyond the range follows the group as an Elias-gamma number of plain bits.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from constriction import stream
+
+from tto.errors import CorruptFile
+
+BOUNDARY_MARGIN = 1e-9
+"""Relative distance of σ from a level's boundary below which its index is written explicitly; float64 evaluations of
+one network differ by about 1e-13 between machines."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Integer frequencies of one entropy model: table t codes `offsets[t] … offsets[t] + lengths[t] − 3` and an escape.
+
+    `cdfs` is [T, longest] int32, each row ascending from 0 to 65 536; `lengths` counts a row's valid entries.
+    """
+
+    cdfs: np.ndarray
+    lengths: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, entropy_model) -> Tables:
+        """Tables of a CompressAI entropy model whose `update()` has run."""
+        return cls(
+            entropy_model.quantized_cdf.cpu().numpy(),
+            entropy_model.cdf_length.reshape(-1).cpu().numpy(),
+            entropy_model.offset.reshape(-1).cpu().numpy(),
+        )
+
+    @cached_property
+    def models(self) -> list:
+        """One model per table. Its probabilities are 16-bit fractions, exact in float64 on every machine."""
+        frequencies = (np.diff(row[:length]) for row, length in zip(self.cdfs, self.lengths, strict=True))
+        return [stream.model.Categorical(f.astype(np.float64) / 65536, perfect=False) for f in frequencies]
+
+    def escape(self, table: int) -> int:
+        return int(self.lengths[table]) - 2
+
+
+class SymbolEncoder:
+    """Appends groups of symbols to one range-coded stream."""
+
+    def __init__(self):
+        self._coder = stream.queue.RangeEncoder()
+
+    def encode(self, symbols: np.ndarray, indexes: np.ndarray, tables: Tables) -> None:
+        """`symbols` int [n], `indexes` [n] the table of each."""
+        order = np.argsort(indexes, kind="stable")
+        symbols, indexes = symbols[order].astype(np.int64), indexes[order]
+        for table, start, end in _groups(indexes):
+            escape = tables.escape(table)
+            values = symbols[start:end] - int(tables.offsets[table])
+            outside = (values < 0) | (values >= escape)
+            coded = np.where(outside, escape, values).astype(np.int32)
+            self._coder.encode(coded, tables.models[table])
+            for value in values[outside].tolist():
+                self._encode_gamma(2 * (value - escape) + 1 if value >= escape else -2 * value)
+
+    def _encode_gamma(self, number: int) -> None:
+        """A number ≥ 1 as its length in bits, then its bits below the leading one, sixteen at a time."""
+        bits = number.bit_length() - 1
+        self._coder.encode(bits, _GAMMA_LENGTH)
+        for shift in range(0, bits, 16):
+            width = min(16, bits - shift)
+            self._coder.encode(number >> shift & ((1 << width) - 1), stream.model.Uniform(1 << width))
+
+    def data(self) -> bytes:
+        """The stream so far; a multiple of four bytes less its trailing zero bytes."""
+        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+class SymbolDecoder:
+    """Reads what `SymbolEncoder` wrote, given the same indexes in the same order."""
+
+    def __init__(self, data: bytes, section: str):
+        self._section = section
+        self._coder = stream.queue.RangeDecoder(np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32))
+
+    def decode(self, indexes: np.ndarray, tables: Tables) -> np.ndarray:
+        """Symbols int64 [n] for `indexes` [n]. Raises `CorruptFile` where the stream cannot be one."""
+        order = np.argsort(indexes, kind="stable")
+        grouped = indexes[order]
+        values = np.empty(len(indexes), dtype=np.int64)
+        for table, start, end in _groups(grouped):
+            escape = tables.escape(table)
+            group = self._decode(tables.models[table], end - start).astype(np.int64)
+            for position in np.flatnonzero(group == escape):
+                number = self._decode_gamma()
+                group[position] = escape + number // 2 if number % 2 else -number // 2
+            values[start:end] = group + int(tables.offsets[table])
+        symbols = np.empty_like(values)
+        symbols[order] = values
+        return symbols
+
+    def _decode_gamma(self) -> int:
+        bits = int(self._decode(_GAMMA_LENGTH, 1)[0])
+        number = 0
+        for shift in range(0, bits, 16):
+            width = min(16, bits - shift)
+            number |= int(self._decode(stream.model.Uniform(1 << width), 1)[0]) << shift
+        return number | 1 << bits
+
+    def _decode(self, model, count: int) -> np.ndarray:
+        try:
+            return self._coder.decode(model, count)
+        except AssertionError:
+            raise CorruptFile(self._section, "the range-coded stream is damaged") from None
+
+
+_GAMMA_LENGTH = stream.model.Uniform(32)
+
+
+def _groups(sorted_indexes: np.ndarray):
+    """(table, start, end) of each run of equal indexes."""
+    tables, starts = np.unique(sorted_indexes, return_index=True)
+    return zip(tables.tolist(), starts.tolist(), [*starts.tolist()[1:], len(sorted_indexes)], strict=True)
+
+
+def scale_indexes(sigma: np.ndarray, scale_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Table of each σ, and where it is too close to a boundary to be recomputed elsewhere.
+
+    `sigma` float64 [n] in units of the quantization step, `scale_table` float64 [64] ascending. The index of σ is the
+    first level that is at least σ, or the last. Returns uint8 [n] and bool [n].
+    """
+    boundaries = scale_table[:-1]
+    indexes = np.searchsorted(boundaries, sigma, side="left")
+    below = boundaries[np.maximum(indexes - 1, 0)]
+    above = boundaries[np.minimum(indexes, len(boundaries) - 1)]
+    near = (np.abs(sigma - below) < BOUNDARY_MARGIN * below) | (np.abs(sigma - above) < BOUNDARY_MARGIN * above)
+    return indexes.astype(np.uint8), near
+
+
+def checksum(indexes: np.ndarray) -> int:
+    """CRC-32 of a slice's scale indexes (uint8, coding order)."""
+    return zlib.crc32(indexes.tobytes())

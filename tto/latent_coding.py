@@ -1,0 +1,138 @@
+"""Latents to bytes and back: one walk over the slices, with the entropy model in float64.
+
+    y, z ─ encode ─ sections z, y, index list ─ decode ─ y_hat      (the same y_hat on both sides)
+
+Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, a multiple of 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tto.container import (
+    SectionType,
+    join_y,
+    read_index_list,
+    section_name,
+    split_y,
+    step_size,
+    write_index_list,
+)
+from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum, scale_indexes
+from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
+
+MAX_SYMBOL = 1 << 30
+
+
+class LatentCoder:
+    """Codes the latents of one base model.
+
+    In portable mode everything that decides a scale index runs in float64; `native` mode uses the model as it is
+    (float32), is faster, and decodes only where the arithmetic is the same.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._native_walker = model
+        self._portable_walker = model.entropy_walker(torch.float64)
+        self._z_tables = Tables.of(model.entropy_bottleneck)
+        self._y_tables = Tables.of(model.gaussian_conditional)
+        self._scale_table = model.gaussian_conditional.scale_table.cpu().numpy().astype(np.float64)
+        self._medians = model.z_medians()
+        self._num_slices = model.config.num_slices
+
+    def _walker(self, native: bool) -> tuple[nn.Module, torch.dtype]:
+        return (self._native_walker, torch.float32) if native else (self._portable_walker, torch.float64)
+
+    @torch.inference_mode()
+    def encode(
+        self, y: Tensor, z: Tensor, quality: float, qp: int, native: bool = False
+    ) -> tuple[dict[SectionType, bytes], Tensor]:
+        """Rounds y [1, M, h, w] and z [1, N, h/4, w/4] and codes them.
+
+        Returns the sections and ŷ as the decoder will have it. Raises `BadCheckpoint` where latents are not finite
+        or absurdly large, which only damaged weights give.
+        """
+        walker, dtype = self._walker(native)
+        step = step_size(qp)
+        z_symbols = _checked((z - self._medians).round())
+        z_encoder = SymbolEncoder()
+        z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self._z_tables)
+
+        y_encoder = SymbolEncoder()
+        checksums, listed = [], []
+        y_slices = y.to(dtype).chunk(self._num_slices, 1)
+
+        def write(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+            symbols = _checked(((y_slices[i] - mu) / step).round())
+            indexes, near = scale_indexes(_flat_float(sigma) / step, self._scale_table)
+            y_encoder.encode(_flat(symbols), indexes, self._y_tables)
+            checksums.append(checksum(indexes))
+            positions = () if native else np.flatnonzero(near).tolist()
+            listed.append([(position, int(indexes[position])) for position in positions])
+            return symbols * step + mu
+
+        walk = walker.walk(z_symbols.to(dtype) + self._medians.to(dtype), quality, write)
+        sections = {
+            SectionType.Z: z_encoder.data(),
+            SectionType.Y: join_y(checksums, y_encoder.data()),
+        }
+        if any(listed):
+            sections[SectionType.INDEX_LIST] = write_index_list(listed)
+        return sections, walk.y_hat
+
+    @torch.inference_mode()
+    def decode(
+        self, sections: Mapping[SectionType, bytes], z_size: tuple[int, int], quality: float, qp: int, native: bool
+    ) -> Tensor:
+        """ŷ [1, M, 4·z_size[0], 4·z_size[1]]. Raises `CorruptFile`, or `IndexMismatch` naming the slice."""
+        walker, dtype = self._walker(native)
+        device = self._medians.device
+        step = step_size(qp)
+        shape = (1, self._medians.shape[1], *z_size)
+        z_decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
+        z_symbols = _tensor(z_decoder.decode(_channel_indexes(shape), self._z_tables), dtype, device).view(shape)
+
+        checksums, payload = split_y(sections[SectionType.Y], self._num_slices)
+        y_decoder = SymbolDecoder(payload, section_name(SectionType.Y))
+        listed = [[] for _ in range(self._num_slices)]
+        if SectionType.INDEX_LIST in sections:
+            listed = read_index_list(sections[SectionType.INDEX_LIST], self._num_slices)
+
+        def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+            indexes, _ = scale_indexes(_flat_float(sigma) / step, self._scale_table)
+            for position, index in listed[i]:
+                if position >= len(indexes) or index >= len(self._scale_table):
+                    raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
+                indexes[position] = index
+            if checksum(indexes) != checksums[i]:
+                raise IndexMismatch(i)
+            symbols = _tensor(y_decoder.decode(indexes, self._y_tables), dtype, device)
+            return symbols.view_as(mu) * step + mu
+
+        return walker.walk(z_symbols + self._medians.to(dtype), quality, read).y_hat
+
+
+def _checked(symbols: Tensor) -> Tensor:
+    if not bool((symbols.abs() < MAX_SYMBOL).all()):  # also false for NaN
+        raise BadCheckpoint("the model's latents are not finite: its weights are damaged")
+    return symbols
+
+
+def _flat(symbols: Tensor) -> np.ndarray:
+    return symbols.reshape(-1).to(torch.int64).cpu().numpy()
+
+
+def _flat_float(x: Tensor) -> np.ndarray:
+    return x.reshape(-1).to(torch.float64).cpu().numpy()
+
+
+def _tensor(symbols: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(symbols).to(device=device, dtype=dtype)
+
+
+def _channel_indexes(shape: tuple[int, ...]) -> np.ndarray:
+    return np.repeat(np.arange(shape[1]), shape[2] * shape[3])

@@ -1,0 +1,43 @@
+"""Which trained models there are, and how a name or a path becomes one."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from torch import nn
+
+from tto.errors import BadArgument, BadCheckpoint
+
+DEFAULT_MODEL = "dcae-small"
+WEIGHTS_SUFFIX = ".safetensors"
+
+
+def weights_folder() -> Path:
+    """The folder of the weights that come with the package."""
+    return Path(str(resources.files("base_models"))) / "weights"
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models whose weights come with the package."""
+    return tuple(sorted(path.stem for path in weights_folder().glob(f"*{WEIGHTS_SUFFIX}")))
+
+
+def checkpoint_path(model: str) -> Path:
+    """A shipped model's name, or a path of a checkpoint → path. Raises `BadArgument`."""
+    if model in shipped_models():
+        return weights_folder() / f"{model}{WEIGHTS_SUFFIX}"
+    if Path(model).is_file():
+        return Path(model)
+    raise BadArgument(f"no model {model!r}: shipped are {', '.join(shipped_models())}; or give a checkpoint's path")
+
+
+def load_model(model: str) -> nn.Module:
+    """The network with its weights, in eval mode on the CPU. Raises `BadArgument` or `BadCheckpoint`."""
+    from base_models import CheckpointError, load_checkpoint
+
+    path = checkpoint_path(model)
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        raise BadCheckpoint(str(error)) from error

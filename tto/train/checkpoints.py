@@ -1,0 +1,164 @@
+"""Checkpoints of a run: written whole or not at all, checked before they are used.
+
+    DIR/checkpoints/step-00001200/
+        model.safetensors      weights and buffers
+        average.safetensors    averaged weights, where the recipe keeps them
+        quantiles.pt           optimizer of the entropy bottleneck's quantiles
+        optimizer.bin, …       accelerate's state (optimizer, loss scaler, generators of each process)
+        progress.json          stage, step, seconds
+        manifest.json          SHA-256 of every file above, and what the run was
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tto.train.ema import AveragedModel
+from tto.train.errors import ResumeError, SaveError
+from tto.train.optimizers import QuantileOptimizer
+
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full disk as RuntimeError
+
+
+@dataclass
+class Progress:
+    """How far a run is; everything that a resumed run continues from."""
+
+    stage: str  # name
+    step: int = 0  # updates done in this stage
+    total_steps: int = 0  # updates done in the run
+    stage_seconds: float = 0.0
+    total_seconds: float = 0.0
+    skipped_steps: int = 0  # not finite
+    average_updates: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The things a checkpoint holds, apart from `Progress`."""
+
+    model: nn.Module
+    average: AveragedModel | None
+    quantiles: QuantileOptimizer
+
+
+def save_run(
+    accelerator: Accelerator, folder: Path, state: TrainingState, progress: Progress, identity: dict, keep: int
+) -> Path:
+    """Writes a checkpoint below `folder` and removes all but the last `keep`. Raises `SaveError`."""
+    final = folder / f"step-{progress.total_steps:08d}"
+    unfinished = folder / f".unfinished-{progress.total_steps:08d}"
+    problem = None
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(unfinished), safe_serialization=True)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _write_state(unfinished, state, progress, identity)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(unfinished, final)
+            _sync(folder)
+    except WRITE_ERRORS as error:
+        problem = f"cannot save {final}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+    if problem:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        last = finished_checkpoints(folder)
+        raise SaveError(f"{problem}; last good checkpoint: {last[-1].name if last else 'none'}")
+    if accelerator.is_main_process:
+        for old in finished_checkpoints(folder)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def finished_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def read_progress(checkpoint: Path, identity: dict) -> Progress:
+    """Checks a checkpoint's files and that it belongs to this run. Raises `ResumeError` naming what is wrong."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        files, found = manifest["files"], manifest["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ResumeError(f"{checkpoint} has no readable manifest.json") from None
+    for name, digest in files.items():
+        if not (checkpoint / name).is_file():
+            raise ResumeError(f"{checkpoint} lacks {name}")
+        if _digest(checkpoint / name) != digest:
+            raise ResumeError(f"{checkpoint / name} is damaged (its checksum is wrong)")
+    for key in identity.keys() | found.keys():
+        if found.get(key) != identity.get(key):
+            raise ResumeError(f"{checkpoint} was made with {key} = {found.get(key)!r}, not {identity.get(key)!r}")
+    try:
+        return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise ResumeError(f"{checkpoint / 'progress.json'} does not fit this version: {error}") from None
+
+
+def load_model_state(checkpoint: Path, model: nn.Module, average: AveragedModel | None, progress: Progress) -> None:
+    """Weights and averaged weights back in place. Raises `ResumeError` naming the file."""
+    for name, target in (("model", model), ("average", average.model if average else None)):
+        if target is None:
+            continue
+        try:
+            target.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ResumeError(f"{checkpoint / name}.safetensors does not fit: {str(error).splitlines()[-1].strip()}") from None
+    if average:
+        average.updates = progress.average_updates
+
+
+def load_optimizer_state(accelerator: Accelerator, checkpoint: Path, quantiles: QuantileOptimizer) -> None:
+    """Optimizers and generators back in place. Raises `ResumeError`."""
+    try:
+        accelerator.load_state(str(checkpoint))
+        saved = torch.load(checkpoint / "quantiles.pt", map_location="cpu", weights_only=True)
+        if quantiles.adam is not None:
+            quantiles.adam.load_state_dict(saved)
+    except Exception as error:  # unpickling and optimizers raise many types
+        raise ResumeError(f"optimizer state in {checkpoint} does not fit: {str(error).splitlines()[0]}") from None
+
+
+def _write_state(folder: Path, state: TrainingState, progress: Progress, identity: dict) -> None:
+    save_file(_tensors(state.model), folder / "model.safetensors")
+    if state.average is not None:
+        save_file(_tensors(state.average.model), folder / "average.safetensors")
+    torch.save(state.quantiles.adam.state_dict() if state.quantiles.adam else {}, folder / "quantiles.pt")
+    (folder / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
+    files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    (folder / "manifest.json").write_text(json.dumps({"identity": identity, "files": files}, indent=1))
+    for path in folder.iterdir():
+        _sync(path)
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

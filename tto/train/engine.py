@@ -1,0 +1,284 @@
+"""A training run: stage after stage, with checkpoints, validation and a log.
+
+    recipe ─► images ─► crops ─┐
+                               ├─► step (loss, gradients) ─► optimizer ─► averaged weights ─► model.safetensors
+    model ── frozen but for ───┘                                 └─► validation, checkpoint, log
+             the stage's part
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tto.train.building import build_model, export, initialize_latents, wrap
+from tto.train.checkpoints import (
+    Progress,
+    TrainingState,
+    finished_checkpoints,
+    load_model_state,
+    load_optimizer_state,
+    read_progress,
+    save_run,
+)
+from tto.train.console import Console
+from tto.train.crops import Batch, CropPlan, CropSampler, prefetch
+from tto.train.ema import AveragedModel
+from tto.train.errors import RecipeError, ResumeError
+from tto.train.identity import run_identity
+from tto.train.images import ImageStore, find_images
+from tto.train.objective import RateDistortion
+from tto.train.optimizers import (
+    QuantileOptimizer,
+    create_optimizer,
+    freeze_all_but,
+    set_learning_rates,
+    trainable_names,
+)
+from tto.train.recipe import Recipe, StageSettings
+from tto.train.report import Report
+from tto.train.run_folder import RunFolder
+from tto.train.schedule import StageLength, learning_rate_factor, stage_length
+from tto.train.step import StepContext, accumulate_gradients
+from tto.train.validation import validate, validation_images
+from tto.train.watch import Averages, FiniteWatch, HyperLatentWatch
+
+EXPORT_DTYPES = {"fp32": None, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ActiveStage:
+    """A stage that is being run."""
+
+    settings: StageSettings
+    length: StageLength
+    context: StepContext
+    quantiles: QuantileOptimizer
+    batches: Iterator[Batch]
+
+
+class Trainer:
+    """One run of one recipe."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, accelerator: Accelerator, console: Console):
+        self.recipe = recipe
+        self.folder = folder
+        self.accelerator = accelerator
+        self.report = Report(folder, accelerator, console)
+        data = recipe.data
+        self.store = ImageStore(find_images(data.train, data.half_size_copies), int(data.cache_gib * 2**30))
+        self.identity = run_identity(recipe, len(self.store))
+        self.validation_images = (
+            validation_images(data.val, recipe.validation.images, accelerator.device) if data.val else []
+        )
+        self.model = build_model(recipe).to(accelerator.device)
+        if recipe.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.average: AveragedModel | None = None
+        self.progress = Progress(stage=recipe.chosen_stages[0].name)
+        self.stop_asked = False
+        self._last_done = {"validation": 0.0, "checkpoint": 0.0}  # seconds of the run
+
+    @property
+    def best_model(self) -> nn.Module:
+        """The averaged weights where they are kept, else the weights."""
+        return self.average.model if self.average is not None else self.model
+
+    # ---- the run --------------------------------------------------------------------------------------------
+
+    def run(self, resume: bool = False) -> None:
+        """Trains all chosen stages, from the last checkpoint on if `resume`. Raises `TrainingError`."""
+        checkpoint = self._restore() if resume else None
+        if not resume:
+            initialize_latents(self.model, self.store, self.recipe, self.accelerator.device)
+            self.average = self._new_average()
+        stages = self.recipe.chosen_stages
+        first = [stage.name for stage in stages].index(self.progress.stage)
+        with stop_on_signals(self):
+            for stage in stages[first:]:
+                if stage.name != self.progress.stage:
+                    self.progress = replace(self.progress, stage=stage.name, step=0, stage_seconds=0.0)
+                self._run_stage(stage, checkpoint)
+                checkpoint = None
+                if self.stop_asked:
+                    self.report.console.say("stopped on request; --resume continues")
+                    break
+
+    def _restore(self) -> Path:
+        """Weights and progress of the last checkpoint; returns it."""
+        found = finished_checkpoints(self.folder.checkpoints)
+        if not found:
+            raise ResumeError(f"{self.folder.path} has no checkpoint to resume from")
+        last = found[-1]
+        self.average = self._new_average()
+        self.progress = read_progress(last, self.identity)
+        load_model_state(last, self.model, self.average, self.progress)
+        if self.progress.stage not in [stage.name for stage in self.recipe.chosen_stages]:
+            raise ResumeError(f"{last} is in stage {self.progress.stage!r}, which is not among the chosen ones")
+        self.folder.forget_after(self.progress.total_steps)
+        self.report.console.say(f"resuming {last}: stage {self.progress.stage}, step {self.progress.step}")
+        return last
+
+    def _new_average(self) -> AveragedModel | None:
+        return AveragedModel(self.model, self.recipe.ema_decay) if self.recipe.ema_decay else None
+
+    # ---- one stage ------------------------------------------------------------------------------------------
+
+    def _run_stage(self, settings: StageSettings, checkpoint: Path | None) -> None:
+        """Steps until the stage is over, then a validation and a checkpoint."""
+        stage = self._start_stage(settings)
+        if checkpoint is not None:
+            load_optimizer_state(self.accelerator, checkpoint, stage.quantiles)
+        clock = Clock(self.progress, self.accelerator)
+        self._last_done = dict.fromkeys(self._last_done, self.progress.total_seconds)
+        averages, finite, hyper = Averages(), FiniteWatch(self.progress.skipped_steps), HyperLatentWatch()
+        while True:
+            self.stop_asked = clock.tell(self.stop_asked)
+            done = stage.length.progress(self.progress.step, self.progress.stage_seconds)
+            if done >= 1.0 or self.stop_asked:
+                break
+            values = self._step(stage, done, finite)
+            if values:
+                hyper.check(values["bpp_z"])
+                averages.add(values)
+            if self.progress.step % self.recipe.log_every == 0:
+                rates = [group["lr"] for group in stage.context.optimizer.param_groups]
+                self.report.training(self.progress, averages.take(), done, rates)
+                self.report.skipped_images(self.store)
+            self.report.position(self.progress, done)
+            self._do_what_is_due(stage)
+        self._validate(stage)
+        self._save(stage)
+        stage.batches.close()
+        self.accelerator.free_memory()
+
+    def _start_stage(self, settings: StageSettings) -> ActiveStage:
+        recipe, accelerator = self.recipe, self.accelerator
+        processes = accelerator.num_processes
+        if settings.batch % processes:
+            raise RecipeError(f"stage {settings.name}: batch {settings.batch} does not divide among {processes} processes")
+        number = recipe.stages.index(settings)
+        names = trainable_names(self.model, settings)
+        freeze_all_but(self.model, names)
+        self.model.train()
+        optimizer = accelerator.prepare_optimizer(create_optimizer(self.model, names, settings.optimizer))
+        trains_bottleneck = any(name.startswith("entropy_bottleneck.") for name in names)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        plan = CropPlan(recipe.seed, number, settings.crop, settings.batch, recipe.data.too_small == "resize")
+        sampler = CropSampler(self.store, plan, accelerator.process_index, processes)
+        count = sum(parameter.numel() for parameter in parameters)
+        self.report.console.say(f"stage {settings.name}: {count:,} parameters, {settings.batch} crops of {settings.crop}²")
+        return ActiveStage(
+            settings=settings,
+            length=stage_length(recipe, settings, len(self.store)),
+            context=StepContext(
+                accelerator=accelerator,
+                network=wrap(self.model, accelerator, recipe.compile),
+                parameters=parameters,
+                optimizer=optimizer,
+                objective=RateDistortion(settings.loss, self.model),
+                clip_norm=settings.optimizer.clip_norm,
+                micro_batch=min(settings.batch // processes, settings.micro_batch or settings.batch),
+                seed=(recipe.seed, number),
+            ),
+            quantiles=QuantileOptimizer(self.model, settings.optimizer.aux_learning_rate, trains_bottleneck),
+            batches=prefetch(sampler, self.progress.step, recipe.data.workers, accelerator.device),
+        )
+
+    def _step(self, stage: ActiveStage, done: float, finite: FiniteWatch) -> dict[str, float]:
+        """One update of the weights; none, and no values, where it would not be finite."""
+        optimizer = stage.context.optimizer
+        set_learning_rates(optimizer, learning_rate_factor(stage.settings.schedule, self.progress.step, done))
+        values = accumulate_gradients(stage.context, next(stage.batches), self.progress.step)
+        good = finite.check(values["loss"], values["gradient_norm"], self.progress.step)
+        if good or self.accelerator.scaler is not None:  # a loss scaler skips by itself, and learns from it
+            optimizer.step()
+        optimizer.zero_grad()
+        if good:
+            values["aux_loss"] = stage.quantiles.step().item()
+            if self.average is not None:
+                self.average.update(self.model)
+        else:
+            self.report.console.say(f"step {self.progress.step}: not finite, skipped ({finite.skipped} so far)")
+        self.progress.step += 1
+        self.progress.total_steps += 1
+        self.progress.skipped_steps = finite.skipped
+        return values if good else {}
+
+    # ---- now and then ---------------------------------------------------------------------------------------
+
+    def _do_what_is_due(self, stage: ActiveStage) -> None:
+        for name, settings, action in (
+            ("validation", self.recipe.validation, self._validate),
+            ("checkpoint", self.recipe.checkpoints, self._save),
+        ):
+            by_steps = settings.every_steps and self.progress.step % settings.every_steps == 0
+            passed = self.progress.total_seconds - self._last_done[name]
+            if by_steps or (settings.every_minutes and passed >= settings.every_minutes * 60.0):
+                action(stage)
+                self._last_done[name] = self.progress.total_seconds
+
+    def _validate(self, stage: ActiveStage) -> None:
+        if self.validation_images and self.accelerator.is_main_process:
+            objective, samples = stage.context.objective, self.recipe.validation.samples
+            self.report.validation(
+                self.progress, validate(self.best_model, self.validation_images, objective, samples)
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, stage: ActiveStage) -> None:
+        self.progress.average_updates = self.average.updates if self.average else 0
+        state = TrainingState(self.model, self.average, stage.quantiles)
+        keep = self.recipe.checkpoints.keep
+        save_run(self.accelerator, self.folder.checkpoints, state, self.progress, self.identity, keep)
+        if self.accelerator.is_main_process:
+            export(self.best_model, self.folder.model, EXPORT_DTYPES[self.recipe.export_dtype])
+
+
+class Clock:
+    """Keeps the seconds of a `Progress`, the same in every process."""
+
+    def __init__(self, progress: Progress, accelerator: Accelerator):
+        self.progress = progress
+        self.accelerator = accelerator
+        self._start = time.monotonic()
+        self._earlier = progress.stage_seconds, progress.total_seconds
+
+    def tell(self, stop_asked: bool) -> bool:
+        """Updates the seconds; returns whether any process was asked to stop."""
+        passed = time.monotonic() - self._start
+        if self.accelerator.num_processes > 1:
+            own = [passed if self.accelerator.is_main_process else 0.0, float(stop_asked)]
+            own = torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)
+            passed, stops = self.accelerator.reduce(own, reduction="sum").tolist()
+            stop_asked = stops > 0
+        self.progress.stage_seconds = self._earlier[0] + passed
+        self.progress.total_seconds = self._earlier[1] + passed
+        return stop_asked
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint."""
+
+    def ask(number: int, frame: object) -> None:
+        trainer.stop_asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""What makes a run the same run: a checkpoint is continued only by a recipe that agrees with it."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any
+
+from tto.train.recipe import Recipe
+from tto.train.recipe_file import plain
+
+FREE = frozenset(
+    {
+        "minutes", "only", "compile", "export_dtype", "log_every", "validation", "checkpoints", "trackers",
+        "data.train", "data.val", "data.cache_gib", "data.workers", "data.expected_images",
+    }
+)  # fmt: skip
+
+
+def run_identity(recipe: Recipe, images: int) -> dict[str, Any]:
+    """Dotted keys of a recipe that decide its result, with their values; defaults are left out.
+
+    `images` is the number of training images. Keys in `FREE` may change when a run is resumed.
+    """
+    found: dict[str, Any] = {"number of training images": images}
+    _collect(recipe, "", found)
+    return found
+
+
+def _collect(node: Any, prefix: str, found: dict[str, Any]) -> None:
+    for field in fields(node):
+        key = f"{prefix}{field.name}"
+        value = getattr(node, field.name)
+        if key in FREE or value == _default(field):
+            continue
+        if is_dataclass(value):
+            _collect(value, f"{key}.", found)
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            for item in value:
+                _collect(item, f"{key}.{item.name}.", found)
+        else:
+            found[key] = plain(asdict(value) if is_dataclass(value) else value)
+
+
+def _default(field: Any) -> Any:
+    default = field.default
+    if hasattr(default, "default"):  # pydantic keeps its constraints around it
+        return default.get_default(call_default_factory=True)
+    return field.default_factory() if field.default_factory is not MISSING else default

@@ -1,0 +1,79 @@
+"""What a stage minimizes: rate plus weighted distortion, per sample, over a range of qualities.
+
+For a model with several qualities every sample has its own quality q and λ(q). Samples are weighted by λ^-0.5, so that
+high qualities (whose losses are numerically large) do not drown the low ones, and the weights are divided by their
+mean over the range of qualities.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tto.train.recipe import LossSettings
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Per sample, each [B]: the weighted loss, bits per pixel of y and of z, and the distortion (MSE or 1 − MS-SSIM)."""
+
+    loss: Tensor
+    bpp_y: Tensor
+    bpp_z: Tensor
+    mse: Tensor
+
+
+class RateDistortion:
+    """Rate plus λ times distortion of a base model's output."""
+
+    def __init__(self, settings: LossSettings, model: nn.Module):
+        self.settings = settings
+        self.qualities = len(model.config.lambdas)
+        self._lambda_at = model.lambda_at
+        range_of_qualities = torch.linspace(1.0, float(self.qualities), 512, dtype=torch.float64)
+        self._mean_weight = self.lambda_at(range_of_qualities).rsqrt().mean().item()
+
+    def quality(self, position: Tensor) -> Tensor:
+        """Positions 0…1 as qualities 1…Q."""
+        return 1.0 + position * (self.qualities - 1)
+
+    def lambda_at(self, quality: Tensor) -> Tensor:
+        """λ of each quality, float64 [B]."""
+        if self.settings.lambdas is None:
+            return self._lambda_at(quality)
+        return interpolate_geometric(self.settings.lambdas, quality)
+
+    def __call__(self, output: dict, images: Tensor, quality: Tensor) -> Terms:
+        """Terms of a forward pass: `output` of the model for `images` [B, 3, H, W] at `quality` [B]."""
+        pixels = images.shape[-1] * images.shape[-2]
+        bpp_y, bpp_z = (bits(output["likelihoods"][name]) / pixels for name in ("y", "z"))
+        x_hat = output["x_hat"].float()
+        mse = (x_hat - images).square().mean((1, 2, 3))
+        weight = self.lambda_at(quality).to(images.device)
+        distortion = 255.0**2 * mse if self.settings.distortion == "mse" else 1.0 - ms_ssim(x_hat, images)
+        loss = bpp_y + bpp_z + weight.to(mse.dtype) * distortion
+        return Terms(loss * (weight.rsqrt() / self._mean_weight).to(mse.dtype), bpp_y, bpp_z, mse)
+
+
+def bits(likelihoods: Tensor) -> Tensor:
+    """Bits that symbols of these likelihoods cost, per sample: [B, …] → [B]."""
+    return -likelihoods.float().log().flatten(1).sum(1) / math.log(2.0)
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """MS-SSIM per sample, [B]; images [B, 3, H, W] in [0, 1], sides above 160."""
+    import pytorch_msssim
+
+    return pytorch_msssim.ms_ssim(a, b, data_range=1.0, size_average=False)
+
+
+def interpolate_geometric(values: tuple[float, ...], quality: Tensor) -> Tensor:
+    """Value at a quality 1…Q between `values` (one per quality), float64, same shape as `quality`."""
+    logs = torch.tensor(values, dtype=torch.float64).log()
+    place = (quality.double() - 1).clamp(0, len(values) - 1)
+    low = place.floor().clamp(max=max(len(values) - 2, 0)).long()
+    high = (low + 1).clamp(max=len(values) - 1)
+    return (logs[low] + (logs[high] - logs[low]) * (place - low)).exp()

@@ -1,0 +1,52 @@
+"""From a recipe file to a finished run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from tto.train.console import Console
+from tto.train.engine import Trainer
+from tto.train.errors import RecipeError
+from tto.train.recipe import Recipe
+from tto.train.recipe_file import load_recipe
+from tto.train.run_folder import RunFolder
+from tto.train.summary import describe, summarize
+
+
+def train_recipe(
+    path: Path, overrides: list[str], folder: Path, minutes: float | None = None, resume: bool = False
+) -> Path:
+    """Trains as the recipe file says; returns the path of the exported model. Raises `TrainingError`."""
+    recipe = load_recipe(path, overrides, minutes)
+    if not recipe.data.train:
+        raise RecipeError(f"{path}: data.train: no images given, for example data.train=photos")
+    if not resume and (folder / "checkpoints").is_dir():
+        raise RecipeError(f"{folder} holds a run already; continue it with --resume {folder}, or choose another --out")
+    accelerator = create_accelerator(recipe, folder)
+    console = Console(quiet=not accelerator.is_main_process)
+    run_folder = RunFolder(folder, writes=accelerator.is_main_process)
+    try:
+        trainer = Trainer(recipe, run_folder, accelerator, console)
+        run_folder.start(recipe)
+        accelerator.init_trackers("training")
+        trainer.run(resume)
+        console.say(f"model: {run_folder.model}")
+    finally:
+        console.close()
+        accelerator.end_training()
+    return run_folder.model
+
+
+def print_recipe(path: Path, overrides: list[str], minutes: float | None = None) -> None:
+    """Prints the resolved recipe with parameters, steps and time of every stage. Raises `TrainingError`."""
+    recipe = load_recipe(path, overrides, minutes)
+    print(describe(recipe, summarize(recipe, create_accelerator(recipe, None))), end="")
+
+
+def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:
+    """Accelerate's view of the machine, as the recipe wants to use it; trackers write below `folder`."""
+    precision = "no" if recipe.precision == "fp32" else recipe.precision
+    trackers = list(recipe.trackers) if folder is not None else None
+    return Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or "."))

@@ -1,0 +1,72 @@
+"""The validation loss: whole images at every integer quality, hard rounding, 32-bit floats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tto.train.images import decode, find_images
+from tto.train.objective import RateDistortion
+
+MULTIPLE = 64  # sides of the images a network takes
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """`loss` is the mean over images and qualities; the tuples have one mean per quality (bits per pixel, dB).
+
+    `samples` are the first images beside their reconstructions at the lowest, middle and highest quality, each
+    uint8 [H, (1 + qualities)·W, 3].
+    """
+
+    loss: float
+    bpp: tuple[float, ...]
+    bpp_z: tuple[float, ...]
+    psnr: tuple[float, ...]
+    samples: tuple[np.ndarray, ...] = ()
+
+
+def validation_images(entries: tuple[str, ...], count: int, device: torch.device) -> list[Tensor]:
+    """Up to `count` images spread over the set, the middle of each cut to multiples of 64; each [1, 3, H, W]."""
+    sources = find_images(entries)
+    chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(count, len(sources))).round().astype(int)]
+    return [_crop(decode(source)).to(device) for source in chosen]
+
+
+@torch.no_grad()
+def validate(model: nn.Module, images: list[Tensor], objective: RateDistortion, samples: int = 0) -> ValidationResult:
+    """Measures a model in eval mode. All qualities of one image go through it as one batch."""
+    was_training = model.training
+    model.eval()
+    quality = torch.arange(1, objective.qualities + 1, dtype=torch.float64)
+    shown = sorted({0, (len(quality) - 1) // 2, len(quality) - 1})
+    rows, pictures = [], []  # rows: per image [4, Q]
+    for image in images:
+        batch = image.expand(len(quality), -1, -1, -1)
+        output = model(batch, quality)
+        output["x_hat"] = output["x_hat"].clamp(0, 1)
+        terms = objective(output, batch, quality)
+        psnr = -10.0 * terms.mse.clamp(min=1e-10).log10()
+        rows.append(torch.stack([terms.loss, terms.bpp_y + terms.bpp_z, terms.bpp_z, psnr]).cpu())
+        if len(pictures) < samples:
+            pictures.append(_side_by_side([image[0], *(output["x_hat"][i] for i in shown)]))
+    model.train(was_training)
+    loss, bpp, bpp_z, psnr = torch.stack(rows).mean(0)
+    columns = (tuple(row.tolist()) for row in (bpp, bpp_z, psnr))
+    return ValidationResult(loss.mean().item(), *columns, samples=tuple(pictures))
+
+
+def _side_by_side(images: list[Tensor]) -> np.ndarray:
+    return torch.cat(images, dim=2).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _crop(pixels: np.ndarray) -> Tensor:
+    height, width = (max(MULTIPLE, side // MULTIPLE * MULTIPLE) for side in pixels.shape[:2])
+    pad = [(0, max(0, height - pixels.shape[0])), (0, max(0, width - pixels.shape[1])), (0, 0)]
+    pixels = np.pad(pixels, pad, mode="edge")
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    pixels = pixels[top : top + height, left : left + width]
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255.0
