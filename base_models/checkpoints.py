@@ -71,11 +71,12 @@ def load_weights(model: nn.Module, raw: dict) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
+def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> nn.Module:
     """A model from a file, in eval mode, float32, with its integer coding tables.
 
     A safetensors file written by `save_checkpoint` says itself which model it is; for a published PyTorch checkpoint
-    `name` does (default `"dcae"`), and it is unpickled with `weights_only`. Raises `CheckpointError`.
+    `name` does (default `"dcae"`) and `overrides` of its configuration, and it is unpickled with `weights_only`.
+    Raises `CheckpointError`.
     """
     path = Path(path)
     try:
@@ -88,7 +89,7 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
             model = create_model(metadata["model"], **json.loads(metadata["config"]))
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            model = create_model(name or "dcae")
+            model = create_model(name or "dcae", **overrides)
         if not isinstance(state, dict):
             raise CheckpointError(f"{path} holds no state dict")
         return load_weights(model, state)

@@ -40,3 +40,43 @@ def tiny_checkpoint(tmp_path_factory, tiny_sizes) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_checkpoint(model.eval(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """`photograph(width, height, seed=0)`: a smooth random colour picture with some texture, as PIL image."""
+    import numpy as np
+    from PIL import Image
+
+    def make(width: int, height: int, seed: int = 0) -> Image.Image:
+        random = np.random.default_rng(seed)
+        coarse = random.uniform(0, 255, (max(height // 16, 2), max(width // 16, 2), 3)).astype(np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64)
+        return Image.fromarray(np.clip(smooth + random.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_model(photograph):
+    """`dcae-small` with random weights whose latents have natural scales, tables built, in eval mode."""
+    import numpy as np
+    import torch
+
+    from base_models import create_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = create_model("dcae-small")
+    pixels = np.stack([np.asarray(photograph(128, 128, seed)) for seed in range(4)])
+    model.init_latent_scales(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    model.update()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def small_codec(small_model):
+    """A codec of `small_model` on the CPU."""
+    from tto.codec import Codec
+
+    return Codec(small_model, device="cpu")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from typing import IO
 
 import numpy as np
@@ -29,7 +31,7 @@ from tto.container import (
     write,
 )
 from tto.device import pick_device
-from tto.errors import BadArgument, WrongModel
+from tto.errors import BadArgument, CorruptFile, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
@@ -157,6 +159,8 @@ class Codec:
                 f"the file was made with another model (fingerprint {header.fingerprint.hex()}, "
                 f"this model has {self.fingerprint.hex()})"
             )
+        if header.quality > self.qualities:
+            raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         z_size = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
         y_hat = self._latents.decode(container.sections, z_size, header.quality, header.qp, header.native)
         rgb = self.synthesise(y_hat, header)
@@ -188,16 +192,23 @@ def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
     return Codec(load_model(model), device)
 
 
-def decompress(data: bytes, *, models: tuple[str, ...] = (), device: str = "auto") -> Image.Image:
+@lru_cache(maxsize=2)
+def _shipped_codec(model: str, device: str) -> Codec:
+    return load_codec(model, device)
+
+
+def decompress(
+    data: bytes, *, models: tuple[str, ...] = (), device: str = "auto", max_pixels: int | None = MAX_PIXELS
+) -> Image.Image:
     """The picture in a .tto file, with whichever of the shipped models or `models` (names or paths) made it.
 
     Raises `WrongModel` where none of them did, or another `TTOError`.
     """
-    header = read(data).header
-    for name in (*models, *shipped_models()):
-        codec = load_codec(name, device)
+    header = read(data, max_pixels=max_pixels).header
+    codecs = chain((load_codec(m, device) for m in models), (_shipped_codec(m, device) for m in shipped_models()))
+    for codec in codecs:
         if codec.fingerprint == header.fingerprint:
-            return codec.decompress(data)
+            return codec.decompress(data, max_pixels=max_pixels)
     raise WrongModel(
         f"the file was made with a model that is not here (fingerprint {header.fingerprint.hex()}); "
         "give its checkpoint with --model"

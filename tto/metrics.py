@@ -7,6 +7,7 @@ gets after decoding, never a network's floats.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -38,8 +39,10 @@ def ms_ssim(original: np.ndarray, decoded: np.ndarray) -> float:
     if min(original.shape[:2]) < MS_SSIM_MIN_SIDE:
         return math.nan
     import torch
-    from pytorch_msssim import ms_ssim as torch_ms_ssim
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the package uses torch.jit.script
+        from pytorch_msssim import ms_ssim as torch_ms_ssim
     pair = [_as_tensor(pixels) for pixels in (original, decoded)]
     with torch.inference_mode():
         return float(torch_ms_ssim(*pair, data_range=255))

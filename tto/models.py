@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from tto.errors import BadArgument, BadCheckpoint
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEFAULT_MODEL = "dcae-small"
 WEIGHTS_SUFFIX = ".safetensors"
@@ -15,7 +17,7 @@ WEIGHTS_SUFFIX = ".safetensors"
 
 def weights_folder() -> Path:
     """The folder of the weights that come with the package."""
-    return Path(str(resources.files("base_models"))) / "weights"
+    return Path(find_spec("base_models").origin).parent / "weights"
 
 
 def shipped_models() -> tuple[str, ...]:

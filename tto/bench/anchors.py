@@ -27,7 +27,7 @@ class Anchor:
     """A classical codec with fixed settings and a ladder of qualities.
 
     pillow_format: Pillow's name of the file format; `suffix` that of the files.
-    pillow_feature: what `PIL.features` calls the library that does the work.
+    feature, library: what `PIL.features` calls the format, and the library whose version counts.
     settings: what a person must know to repeat it.
     options: a function from a rung of the ladder to the arguments of `Image.save`.
     ladder: qualities that cover about 0.1…1.5 bpp on photographs of 768×512, as far as the format can.
@@ -36,15 +36,17 @@ class Anchor:
     name: str
     pillow_format: str
     suffix: str
-    pillow_feature: str
+    feature: str
+    library: str
     settings: str
     options: Callable[[float], dict]
     ladder: tuple[float, ...]
 
     def encode(self, image: Image.Image, quality: float) -> bytes:
-        """The bytes of a whole file."""
-        buffer = io.BytesIO()
-        image.save(buffer, self.pillow_format, **self.options(quality))
+        """The bytes of a whole file with the image's colours and nothing else."""
+        bare, buffer = image.convert("RGB"), io.BytesIO()
+        bare.info = {}
+        bare.save(buffer, self.pillow_format, **self.options(quality))
         return buffer.getvalue()
 
     def decode(self, data: bytes) -> Image.Image:
@@ -53,12 +55,12 @@ class Anchor:
             return image.convert("RGB")
 
     def version(self) -> str:
-        """Versions that decide the bytes, for example `Pillow 12.0.0, libavif 1.3.0`."""
-        return f"Pillow {PIL.__version__}, {self.pillow_feature} {features.version(self.pillow_feature)}"
+        """Versions that decide the bytes, for example `Pillow 12.0.0, webp 1.6.0`."""
+        return f"Pillow {PIL.__version__}, {self.library} {features.version(self.library)}"
 
     def available(self) -> bool:
         """Whether this Pillow was built with the format."""
-        return bool(features.check(self.pillow_feature))
+        return bool(features.check(self.feature))
 
 
 def _jpeg(quality: float) -> dict:
@@ -94,32 +96,66 @@ _AVIF_LADDER = (10, 20, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85)
 ANCHORS = {
     anchor.name: anchor
     for anchor in (
-        Anchor("jpeg", "JPEG", ".jpg", "jpg", "4:2:0, optimized, progressive", _jpeg, _JPEG_LADDER),
         Anchor(
-            "jpeg-baseline", "JPEG", ".jpg", "jpg", "4:2:0, Pillow defaults", _jpeg_baseline, _JPEG_LADDER
+            name="jpeg",
+            pillow_format="JPEG",
+            suffix=".jpg",
+            feature="jpg",
+            library="libjpeg_turbo",
+            settings="4:2:0, optimized, progressive",
+            options=_jpeg,
+            ladder=_JPEG_LADDER,
         ),
         Anchor(
-            "jpeg2000",
-            "JPEG2000",
-            ".jp2",
-            "jpg_2000",
-            "9/7 wavelet, colour transform, target rate",
-            _jpeg2000,
-            (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5),
+            name="jpeg-baseline",
+            pillow_format="JPEG",
+            suffix=".jpg",
+            feature="jpg",
+            library="libjpeg_turbo",
+            settings="4:2:0, Pillow defaults",
+            options=_jpeg_baseline,
+            ladder=_JPEG_LADDER,
         ),
         Anchor(
-            "webp",
-            "WEBP",
-            ".webp",
-            "webp",
-            "lossy, 4:2:0, method 6",
-            _webp,
-            (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90),
+            name="jpeg2000",
+            pillow_format="JPEG2000",
+            suffix=".jp2",
+            feature="jpg_2000",
+            library="jpg_2000",
+            settings="9/7 wavelet, colour transform, target rate",
+            options=_jpeg2000,
+            ladder=(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5),
         ),
-        Anchor("avif", "AVIF", ".avif", "avif", "4:2:0, speed 6", _avif, _AVIF_LADDER),
-        Anchor("avif-444", "AVIF", ".avif", "avif", "4:4:4, speed 6", _avif_444, _AVIF_LADDER),
+        Anchor(
+            name="webp",
+            pillow_format="WEBP",
+            suffix=".webp",
+            feature="webp",
+            library="webp",
+            settings="lossy, 4:2:0, method 6",
+            options=_webp,
+            ladder=(0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90),
+        ),
+        Anchor(
+            name="avif",
+            pillow_format="AVIF",
+            suffix=".avif",
+            feature="avif",
+            library="avif",
+            settings="4:2:0, speed 6",
+            options=_avif,
+            ladder=_AVIF_LADDER,
+        ),
+        Anchor(
+            name="avif-444",
+            pillow_format="AVIF",
+            suffix=".avif",
+            feature="avif",
+            library="avif",
+            settings="4:4:4, speed 6",
+            options=_avif_444,
+            ladder=_AVIF_LADDER,
+        ),
     )
 }
 """Every anchor by name."""
-
-DEFAULT_ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,6 @@ def bench(
     crop: Annotated[int, typer.Option(min=0, help="Only the central square of so many pixels.")] = 0,
     lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS too (needs the package lpips).")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Images to look at in the page.")] = 2,
-    plots: Annotated[bool, typer.Option(help="Draw rd.png and rd.svg (needs matplotlib).")] = True,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A.csv B.csv", help="Compare two results.csv instead of measuring."),
@@ -53,6 +53,9 @@ def bench(
     ] = False,
 ) -> None:
     """Measure codecs on images; write tables, plots and a page. Lists are separated by commas."""
+    check_packages(("bjontegaard", "matplotlib"), "tto[bench]")
+    if lpips:
+        check_packages(("lpips",), "lpips")
     if compare is not None:
         return print_comparison(*compare)
     if dataset is None:
@@ -70,21 +73,18 @@ def bench(
     series += model_series(parse_names(model), parse_efforts(effort), parse_numbers(quality), device)
     if not series:
         raise BadArgument("nothing to measure: no model and no anchor")
-    if lpips:
-        check_lpips()
     tasks = plan(images.sources(limit, crop), series, lpips)
     machine = Machine(out, device, jobs, threads=max(1, (os.cpu_count() or 1) // jobs))
     with progress(len(tasks)) as on_row:
         rows = measure(tasks, machine, on_row)
     options = Options(
-        title=f"{images.title}, centre {crop}x{crop}" if crop else images.title,
+        title=images.title + ", first images only" * (limit > 0) + f", centre {crop}x{crop}" * (crop > 0),
         published=images.name if images.complete and not (limit or crop) else "",
         examples=examples,
-        plots=plots,
         command=" ".join(["tto", *sys.argv[1:]]),
     )
     print(write_report(tasks, rows, machine, options))
-    print(f"{out / 'report.html'}")
+    print(f"{out / 'report.html'} shows all of it")
 
 
 def print_comparison(first: Path, second: Path) -> None:
@@ -126,11 +126,11 @@ def parse_numbers(text: str) -> list[float]:
         raise BadArgument(f"--quality takes numbers separated by commas, not {text!r}") from error
 
 
-def check_lpips() -> None:
-    try:
-        import lpips  # noqa: F401
-    except ImportError as error:
-        raise BadArgument("--lpips needs a package: pip install lpips") from error
+def check_packages(names: Sequence[str], source: str) -> None:
+    """Refuse to begin what would fail at the end. Raises `BadArgument`."""
+    for name in names:
+        if find_spec(name) is None:
+            raise BadArgument(f"this needs the package {name}: pip install '{source}'")
 
 
 @contextmanager

@@ -47,8 +47,11 @@ def fetch(
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _download(url: str, part: Path, on_bytes: Callable[[int], None]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tto.bench.curves import Curve
-from tto.errors import BadArgument
 from tto.files import write_atomic
 
 if TYPE_CHECKING:
@@ -23,12 +22,10 @@ PUBLISHED_DRAWN = ("vtm-9.1", "bpg-444", "dcae")
 def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
     """`rd.png` and `rd.svg`: PSNR, and MS-SSIM where there is any, over bits per pixel.
 
-    Measured curves are solid, published ones dashed. Raises `BadArgument` without matplotlib.
+    Measured curves are solid, published ones dashed.
     """
-    try:
-        from matplotlib.figure import Figure  # not pyplot: no global state, no display
-    except ImportError as error:
-        raise BadArgument("plots need matplotlib: pip install 'tto[bench]', or use --no-plots") from error
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
     panels = [("psnr", "PSNR (dB), RGB")]
     if any(math.isfinite(value) for curve in curves for value in curve.values("ms_ssim_db")):
         panels.append(("ms_ssim_db", "MS-SSIM (dB)"))
@@ -68,5 +65,4 @@ def _draw(axes: Axes, curves: Sequence[Curve], quality: str) -> None:
         if not points or (curve.source and curve.codec not in PUBLISHED_DRAWN):
             continue
         style = {"linestyle": "--", "linewidth": 1} if curve.source else {"marker": "o", "markersize": 3}
-        label = f"{curve.label} (published)" if curve.source else curve.label
-        axes.plot(*zip(*points, strict=True), label=label, **style)
+        axes.plot(*zip(*points, strict=True), label=curve.label, **style)

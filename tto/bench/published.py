@@ -23,7 +23,7 @@ def published_curves(dataset: str) -> list[Curve]:
         return []
     text = resources.files("tto.bench").joinpath("data", f"{dataset}.json").read_text(encoding="utf-8")
     return [
-        Curve(name, "", name, _points(record["bpp"], record["psnr"]), record["source"])
+        Curve(name, "", f"{name}, published", _points(record["bpp"], record["psnr"]), record["source"])
         for name, record in json.loads(text)["codecs"].items()
     ]
 

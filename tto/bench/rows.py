@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tto.errors import BadArgument, FileError
 from tto.files import read_bytes, write_atomic
@@ -96,7 +96,7 @@ class Row:
         return series_label(self.codec, self.effort)
 
     @classmethod
-    def from_fields(cls, record: dict[str, Any]) -> Self:
+    def from_fields(cls, record: dict[str, Any]) -> Row:
         """A row from text or JSON values; empty and null numbers are `nan`, unknown columns are ignored.
 
         Raises KeyError or ValueError where a column is missing or is no number.
@@ -142,7 +142,7 @@ class RowLog:
             self._file.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RowLog:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -49,18 +49,13 @@ def _line(curve: Curve, curves: Sequence[Curve], against: Sequence[Curve]) -> Su
     is_refined = unrefined is not None and curve.effort and unrefined is not curve
     return SummaryLine(
         curve=curve,
-        bd_rate={reference_name(other): compare(other, curve) for other in against if other is not curve},
+        bd_rate={other.label: compare(other, curve) for other in against if other is not curve},
         against_none=compare(unrefined, curve) if is_refined else BDRate(math.nan, math.nan, math.nan, 0.0),
         J_gain=_gain(unrefined, curve) if is_refined else math.nan,
         encode_seconds=_mean(curve.values("encode_seconds")),
         decode_seconds=_mean(curve.values("decode_seconds")),
         peak_memory_mb=max(curve.values("peak_memory_mb"), default=math.nan),
     )
-
-
-def reference_name(curve: Curve) -> str:
-    """The label, marked where the curve was not measured here."""
-    return f"{curve.label}, published" if curve.source else curve.label
 
 
 def _gain(unrefined: Curve, refined: Curve) -> float:

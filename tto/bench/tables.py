@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tto.bench.compare import Comparison
 from tto.bench.curves import Curve
-from tto.bench.summary import SummaryLine, reference_name, references
+from tto.bench.summary import UNREFINED, SummaryLine, references
 
 MISSING = "–"
 
@@ -24,28 +24,38 @@ def percent(value: float) -> str:
 
 
 def summary_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of curves: BD-rates in percent, seconds per image."""
-    names = [reference_name(curve) for curve in references([line.curve for line in lines])]
-    header = ["codec", "bpp", "PSNR dB", *(f"BD-rate % vs {name}" for name in names)]
-    header += ["vs none %", "J gain %", "encode s", "decode s"]
-    return header, [_summary_row(line, names) for line in lines]
+    """Header and cells of the table of curves: BD-rates in percent, seconds per image.
+
+    Columns that would hold nothing are left out.
+    """
+    names = [curve.label for curve in references([line.curve for line in lines])]
+    header = ["codec", *(f"BD-rate % vs {name}" for name in [*names, UNREFINED])]
+    header += ["J gain %", "encode s", "decode s", "bpp", "PSNR dB"]
+    cells = [_summary_row(line, names) for line in lines]
+    told = [i for i in range(len(header)) if any(row[i] != MISSING for row in cells)]
+    return [header[i] for i in told], [[row[i] for i in told] for row in cells]
 
 
 def _summary_row(line: SummaryLine, names: Sequence[str]) -> list[str]:
-    rates, qualities = line.curve.values("bpp"), line.curve.values("psnr")
-    cells = [
-        f"{line.curve.label}, published" if line.curve.source else line.curve.label,
-        f"{min(rates):.2f}–{max(rates):.2f}" if rates else MISSING,
-        f"{min(qualities):.1f}–{max(qualities):.1f}" if qualities else MISSING,
+    return [
+        line.curve.label,
+        *(percent(line.bd_rate[name].percent) if name in line.bd_rate else "0" for name in names),
+        percent(line.against_none.percent),
+        number(line.J_gain, 2),
+        number(line.encode_seconds, 3),
+        number(line.decode_seconds, 3),
+        _range(line.curve.values("bpp"), 2),
+        _range(line.curve.values("psnr"), 1),
     ]
-    cells += [percent(line.bd_rate[name].percent) if name in line.bd_rate else "0" for name in names]
-    cells += [percent(line.against_none.percent), number(line.J_gain, 2)]
-    return [*cells, number(line.encode_seconds, 3), number(line.decode_seconds, 3)]
+
+
+def _range(values: Sequence[float], digits: int) -> str:
+    return f"{min(values):.{digits}f}–{max(values):.{digits}f}" if values else MISSING
 
 
 def published_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table of published curves, with the range of each BD-rate."""
-    names = [reference_name(curve) for curve in references([line.curve for line in lines])]
+    names = [curve.label for curve in references([line.curve for line in lines])]
     header = [
         "codec",
         *(cell for name in names for cell in (f"BD-rate % vs {name}", "compared dB")),
@@ -55,7 +65,7 @@ def published_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[
 
 
 def _published_row(line: SummaryLine, names: Sequence[str]) -> list[str]:
-    cells = [line.curve.label]
+    cells = [line.curve.codec]
     for name in names:
         bd = line.bd_rate.get(name)
         cells += ["0", ""] if bd is None else [percent(bd.percent), f"{bd.low:.1f}–{bd.high:.1f}"]

@@ -15,7 +15,7 @@ from tto.cli.options import Device, Json, NoOverwrite, Output
 from tto.container import read
 from tto.errors import WrongModel
 from tto.files import read_bytes
-from tto.models import shipped_models
+from tto.models import DEFAULT_MODEL, shipped_models
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +24,7 @@ DecoderModel = Annotated[
     str | None,
     typer.Option("-m", "--model", help="Checkpoint that made the file, if no shipped model did."),
 ]
+BIN_SUFFIX = ".bin"
 LINE = "{output}: {width}x{height}, {mode}, {seconds:.1f} s"
 
 
@@ -35,9 +36,18 @@ def decompress(
     as_json: Json = False,
     no_overwrite: NoOverwrite = False,
 ) -> None:
-    """Decompress .tto files to pictures, PNG unless -o names another format."""
+    """Decompress .tto files to pictures, PNG unless -o names another format.
+
+    A .bin file of the published DCAE code is read, too, given its checkpoint with -m.
+    """
     jobs = plan_jobs(inputs, output, (TTO_SUFFIX,), ".png")
     decode = make_decoder(model, device)
+
+    def decode_published(data: bytes) -> Image.Image:
+        from tto.codec import load_codec
+        from tto.published_bin import decode_bin
+
+        return decode_bin(load_codec(model or DEFAULT_MODEL, device), data)
 
     def work(job: Job) -> dict[str, Any]:
         from tto.image import encode_picture, writable_format
@@ -46,7 +56,7 @@ def decompress(
         refuse_overwriting(job, allowed=not no_overwrite)
         writable_format(job.output)  # or no decoding
         data = read_bytes(job.input)
-        image = decode(data)
+        image = decode_published(data) if job.input.suffix == BIN_SUFFIX else decode(data)
         write_output(job.output, encode_picture(image, job.output))
         return {
             "width": image.width,

@@ -48,6 +48,9 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     name: Annotated[str, typer.Option(help="The network that the checkpoint is for.")] = "dcae",
+    lambda_: Annotated[
+        float, typer.Option("--lambda", help="Rate-distortion weight that the checkpoint was trained with.")
+    ] = 0.013,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
 ) -> None:
     """Check a published checkpoint and write it as a file that -m takes."""
@@ -56,7 +59,7 @@ def convert(
     from base_models import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 
     try:
-        network = load_checkpoint(checkpoint, name)
+        network = load_checkpoint(checkpoint, name, lambdas=(lambda_,))
         save_checkpoint(network, out, torch.float16 if half else None)
         typer.echo(f"{out}: fingerprint {fingerprint(load_checkpoint(out)).hex()}")
     except CheckpointError as error:

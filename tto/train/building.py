@@ -47,9 +47,7 @@ def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Modul
     if accelerator.num_processes == 1:
         return network
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        network, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
-    )
+    return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
 
 def export(model: nn.Module, path: Path, dtype: torch.dtype | None) -> None:

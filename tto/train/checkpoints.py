@@ -56,8 +56,15 @@ class TrainingState:
 def save_run(
     accelerator: Accelerator, folder: Path, state: TrainingState, progress: Progress, identity: dict, keep: int
 ) -> Path:
-    """Writes a checkpoint below `folder` and removes all but the last `keep`. Raises `SaveError`."""
+    """Writes a checkpoint below `folder`, unless it is there, and removes all but the last `keep`.
+
+    Raises `SaveError`.
+    """
     final = folder / f"step-{progress.total_steps:08d}"
+    exists = final.is_dir()
+    accelerator.wait_for_everyone()
+    if exists:
+        return final
     unfinished = folder / f".unfinished-{progress.total_steps:08d}"
     problem = None
     try:
@@ -69,7 +76,6 @@ def save_run(
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _write_state(unfinished, state, progress, identity)
-            shutil.rmtree(final, ignore_errors=True)
             os.replace(unfinished, final)
             _sync(folder)
     except WRITE_ERRORS as error:
@@ -152,8 +158,11 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

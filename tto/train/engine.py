@@ -97,6 +97,8 @@ class Trainer:
 
     def run(self, resume: bool = False) -> None:
         """Trains all chosen stages, from the last checkpoint on if `resume`. Raises `TrainingError`."""
+        for stage in self.recipe.chosen_stages:
+            trainable_names(self.model, stage)  # before days of training, not after
         checkpoint = self._restore() if resume else None
         if not resume:
             initialize_latents(self.model, self.store, self.recipe, self.accelerator.device)

@@ -12,6 +12,7 @@ FREE = frozenset(
     {
         "minutes", "only", "compile", "export_dtype", "log_every", "validation", "checkpoints", "trackers",
         "data.train", "data.val", "data.cache_gib", "data.workers", "data.expected_images",
+        "stages.steps", "stages.epochs", "stages.share",
     }
 )  # fmt: skip
 
@@ -30,7 +31,8 @@ def _collect(node: Any, prefix: str, found: dict[str, Any]) -> None:
     for field in fields(node):
         key = f"{prefix}{field.name}"
         value = getattr(node, field.name)
-        if key in FREE or value == _default(field):
+        free = f"stages.{field.name}" if prefix.startswith("stages.") and prefix.count(".") == 2 else key
+        if free in FREE or value == _default(field):
             continue
         if is_dataclass(value):
             _collect(value, f"{key}.", found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from tto.train.console import Console
 from tto.train.engine import Trainer
@@ -36,13 +37,16 @@ def train_recipe(
     finally:
         console.close()
         accelerator.end_training()
+        AcceleratorState._reset_state()  # the next run of this process may want another precision
     return run_folder.model
 
 
 def print_recipe(path: Path, overrides: list[str], minutes: float | None = None) -> None:
     """Prints the resolved recipe with parameters, steps and time of every stage. Raises `TrainingError`."""
     recipe = load_recipe(path, overrides, minutes)
-    print(describe(recipe, summarize(recipe, create_accelerator(recipe, None))), end="")
+    accelerator = create_accelerator(recipe, None)
+    print(describe(recipe, summarize(recipe, accelerator)), end="")
+    AcceleratorState._reset_state()
 
 
 def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:

@@ -52,7 +52,7 @@ function drawChart(host, lines, options) {
   }
   const across = options.logX ? Math.log10 : (x) => x;
   const xs = options.xRange ?? [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))];
-  const ys = padded(Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y)), options.includeZero);
+  const ys = padded(Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y)), options.room ?? 0.06);
   const x = (value) => box.left + ((across(value) - across(xs[0])) / (across(xs[1]) - across(xs[0]))) * (box.right - box.left);
   const y = (value) => box.bottom - ((value - ys[0]) / (ys[1] - ys[0])) * (box.bottom - box.top);
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": options.title }, host);
@@ -75,21 +75,14 @@ function drawChart(host, lines, options) {
       const mark = { x: x(point.x), y: y(point.y), point, line };
       marks.push(mark);
       if (!line.published) element("circle", { cx: mark.x, cy: mark.y, r: 3, fill: line.color }, svg);
-      if (point.label) drawLabel(svg, mark, box);
+      if (point.label) element("text", { x: mark.x + 8, y: mark.y - 8, class: "label" }, svg, point.label);
     }
   }
   followPointer(svg, marks, width);
 }
 
-function drawLabel(svg, mark, box) {
-  const atEnd = mark.x > box.right - 60;
-  const place = { x: mark.x + (atEnd ? -8 : 8), y: mark.y - 8, "text-anchor": atEnd ? "end" : "start", class: "label" };
-  element("text", place, svg, mark.point.label);
-}
-
-function padded(low, high, includeZero) {
-  if (includeZero) [low, high] = [Math.min(low, 0), Math.max(high, 0)];
-  const room = (high - low || 1) * 0.06;
+function padded(low, high, share) {
+  const room = (high - low || 1) * share;
   return [low - room, high + room];
 }
 
@@ -141,7 +134,7 @@ function curveLine(curve, quality) {
 }
 
 function pointTip(curve, p, quality) {
-  const lines = [`${curve.label}${curve.kind === "published" ? ", published" : p.quality === null ? "" : `, quality ${p.quality}`}`];
+  const lines = [p.quality === null ? curve.label : `${curve.label}, quality ${p.quality}`];
   lines.push(`${p.bpp.toFixed(3)} bpp, ${p[quality].toFixed(2)} dB`);
   if (p.encode_seconds !== null) lines.push(`encode ${p.encode_seconds.toFixed(3)} s, decode ${p.decode_seconds.toFixed(3)} s`);
   return lines.join("\n");
@@ -183,9 +176,10 @@ function drawEffort() {
     })),
   }));
   const seconds = lines.flatMap((line) => line.points.map((p) => p.x));
-  const xRange = [Math.min(...seconds) / 1.4, Math.max(...seconds) * 1.4];
+  const [first, last] = [Math.min(...seconds), Math.max(...seconds)];
+  const xRange = [first / 1.4, last * Math.max(2, (last / first) ** 0.35)]; // room for the last label
   drawChart(document.getElementById("chart-effort"), lines, {
-    title: "BD-rate against none (%)", xLabel: "seconds to encode one image", logX: true, xRange, includeZero: true,
+    title: "BD-rate against none (%)", xLabel: "seconds to encode one image", logX: true, xRange, room: 0.12,
   });
 }
 

@@ -20,9 +20,9 @@ SCRIPTS = ("charts.js", "table.js", "viewer.js")
 MODEL_HUES, ANCHOR_HUES = 3, 6  # colours that page.css defines
 PALEST = 45  # percent of the full colour
 ROW_COLUMNS = (
-    ("image", "image", 0),
-    ("codec", "label", 0),
-    ("quality", "quality", 2),
+    ("image", "image", None),
+    ("codec", "label", None),
+    ("quality", "quality", None),
     ("bytes", "bytes", 0),
     ("bpp", "bpp", 4),
     ("PSNR dB", "psnr", 2),
@@ -34,7 +34,7 @@ ROW_COLUMNS = (
     ("decode s", "decode_seconds", 3),
     ("memory MB", "peak_memory_mb", 0),
 )
-"""Title, field of `Row` and decimals of the columns of the table of files."""
+"""Title, field of `Row` and decimals (None: as it is) of the columns of the table of files."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def build_page(
 ) -> str:
     """The whole page as text. `main` is the label of the curve that is looked at first."""
     curves = [line.curve for line in lines]
+    measured = [curve for curve in curves if not curve.source]
+    anchor = next((curve for curve in measured if curve.is_anchor), None)
     data = {
         "curves": _curves(curves, rows),
         "widest": MARGIN * max(rate for curve in measured_first(curves) for rate in curve.values("bpp")),
@@ -62,8 +64,8 @@ def build_page(
         "columns": [{"title": title, "digits": digits} for title, _, digits in _columns(rows)],
         "rows": [[_cell(getattr(row, field)) for _, field, _ in _columns(rows)] for row in rows],
         "mainCurve": main,
-        "leftView": next((curve.label for curve in curves if curve.is_anchor), "original"),
-        "rightView": main,
+        "leftView": anchor.label if anchor else "original",
+        "rightView": main if main != (anchor and anchor.label) else measured[-1].label,
         "examples": [asdict(example) for example in examples],
     }
     page = _read("page.html")
@@ -74,9 +76,8 @@ def build_page(
         "ABOUT_PUBLISHED": "Dashed curves are as published, on their authors’ machines: see “How”."
         if any(curve.source for curve in curves)
         else "",
-        "ABOUT_EXAMPLES": f"Larger images show their central {VIEW_SIDE} pixels. The map of bits is the entropy "
-        "model’s estimate for the main latents without refinement, per 16×16 pixels.",
-        "SUMMARY": _table(*summary_cells(lines), published=[bool(curve.source) for curve in curves]),
+        "VIEW_SIDE": str(VIEW_SIDE),
+        "SUMMARY": _table(*summary_cells(lines), [bool(curve.source) for curve in curves]),
         "HOW": _facts(about.facts | _sources(curves)),
         "STYLE": _read("page.css"),
         "SCRIPT": "\n".join(map(_read, SCRIPTS)),
@@ -95,15 +96,13 @@ def _cell(value: object) -> object:
     return to_json_value(round(value, 5) if isinstance(value, float) and math.isfinite(value) else value)
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
-    """Columns that have a figure in at least one row."""
-    return [
-        column
-        for column in ROW_COLUMNS
-        if any(
-            not (isinstance(value := getattr(row, column[1]), float) and math.isnan(value)) for row in rows
-        )
-    ]
+def _columns(rows: Sequence[Row]) -> list[tuple[str, str, int | None]]:
+    """Columns that have a figure in at least one row: no steps where nothing was refined."""
+    return [column for column in ROW_COLUMNS if any(_says_something(getattr(row, column[1])) for row in rows)]
+
+
+def _says_something(value: object) -> bool:
+    return bool(value) and not (isinstance(value, float) and math.isnan(value))
 
 
 def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
@@ -166,7 +165,7 @@ def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Seq
 
 
 def _sources(curves: Sequence[Curve]) -> dict[str, str]:
-    return {f"{curve.label}, published": curve.source for curve in curves if curve.source}
+    return {curve.label: curve.source for curve in curves if curve.source}
 
 
 def _facts(facts: dict[str, str]) -> str:

@@ -60,5 +60,5 @@ function compareCells(a, b) {
 
 function cellText(value, digits) {
   if (value === null) return "–";
-  return typeof value === "number" ? value.toFixed(digits).replace(/^(\d+)\.?$/, "$1") : value;
+  return typeof value === "number" && digits !== null ? value.toFixed(digits) : String(value);
 }

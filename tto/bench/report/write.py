@@ -30,18 +30,17 @@ from tto.files import write_atomic
 @dataclass(frozen=True)
 class Options:
     """published: name of the data set whose published curves to draw, or empty; examples: how many images
-    the page shows; plots: whether to draw with matplotlib; command: what was typed.
+    the page shows; command: what was typed.
     """
 
     title: str
     published: str
     examples: int
-    plots: bool
     command: str
 
 
 def write_report(tasks: Sequence[Task], rows: Sequence[Row], machine: Machine, options: Options) -> str:
-    """Writes all files of the report into the machine's folder; returns the summary in Markdown."""
+    """Writes all files of the report into the machine's folder; returns the table of curves."""
     curves = mean_curves(rows)
     lines = summarize([*curves, *published_curves(options.published)])
     folder, images = machine.folder, len({row.image for row in rows})
@@ -51,15 +50,13 @@ def write_report(tasks: Sequence[Task], rows: Sequence[Row], machine: Machine, o
     )
     write_csv(folder / "results.csv", rows)
     _write_json(folder / "results.json", about, rows, lines)
-    summary = _tables(about, lines)
-    write_atomic(folder / "summary.md", summary.encode())
+    write_atomic(folder / "summary.md", _tables(about, lines).encode())
     write_atomic(folder / "summary.tex", latex(*summary_cells(lines)).encode())
-    if options.plots:
-        write_plots(folder, [line.curve for line in lines], title)
+    write_plots(folder, [line.curve for line in lines], title)
     main = _main_curve(curves).label
     examples = make_examples(tasks, rows, main, machine, options.examples) if options.examples else []
     write_atomic(folder / "report.html", build_page(about, rows, lines, examples, main).encode())
-    return summary
+    return markdown(*summary_cells(lines))
 
 
 def _main_curve(curves: Sequence[Curve]) -> Curve:

@@ -1,0 +1,164 @@
+"""Do files decode wherever they go? Encodes pictures once, decodes each in separate processes that compute differently.
+
+    python scripts/check_portability.py ../kodak --quality 2 4 6 --out portability.csv
+
+Variants of the decoding process: the encoder's own settings, one thread instead of two, oneDNN off, weights
+channels-last, and the picture as second of a batch of two. A row counts scale-index mismatches (files that do not
+decode; must be 0) and how many 8-bit samples differ from the encoder's own reconstruction, and by how much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tto.codec import Codec, load_codec
+from tto.container import SectionType, read, split_y
+from tto.entropy_coding import checksum, scale_indexes
+from tto.errors import IndexMismatch
+
+ENCODER_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a decoding process computes."""
+
+    name: str
+    threads: int = ENCODER_THREADS
+    onednn: bool = True
+    channels_last: bool = False
+    batch: bool = False
+
+
+VARIANTS = (
+    Variant("same settings"),
+    Variant("one thread", threads=1),
+    Variant("oneDNN off", onednn=False),
+    Variant("channels-last", channels_last=True),
+    Variant("in a batch", batch=True),
+)
+
+
+def encode(paths: list[Path], qualities: list[float], model: str, folder: Path) -> list[Path]:
+    """A .tto file and the encoder's own pixels (.npy) for every picture and quality."""
+    torch.set_num_threads(ENCODER_THREADS)
+    codec = load_codec(model, "cpu")
+    files = []
+    for path in paths:
+        for quality in qualities:
+            result = codec.compress(path, quality)
+            files.append(folder / f"{path.stem}-q{quality:g}.tto")
+            files[-1].write_bytes(result.data)
+            np.save(files[-1].with_suffix(".npy"), np.asarray(result.image))
+    return files
+
+
+def decode_all(variant: Variant, files: list[Path], model: str) -> list[dict]:
+    """Decodes all files in this process as `variant` says and compares with the encoder's pixels."""
+    torch.set_num_threads(variant.threads)
+    codec = load_codec(model, "cpu")
+    if variant.channels_last:
+        codec.model.to(memory_format=torch.channels_last)
+        codec._latents._portable_walker.to(memory_format=torch.channels_last)
+    rows = []
+    with torch.backends.mkldnn.flags(enabled=variant.onednn):
+        for file in files:
+            data = file.read_bytes()
+            mismatches, differing, largest = 0, 0, 0
+            try:
+                if variant.batch:
+                    mismatches = batch_mismatches(codec, data)
+                else:
+                    decoded = np.asarray(codec.decompress(data)).astype(int)
+                    difference = np.abs(decoded - np.load(file.with_suffix(".npy")))
+                    differing, largest = int((difference > 0).sum()), int(difference.max())
+            except IndexMismatch:
+                mismatches = 1
+            rows.append({"variant": variant.name, "file": file.stem, "index_mismatches": mismatches,
+                         "differing_samples": differing, "largest_difference": largest})  # fmt: skip
+    return rows
+
+
+@torch.inference_mode()
+def batch_mismatches(codec: Codec, data: bytes) -> int:
+    """Slices whose scale indexes change when the picture's latent is the second of a batch of two."""
+    container = read(data)
+    header, coder = container.header, codec._latents
+    expected, _ = split_y(container.sections[SectionType.Y], coder._num_slices)
+    z_size = (-(-header.height // 64), -(-header.width // 64))
+    y_slices, z_hat = decoded_symbols(codec, container, z_size)
+    wrong = 0
+
+    def replay(i: int, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        nonlocal wrong
+        indexes, _ = scale_indexes(sigma[1].reshape(-1).numpy(), coder._scale_table)
+        wrong += checksum(indexes) != expected[i]
+        return torch.cat([y_slices[i].flip(-1), y_slices[i]]) + mu
+
+    coder._portable_walker.walk(torch.cat([z_hat.flip(-1), z_hat]), header.quality, replay)
+    return wrong
+
+
+def decoded_symbols(codec: Codec, container, z_size) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Integer symbols of each slice, and ẑ, of a file without a step size of its own."""
+    coder = codec._latents
+    walker, symbols, z_hats = coder._portable_walker, [], []
+    walk = walker.walk
+
+    def listening(z_hat, quality, code_slice):
+        z_hats.append(z_hat)
+
+        def code(i, mu, sigma):
+            y_hat = code_slice(i, mu, sigma)
+            symbols.append((y_hat - mu).round())
+            return y_hat
+
+        return walk(z_hat, quality, code)
+
+    walker.walk = listening
+    try:
+        header = container.header
+        coder.decode(container.sections, z_size, header.quality, header.qp, header.native)
+    finally:
+        del walker.walk
+    return symbols, z_hats[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--quality", type=float, nargs="+", default=[2, 4, 6])
+    parser.add_argument("--model", default="dcae-small")
+    parser.add_argument("--out", type=Path, help="CSV with one row per file and variant")
+    arguments = parser.parse_args()
+    paths = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in (".png", ".jpg"))
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = encode(paths, arguments.quality, arguments.model, Path(folder))
+        for variant in VARIANTS:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                found = process.submit(decode_all, variant, files, arguments.model).result()
+            rows += found
+            print(f"{variant.name:15} {len(found)} files, {sum(r['index_mismatches'] for r in found)} index mismatches, "
+                  f"{sum(r['differing_samples'] for r in found)} samples differ, "
+                  f"by at most {max(r['largest_difference'] for r in found)}", flush=True)  # fmt: skip
+    if arguments.out:
+        with arguments.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return int(any(row["index_mismatches"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

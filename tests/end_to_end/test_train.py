@@ -1,0 +1,184 @@
+"""What a person relies on in a long training run: it survives being killed, and spreads over processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.end_to_end.train_runs import finish, last_weights, losses, start, wait_for
+from tests.unit.train.conftest import plain, smooth_image
+from tto.train.errors import MissingModule, RecipeError
+from tto.train.run import print_recipe, train_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TRAINABLE = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.name.startswith("cgoo")]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(6):
+        smooth_image(number, 96 + 16 * number, 100).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_sizes, pictures) -> Path:
+    """Sixty steps in two stages."""
+    optimizer = {"name": "muon", "muon_learning_rate": 1e-3, "learning_rate": 5e-4}
+    stage = {"crop": 64, "batch": 2, "steps": 30, "optimizer": optimizer, "schedule": {"warmup_steps": 5, "decay": 0.4}}
+    tree = {
+        "model": {"name": "dcae-small", "config": {key: plain(value) for key, value in tiny_sizes.items()}},
+        "data": {"train": [str(pictures)], "val": [str(pictures)]},
+        "ema_decay": 0.95,
+        "log_every": 1,
+        "checkpoints": {"every_steps": 7, "keep": 2},
+        "validation": {"images": 1, "samples": 1},
+        "stages": [{"name": "one", **stage}, {"name": "two", **stage}],
+    }
+    path = tmp_path_factory.mktemp("recipe") / "sixty.yaml"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(recipe, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(start(str(recipe), "--out", str(run)))
+    return run
+
+
+def test_run_folder_has_everything(uninterrupted):
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert {"recipe.yaml", "environment.json", "metrics.jsonl", "curve.png", "samples", "model.safetensors"} <= names
+    assert list((uninterrupted).rglob("events.out.tfevents*"))
+    assert {p.name for p in (uninterrupted / "samples").iterdir()} == {"step-00000030-0.png", "step-00000060-0.png"}
+    assert len(losses(uninterrupted)) == 60
+    assert losses(uninterrupted)[-1] < 0.5 * losses(uninterrupted)[0]
+
+
+def test_run_killed_twice_resumes_bit_equal_to_an_uninterrupted_one(recipe, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    for checkpoint, arguments in (("step-00000021", (str(recipe), "--out")), ("step-00000044", ("--resume",))):
+        process = start(*arguments, str(run))
+        wait_for(run / "checkpoints" / checkpoint, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert "stage two" in finish(start("--resume", str(run)))
+    assert losses(run) == losses(uninterrupted)
+    for name in ("model", "average"):
+        expected, found = last_weights(uninterrupted, name), last_weights(run, name)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+def test_terminated_run_saves_and_says_how_to_continue(recipe, tmp_path, capsys):
+    run = tmp_path / "run"
+
+    def terminate() -> None:
+        while not (run / "checkpoints" / "step-00000007").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    train_recipe(recipe, ["trackers=[]"], run)
+    assert "stopped on request; --resume continues" in capsys.readouterr().out
+    assert (run / "model.safetensors").is_file()
+    assert 7 <= len(losses(run)) < 60
+    assert sorted((run / "checkpoints").iterdir())[-1].name == f"step-{len(losses(run)):08d}"
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
+    overrides = ["stages.*.micro_batch=1", "only=one", "stages.0.steps=20", "trackers=[]", "data.val=[]"]
+    finish(start(str(recipe), "--out", str(tmp_path / "one"), *overrides))
+    launch = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
+              "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "tto.train")  # fmt: skip
+    finish(start(str(recipe), "--out", str(tmp_path / "two"), *overrides, launcher=launch))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 20
+    assert max(abs(a - b) / a for a, b in zip(one, two, strict=True)) < 1e-5
+
+
+@pytest.mark.parametrize("path", TRAINABLE, ids=lambda path: path.stem)
+def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_sizes, tmp_path):
+    crop = 192 if "msssim" in path.stem else 64
+    sizes = {key: plain(value) for key, value in tiny_sizes.items()}
+    if "baseline" in path.stem:
+        sizes["dict_entries"] = 0
+    if "baseline" in path.stem or "dca" == path.stem.rsplit("-")[-1]:
+        sizes["msfa_scales"] = 0
+    overrides = [f"model.config.{key}={value}" for key, value in sizes.items()]
+    overrides += [f"data.train={pictures}", "data.too_small=resize", "log_every=1", "trackers=[]", "data.cache_gib=0.1"]
+    overrides += [f"stages.*.crop={crop}", "stages.*.batch=1", "stages.*.epochs=null", "stages.*.share=null",
+                  "stages.*.steps=3"]  # fmt: skip
+    train_recipe(path, overrides, tmp_path / "run")
+    stages = len(set(json.loads(line)["stage"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()))
+    assert len(losses(tmp_path / "run")) == 3 * stages == 6
+
+
+def test_stages_without_their_modules_stop_with_one_line(pictures, tiny_sizes, tmp_path):
+    sizes = [f"model.config.{key}={plain(value)}" for key, value in tiny_sizes.items()]
+    for number, name in enumerate(("ddt", "msc", "codebook-warm-up", "codebook")):
+        with pytest.raises(MissingModule, match=f"stage '{name}' trains .*, which model 'dcae' has not"):
+            train_recipe(RECIPES / "cgoo-div2k.yaml", [*sizes, f"data.train={pictures}", f"only={name}", "trackers=[]"],
+                         tmp_path / str(number))  # fmt: skip
+
+
+def test_one_stage_starts_from_the_model_of_another_run(recipe, uninterrupted, tmp_path):
+    overrides = ["only=two", f"model.checkpoint={uninterrupted / 'model.safetensors'}", "stages.two.steps=2", "trackers=[]"]
+    train_recipe(recipe, overrides, tmp_path / "run")
+    assert losses(tmp_path / "run")[0] < 0.5 * losses(uninterrupted)[0]
+
+
+def test_model_of_another_size_is_refused_by_name(recipe, uninterrupted, tmp_path):
+    overrides = [f"model.checkpoint={uninterrupted / 'model.safetensors'}", "model.config.M=32", "trackers=[]"]
+    with pytest.raises(RecipeError, match="does not fit the recipe's model at "):
+        train_recipe(recipe, overrides, tmp_path / "run")
+
+
+def test_run_folder_that_is_taken_is_refused(recipe, uninterrupted):
+    with pytest.raises(RecipeError, match="holds a run already; continue it with --resume"):
+        train_recipe(recipe, [], uninterrupted)
+
+
+def test_minutes_limit_a_run_of_any_length(recipe, tmp_path):
+    overrides = ["stages.*.steps=100000", "trackers=[]", "data.val=[]"]
+    train_recipe(recipe, overrides, tmp_path / "run", minutes=0.05)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {record["stage"] for record in records} == {"one", "two"}
+    assert 2.5 < records[-1]["seconds"] < 6
+    assert records[-1]["learning_rate_0"] < 0.2e-3
+
+
+def test_not_finite_steps_are_skipped_and_end_the_run(recipe, tmp_path, monkeypatch, capsys):
+    from tto.train import objective
+    from tto.train.errors import Diverged
+
+    honest = objective.bits
+    monkeypatch.setattr("tto.train.objective.bits", lambda p: honest(p) * float("nan"))
+    with pytest.raises(Diverged, match="not finite 10 times in a row"):
+        train_recipe(recipe, ["trackers=[]", "data.val=[]"], tmp_path / "run")
+    assert "step 8: not finite, skipped (9 so far)" in capsys.readouterr().out
+
+
+def test_print_shows_parameters_steps_and_time(recipe, capsys):
+    print_recipe(recipe, [])
+    text = capsys.readouterr().out
+    assert "# model dcae-small\n#   one: trains 109,826 parameters, about 30 steps of" in text
+    print_recipe(RECIPES / "cgoo-div2k.yaml", ["model.config.stage_channels=[8,8,8]", "model.config.head_dims=[8,8,8]"])
+    assert "codebook: cannot run yet: stage 'codebook' trains" in capsys.readouterr().out
+
+
+def test_error_is_one_line_and_exit_code_2(recipe, tmp_path):
+    process = start(str(recipe), "stages.0.batch=x", "--out", str(tmp_path / "run"))
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+    assert "stages.0.batch: found 'x'" in output and output.count("\n") == 1
+    assert not (tmp_path / "run").exists()

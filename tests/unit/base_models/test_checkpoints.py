@@ -1,0 +1,82 @@
+"""Weights in and out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from base_models import CheckpointError, create_model, fingerprint, load_checkpoint, load_weights, save_checkpoint
+
+
+@pytest.fixture
+def saved(small_model, tmp_path):
+    save_checkpoint(small_model, tmp_path / "model.safetensors", torch.float16)
+    return tmp_path / "model.safetensors"
+
+
+def test_file_says_which_model_it_is_and_keeps_tables(small_model, saved):
+    loaded = load_checkpoint(saved)
+    assert loaded.config == small_model.config
+    assert torch.equal(loaded.gaussian_conditional.quantized_cdf, small_model.gaussian_conditional.quantized_cdf)
+    assert torch.equal(loaded.entropy_bottleneck.quantized_cdf, small_model.entropy_bottleneck.quantized_cdf)
+    assert not loaded.training
+    assert loaded.g_a[0].conv.weight.dtype == torch.float32
+    assert os.path.getsize(saved) <= 12_000_000
+
+
+def test_fingerprint_is_of_weights_not_of_the_file(saved, tmp_path):
+    model = load_checkpoint(saved)
+    save_checkpoint(model, tmp_path / "wide.safetensors")
+    assert fingerprint(load_checkpoint(tmp_path / "wide.safetensors")) == fingerprint(model)
+    with torch.no_grad():
+        model.h_a[-1].bias[0] += 1e-6
+    assert fingerprint(model) != fingerprint(load_checkpoint(saved))
+    assert len(fingerprint(model)) == 8
+
+
+@pytest.mark.parametrize("where", [0, 8, 2000, -1])
+def test_damaged_files_are_refused(saved, where):
+    data = bytearray(saved.read_bytes())
+    saved.write_bytes(data[:where] if where else b"")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(saved)
+
+
+def test_text_missing_and_malicious_files_are_refused(tmp_path):
+    (tmp_path / "notes.pth").write_text("hello")
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(os.system))
+    (tmp_path / "notes.safetensors").write_text("hello")
+    for name in ("notes.pth", "evil.pth", "notes.safetensors", "absent.pth"):
+        with pytest.raises(CheckpointError, match=name):
+            load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(small_model, value):
+    state = dict(small_model.state_dict())
+    state["g_s.0.bias"] = torch.full_like(state["g_s.0.bias"], value)
+    with pytest.raises(CheckpointError, match=r"g_s\.0\.bias"):
+        load_weights(create_model("dcae-small"), state)
+
+
+def test_missing_and_unknown_tensors_are_refused_by_name(small_model):
+    state = dict(small_model.state_dict())
+    del state["dt"]
+    with pytest.raises(CheckpointError, match="lacks dt"):
+        load_weights(create_model("dcae-small"), state)
+    with pytest.raises(CheckpointError, match="zoo"):
+        load_weights(create_model("dcae-small"), {**small_model.state_dict(), "zoo": torch.zeros(1)})
+
+
+def test_failed_save_leaves_the_old_file(small_model, saved):
+    before = saved.read_bytes()
+    broken = create_model("dcae-small")
+    with torch.no_grad():
+        broken.g_a[-1].weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(CheckpointError):
+        save_checkpoint(broken, saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]

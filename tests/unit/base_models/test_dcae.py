@@ -1,0 +1,126 @@
+"""The network scaled down: gains, sizes, one walk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from base_models import create_model, list_models
+from base_models.blocks import SwinGroup, window_regions
+from base_models.dcae import DCAE, DCAEConfig
+
+
+def test_registry_knows_both_sizes_and_refuses_others():
+    assert list_models() == ("dcae", "dcae-small")
+    with pytest.raises(KeyError, match="dcae-small"):
+        create_model("dcae-tiny")
+    with pytest.raises(TypeError):
+        create_model("dcae-small", colour=1)
+
+
+def test_compressai_can_find_and_rate_the_model():
+    from compressai.registry import MODELS
+
+    assert MODELS["dcae"] is DCAE
+
+
+def test_one_quality_has_no_gain_parameters():
+    assert not [name for name in create_model("dcae-small", lambdas=(0.01,)).state_dict() if "gain" in name]
+
+
+@torch.inference_mode()
+def test_gains_interpolate_geometrically(small_model):
+    def gain(quality):
+        return small_model.gain_y(torch.tensor([quality], dtype=torch.float64))
+
+    torch.testing.assert_close(gain(3.5), (gain(3.0) * gain(4.0)).sqrt())
+    torch.testing.assert_close(gain(8.0), small_model.gain_y.log_gain[-1].exp().view(1, -1, 1, 1))
+    lambdas = small_model.config.lambdas
+    assert float(small_model.lambda_at(2.5)) == pytest.approx((lambdas[1] * lambdas[2]) ** 0.5)
+
+
+@torch.inference_mode()
+def test_qualities_of_a_batch_are_independent(small_model):
+    x = torch.rand(2, 3, 64, 128)
+    both = small_model(x, torch.tensor([1.5, 7.0]))
+    for i, quality in enumerate((1.5, 7.0)):
+        alone = small_model(x[i : i + 1], quality)
+        torch.testing.assert_close(both["x_hat"][i : i + 1], alone["x_hat"], rtol=1e-3, atol=1e-4)
+
+
+def test_hyper_latent_of_a_new_network_lives():
+    torch.manual_seed(0)
+    model = create_model("dcae-small")
+    x = torch.rand(4, 3, 128, 128)
+    model.init_latent_scales(x)
+    z = model.hyper_analysis(model.analysis(x, 4.5), 4.5)
+    assert z.std() > 1
+    bits = -model(x, 4.5)["likelihoods"]["z"].log2().sum() / (4 * 128 * 128)
+    assert bits > 0.01
+
+
+@torch.inference_mode()
+def test_walk_visits_slices_in_order_and_uses_earlier_ones(small_model):
+    z_hat = torch.zeros(1, 64, 1, 1)
+    seen = []
+
+    def code(i, mu, sigma):
+        seen.append((i, mu))
+        return mu + (1.0 if i == 0 else 0.0)
+
+    small_model.walk(z_hat, 4.0, code)
+    with_change = [mu for _, mu in seen]
+    seen.clear()
+    small_model.walk(z_hat, 4.0, lambda i, mu, sigma: (seen.append((i, mu)), mu)[1])
+    assert [i for i, _ in seen] == [0, 1, 2, 3]
+    assert torch.equal(with_change[0], seen[0][1])
+    assert not torch.equal(with_change[1], seen[1][1])
+
+
+@torch.inference_mode()
+def test_walker_in_float64_agrees_and_has_no_transforms(small_model):
+    walker = small_model.entropy_walker()
+    z_hat = torch.randn(1, 64, 2, 1).round()
+    narrow = small_model.walk(z_hat, 4.0, lambda i, mu, sigma: mu)
+    wide = walker.walk(z_hat.double(), 4.0, lambda i, mu, sigma: mu)
+    torch.testing.assert_close(wide.sigma.float(), narrow.sigma, rtol=1e-3, atol=1e-4)
+    names = [name for name, _ in walker.named_parameters()]
+    assert not [name for name in names if name.startswith(("g_a", "g_s", "h_a"))]
+    assert small_model.g_s[0].weight.dtype == torch.float32
+
+
+def test_sizes_that_are_no_multiple_of_64_are_refused(small_model):
+    with pytest.raises(ValueError, match="multiples of 64"):
+        small_model(torch.rand(1, 3, 65, 64))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 8), (13, 20)])
+def test_windows_of_every_size_work_and_padding_is_not_attended_to(size):
+    torch.manual_seed(0)
+    group = SwinGroup(16, 8, 8, layers=2).eval()
+    x = torch.randn(1, 16, *size)
+    out = group(x)
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+    regions = window_regions(*size, 8, 0, torch.device("cpu"))
+    if size == (8, 8):
+        assert regions is None
+    else:
+        assert not regions.all()
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"dict_entries": 0}, {"msfa_scales": 0}, {"msfa_scales": 1, "dict_entries": 16}]
+)
+def test_ablated_networks_train_and_round_trip(overrides):
+    """Variants of 001 §4.2."""
+    model = create_model("dcae-small", **overrides)
+    output = model(torch.rand(1, 3, 64, 64), 3.0)
+    (-output["likelihoods"]["y"].log().sum()).backward()
+    assert model.cc_mean_transforms[0][0].weight.grad.abs().sum() > 0
+    assert output["x_hat"].shape == (1, 3, 64, 64)
+
+
+def test_default_configuration_is_the_published_one():
+    assert DCAEConfig() == create_model("dcae").config

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from tto.bench import cli, memory
+from tto.bench.cli import check_packages, parse_efforts, parse_names, parse_numbers
+from tto.bench.rows import write_csv
+from tto.cli import main
+from tto.errors import BadArgument
+
+
+def tto(*arguments: object) -> int:
+    """Run the command line in this process; its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+def test_anchors_on_a_folder(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert tto("bench", pictures, "-m", "none", "--anchors", "jpeg,webp", "--limit", 2, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("| codec | BD-rate % vs jpeg | BD-rate % vs webp | encode s |")
+    assert printed.endswith(f"{out / 'report.html'} shows all of it\n")
+    assert "<h1>pictures, first images only: 2 images</h1>" in (out / "report.html").read_text()
+
+
+def test_a_model_at_two_efforts_and_two_qualities(pictures, tmp_path, capsys, fake_codec):
+    options = ["-m", "dcae-small", "--effort", "none,best", "-q", "2,6", "--anchors", "none", "--examples", 0]
+    assert tto("bench", pictures, *options, "--crop", 64, "--out", tmp_path / "out") == 0
+    assert "dcae-small (best)" in capsys.readouterr().out
+    assert len(fake_codec.calls) == 3 * 2 * 2
+
+
+def test_compare_two_runs(tmp_path, capsys, make_rows):
+    write_csv(tmp_path / "a.csv", make_rows("tto", 0.1, "none"))
+    write_csv(tmp_path / "b.csv", make_rows("tto", 0.09, "none"))
+    assert tto("bench", "--compare", tmp_path / "a.csv", tmp_path / "b.csv") == 0
+    printed = capsys.readouterr().out
+    assert "| mean curve |    -10.00 | -10.00 … -10.00 |   31.0–37.0 |       100 |" in printed
+
+
+def test_published_curves_as_the_tool_prints_them(capsys):
+    assert tto("bench", "kodak", "--published") == 0
+    lines = {line.split("|")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "|" in line}
+    assert "-16.98" in lines["dcae"] and "-19.96" in lines["hpcm-large"] and "-11.73" in lines["tcm-large"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "which images?"),
+        (["nowhere"], "neither a folder nor a data set"),
+        (["holiday", "--published"], "no published curves for holiday"),
+        (["{pictures}", "-m", "none", "--anchors", "none"], "nothing to measure"),
+        (["{pictures}", "-m", "none", "--anchors", "gif"], "unknown anchor"),
+        (["{pictures}", "-q", "two"], "takes numbers"),
+        (["--compare", "missing.csv", "missing.csv"], "cannot read missing.csv"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(pictures, capsys, arguments, message):
+    assert tto("bench", *(argument.format(pictures=pictures) for argument in arguments)) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1
+
+
+def test_lists_are_separated_by_commas():
+    assert parse_names("a, b,,c") == ["a", "b", "c"]
+    assert parse_names("none") == []
+    assert parse_efforts("none,fast") == ["none", "fast"]
+    assert parse_numbers("2,4.5") == [2.0, 4.5]
+
+
+def test_a_missing_package_is_named_before_the_work():
+    with pytest.raises(BadArgument, match="needs the package not_there: pip install 'tto"):
+        check_packages(("json", "not_there"), "tto[bench]")
+
+
+def test_the_bar_counts_only_what_is_left(monkeypatch, make_rows):
+    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
+    rows = make_rows("jpeg", 0.3)
+    with cli.progress(len(rows)) as on_row:
+        for row in rows[:4]:
+            on_row(row, False)
+        for row in rows[4:]:
+            on_row(row, True)
+
+
+def test_peak_memory_is_that_of_the_work_alone():
+    if not memory._CLEAR_REFS.exists():
+        pytest.skip("only Linux can start the count of peak memory anew")
+    big = np.ones(80_000_000, np.uint8)
+    memory.reset_peak("cpu")
+    during = memory.peak_mb("cpu")
+    del big
+    memory.reset_peak("cpu")
+    time.sleep(0.01)
+    after = memory.peak_mb("cpu")
+    assert during - after > 60
+    assert not math.isnan(after)

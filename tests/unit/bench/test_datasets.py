@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tto.bench import datasets
+from tto.bench.datasets import DATASETS, KODAK_SHA256, Dataset, open_dataset
+from tto.bench.download import DownloadFailed, fetch, file_digest
+from tto.errors import BadArgument
+
+CONTENT = np.random.default_rng(0).bytes(100_000)
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """/file resumes and breaks off when told to; /plain knows no ranges; everything else is missing."""
+
+    break_after: int | None = None
+    ranges: list[str | None] = []
+
+    def do_GET(self):
+        wanted = self.headers["Range"]
+        Handler.ranges.append(wanted)
+        if self.path not in ("/file", "/plain"):
+            return self.send_error(404)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if self.path == "/file" else 0
+        if start >= len(CONTENT):
+            return self.send_error(416)
+        body = CONTENT[start:]
+        self.send_response(206 if self.path == "/file" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: Handler.break_after])
+        self.close_connection = True
+
+    def log_message(self, *message):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(Handler, "break_after", None)
+    monkeypatch.setattr(Handler, "ranges", [])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_a_download_is_checked_and_happens_once(server, tmp_path):
+    sizes = []
+    fetch(f"{server}/file", tmp_path / "new" / "file", DIGEST, sizes.append)
+    fetch(f"{server}/file", tmp_path / "new" / "file", DIGEST)
+    assert (tmp_path / "new" / "file").read_bytes() == CONTENT
+    assert sum(sizes) == len(CONTENT)
+    assert len(Handler.ranges) == 1
+
+
+def test_a_download_that_broke_off_goes_on_from_there(server, tmp_path):
+    Handler.break_after = 40_000
+    with pytest.raises(DownloadFailed, match="broke off|IncompleteRead"):
+        fetch(f"{server}/file", tmp_path / "file", DIGEST)
+    assert not (tmp_path / "file").exists()
+    Handler.break_after = None
+    fetch(f"{server}/file", tmp_path / "file", DIGEST)
+    assert Handler.ranges == ["bytes=0-", "bytes=40000-"]
+    assert file_digest(tmp_path / "file") == DIGEST
+
+
+def test_a_complete_part_is_not_fetched_again(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    fetch(f"{server}/file", tmp_path / "file", DIGEST)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_server_that_cannot_resume_sends_everything(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"old")
+    fetch(f"{server}/plain", tmp_path / "file", DIGEST)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_the_wrong_file_is_refused_and_removed(server, tmp_path):
+    with pytest.raises(DownloadFailed, match="not the expected file"):
+        fetch(f"{server}/file", tmp_path / "file", "0" * 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_is_one_line(server, tmp_path):
+    with pytest.raises(DownloadFailed, match="cannot download .*: .*Not Found"):
+        fetch(f"{server}/nowhere", tmp_path / "file", None)
+
+
+def test_offline_names_the_folder_to_fill(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTO_CACHE", str(tmp_path))
+
+    def unreachable(url, path, digest):
+        raise DownloadFailed(f"cannot download {url}: no route to host")
+
+    monkeypatch.setattr(datasets, "fetch", unreachable)
+    for name, dataset in DATASETS.items():
+        with pytest.raises(DownloadFailed) as caught:
+            open_dataset(name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert f"the {dataset.count} images of" in str(caught.value)
+
+
+def test_a_filled_cache_needs_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTO_CACHE", str(tmp_path))
+    folder = tmp_path / "tecnick"
+    folder.mkdir()
+    for number in range(100):
+        (folder / f"{number:03d}.png").write_bytes(b"")
+    images = open_dataset("Tecnick")
+    assert (images.name, len(images.paths), images.complete) == ("tecnick", 100, True)
+
+
+def test_an_archive_gives_its_images_and_goes(tmp_path, monkeypatch):
+    picture = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(picture, "PNG")
+    members = ["wanted/a.png", "wanted/../../b.png", "other/c.png", "wanted/readme.txt", "wanted/._a.png"]
+
+    def pretend(url, path, digest):
+        with zipfile.ZipFile(path, "w") as archive:
+            for member in members:
+                archive.writestr(member, picture.getvalue())
+
+    monkeypatch.setenv("TTO_CACHE", str(tmp_path))
+    monkeypatch.setattr(datasets, "fetch", pretend)
+    download = lambda folder: datasets._download_archive("https://x", None, folder, "wanted/")  # noqa: E731
+    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "Tiny", "https://x", 2, download))
+    images = open_dataset("tiny")
+    assert [path.relative_to(tmp_path) for path in images.paths] == [Path("tiny/a.png"), Path("tiny/b.png")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]  # nothing outside, no archive
+
+
+def test_a_broken_archive_is_fetched_anew_next_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTO_CACHE", str(tmp_path))
+    monkeypatch.setattr(datasets, "fetch", lambda url, path, digest: path.write_bytes(b"no archive"))
+    with pytest.raises(DownloadFailed, match="cannot unpack"):
+        open_dataset("tecnick")
+    assert not (tmp_path / "tecnick.zip").exists()
+
+
+def test_a_folder_is_a_data_set(pictures):
+    images = open_dataset(str(pictures))
+    assert (images.name, images.complete) == ("pictures", False)
+    assert [source.path.name for source in images.sources(limit=2)] == ["a.png", "b.png"]
+
+
+def test_neither_folder_nor_name_nor_images(tmp_path):
+    with pytest.raises(BadArgument, match="neither a folder nor a data set"):
+        open_dataset("kodac")
+    with pytest.raises(BadArgument, match="no images"):
+        open_dataset(str(tmp_path))
+
+
+def test_kodak_is_recognised_by_its_files(tmp_path, monkeypatch):
+    for number in range(24):
+        (tmp_path / f"{number}.png").write_bytes(b"%d" % number)
+    digests = {path: digest for path, digest in zip(sorted(tmp_path.iterdir()), KODAK_SHA256, strict=True)}
+    assert open_dataset(str(tmp_path)).complete is False
+    monkeypatch.setattr(datasets, "file_digest", digests.__getitem__)
+    images = open_dataset(str(tmp_path))
+    assert (images.name, images.complete) == ("kodak", True)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from tto.bench.rows import Identity, Row, RowLog, read_csv, row_to_json, write_csv
+from tto.errors import BadArgument, FileError
+
+IDENTITY = Identity("kodak", "a.png", "0123", 8, 4, "jpeg", "", 50.0, "4:2:0", "Pillow", False)
+ROW = Row(
+    key=IDENTITY.key,
+    dataset="kodak",
+    image="a.png",
+    content="0123",
+    width=8,
+    height=4,
+    codec="jpeg",
+    effort="",
+    quality=50.0,
+    settings="4:2:0",
+    version="Pillow",
+    file="files/a.jpg",
+    bytes=100,
+    bpp=25.0,
+    psnr=30.5,
+    ms_ssim=math.nan,
+    ms_ssim_db=math.nan,
+    lpips=math.nan,
+    J=math.nan,
+    base_bytes=math.nan,
+    base_psnr=math.nan,
+    base_J=math.nan,
+    steps=0,
+    encode_seconds=0.25,
+    decode_seconds=0.125,
+    peak_memory_mb=12.0,
+    threads=1,
+)
+
+
+def same(a: Row, b: Row) -> bool:
+    return row_to_json(a) == row_to_json(b)
+
+
+def test_rows_come_back_from_the_log(tmp_path):
+    perfect = replace(ROW, key="b", psnr=math.inf)
+    with RowLog(tmp_path / "new" / "rows.jsonl") as log:
+        log.append(ROW)
+        log.append(perfect)
+    with RowLog(tmp_path / "new" / "rows.jsonl") as log:
+        assert list(log.finished) == [ROW.key, "b"]
+        assert same(log.finished[ROW.key], ROW)
+        assert log.finished["b"].psnr == math.inf
+        assert math.isnan(log.finished["b"].J)
+
+
+def test_every_line_is_plain_json(tmp_path):
+    with RowLog(tmp_path / "rows.jsonl") as log:
+        log.append(replace(ROW, psnr=math.inf))
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    record = json.loads((tmp_path / "rows.jsonl").read_text(), parse_constant=refuse)
+    assert record["psnr"] == "inf"
+    assert record["J"] is None
+
+
+@pytest.mark.parametrize("cut", [1, 20, 200])
+def test_a_line_cut_off_by_a_kill_is_removed_and_the_rest_is_kept(tmp_path, cut):
+    path = tmp_path / "rows.jsonl"
+    with RowLog(path) as log:
+        log.append(ROW)
+        whole = path.read_bytes()
+        log.append(replace(ROW, key="b"))
+    path.write_bytes(path.read_bytes()[: len(whole) + cut])
+    with RowLog(path) as log:
+        assert list(log.finished) == [ROW.key]
+        log.append(replace(ROW, key="c"))
+    with RowLog(path) as log:
+        assert list(log.finished) == [ROW.key, "c"]
+
+
+def test_a_row_is_on_the_disk_before_the_next(tmp_path):
+    with RowLog(tmp_path / "rows.jsonl") as log:
+        log.append(ROW)
+        assert (tmp_path / "rows.jsonl").read_bytes().endswith(b"}\n")
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    with RowLog(tmp_path / "rows.jsonl"), pytest.raises(FileError, match="in use"):
+        RowLog(tmp_path / "rows.jsonl")
+    RowLog(tmp_path / "rows.jsonl").__exit__()
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("shopping list\n")
+    with pytest.raises(FileError, match="not a file of measurements"):
+        RowLog(path)
+    assert path.read_text() == "shopping list\n"
+
+
+def test_csv_keeps_every_figure(tmp_path):
+    rows = [ROW, replace(ROW, key="b", psnr=math.inf, J=0.1 + 0.2)]
+    write_csv(tmp_path / "results.csv", rows)
+    assert all(same(a, b) for a, b in zip(rows, read_csv(tmp_path / "results.csv"), strict=True))
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert lines[0].startswith("key,dataset,image")
+    assert "nan" not in lines[1]
+
+
+def test_a_foreign_csv_is_refused_by_name(tmp_path):
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(BadArgument, match="other.csv"):
+        read_csv(tmp_path / "other.csv")
+    with pytest.raises(FileError):
+        read_csv(tmp_path / "missing.csv")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": "4567"},
+        {"image": "b.png"},
+        {"version": "Pillow 2"},
+        {"quality": 50.5},
+        {"effort": "fast"},
+        {"settings": "4:4:4"},
+        {"with_lpips": True},
+    ],
+)
+def test_anything_that_changes_the_outcome_changes_the_key(change):
+    assert replace(IDENTITY, **change).key != IDENTITY.key
+    assert replace(IDENTITY).key == IDENTITY.key

@@ -1,0 +1,120 @@
+"""One picture through the codec and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tto
+from tto.codec import Codec, rd_cost
+from tto.container import SectionType, read
+from tto.errors import BadArgument, LimitExceeded, WrongModel
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 1), (63, 65), (127, 129), (64, 64)])
+def test_every_size_round_trips_to_the_encoders_own_pixels(small_codec, size, photograph):
+    result = small_codec.compress(photograph(*size), quality=3)
+    decoded = small_codec.decompress(result.data)
+    assert decoded.size == size
+    assert np.array_equal(pixels(decoded), pixels(result.image))
+
+
+def test_container_adds_at_most_64_bytes_to_the_range_coded_payload(small_codec, photograph):
+    result = small_codec.compress(photograph(128, 96), quality=4)
+    sections = read(result.data).sections
+    checksums = 4 * small_codec.model.config.num_slices
+    payload = len(sections[SectionType.Z]) + len(sections[SectionType.Y]) - checksums
+    assert result.bytes - payload <= 64
+
+
+def test_figures_are_those_of_bytes_and_decoded_pixels(small_codec, photograph):
+    original = photograph(100, 80)
+    result = small_codec.compress(original, quality=2, lambda_=0.01)
+    mse = np.mean((pixels(original).astype(float) - pixels(small_codec.decompress(result.data))) ** 2)
+    assert result.bytes == len(result.data)
+    assert result.bpp == pytest.approx(8 * len(result.data) / 8000)
+    assert result.psnr == pytest.approx(10 * np.log10(255**2 / mse))
+    assert result.J == pytest.approx(result.bpp + 0.01 * mse)
+    assert (result.base_bytes, result.base_psnr, result.base_J) == (result.bytes, result.psnr, result.J)
+
+
+def test_rate_rises_with_quality_and_decimals_are_between(small_codec, photograph):
+    sizes = [small_codec.compress(photograph(192, 128), quality=q).bytes for q in (1, 4, 4.5, 5, 8)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == len(sizes)
+
+
+def test_native_files_say_so_and_round_trip(small_codec, photograph):
+    result = small_codec.compress(photograph(100, 80), quality=4, native=True)
+    assert read(result.data).header.native
+    assert np.array_equal(pixels(small_codec.decompress(result.data)), pixels(result.image))
+
+
+def test_gray_stays_gray_and_alpha_stays_exact(small_codec, photograph):
+    gray = photograph(70, 50).convert("L")
+    assert small_codec.compress(gray, quality=3).image.mode == "L"
+    rgba = photograph(70, 50).convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize((70, 50)))
+    decoded = small_codec.decompress(small_codec.compress(rgba, quality=3).data)
+    assert decoded.mode == "RGBA"
+    assert np.array_equal(pixels(decoded)[..., 3], pixels(rgba)[..., 3])
+
+
+def test_published_models_of_one_rate_have_one_quality(photograph):
+    from base_models import create_model
+
+    torch.manual_seed(0)
+    model = create_model("dcae-small", lambdas=(0.013,))
+    model.init_latent_scales(torch.rand(2, 3, 64, 64))
+    model.update()
+    codec = Codec(model.eval().requires_grad_(False), device="cpu")
+    assert codec.qualities == 1
+    result = codec.compress(photograph(64, 64), quality=1)
+    assert np.array_equal(pixels(codec.decompress(result.data)), pixels(result.image))
+    with pytest.raises(BadArgument):
+        codec.compress(photograph(64, 64), quality=2)
+
+
+def test_file_of_another_model_is_refused(small_codec, small_model, photograph):
+    import copy
+
+    other = copy.deepcopy(small_model)
+    with torch.no_grad():
+        other.g_s[0].bias[0] += 1e-3
+    data = small_codec.compress(photograph(64, 64), quality=3).data
+    with pytest.raises(WrongModel):
+        Codec(other, device="cpu").decompress(data)
+    with pytest.raises(WrongModel):
+        tto.decompress(data)
+
+
+@pytest.mark.parametrize("quality", [0, 0.99, 8.01, float("nan"), float("inf")])
+def test_quality_out_of_range_is_refused(small_codec, quality, photograph):
+    with pytest.raises(BadArgument):
+        small_codec.compress(photograph(64, 64), quality=quality)
+
+
+@pytest.mark.parametrize("lambda_", [0, -1, float("nan"), float("inf")])
+def test_senseless_lambda_is_refused(small_codec, lambda_, photograph):
+    with pytest.raises(BadArgument):
+        small_codec.compress(photograph(64, 64), lambda_=lambda_)
+
+
+def test_pixel_limit_is_the_callers_to_raise(small_codec, photograph):
+    data = small_codec.compress(photograph(64, 64), quality=3).data
+    with pytest.raises(LimitExceeded):
+        small_codec.decompress(data, max_pixels=4095)
+    assert small_codec.decompress(data, max_pixels=4096).size == (64, 64)
+
+
+def test_rd_cost_is_rate_plus_weighted_squared_error():
+    original = np.zeros((2, 4, 3), np.uint8)
+    decoded = original.copy()
+    decoded[0, 0, 0] = 12
+    assert rd_cost(5, original, decoded, 0.5) == pytest.approx(8 * 5 / 8 + 0.5 * 144 / 24)

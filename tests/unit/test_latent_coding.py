@@ -1,0 +1,103 @@
+"""Latents to sections and back: one walk, whatever the threads, layout or batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tto.container import NEUTRAL_QP, SectionType, join_y, split_y
+from tto.entropy_coding import scale_indexes
+from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
+from tto.latent_coding import LatentCoder
+
+QUALITY = 5.5
+Z_SIZE = (2, 3)
+
+
+@pytest.fixture(scope="module")
+def coder(small_model):
+    return LatentCoder(small_model)
+
+
+@pytest.fixture(scope="module")
+def latents(small_model):
+    x = torch.rand(1, 3, 64 * Z_SIZE[0], 64 * Z_SIZE[1], generator=torch.Generator().manual_seed(1))
+    y = small_model.analysis(x, QUALITY)
+    return y, small_model.hyper_analysis(y, QUALITY)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("qp", [NEUTRAL_QP, NEUTRAL_QP - 20, NEUTRAL_QP + 40])
+def test_decoder_gets_the_encoders_latent_exactly(coder, latents, qp, native):
+    sections, y_hat = coder.encode(*latents, QUALITY, qp, native)
+    decoded = coder.decode(sections, Z_SIZE, QUALITY, qp, native)
+    assert torch.equal(decoded, y_hat)
+    assert decoded.dtype == (torch.float32 if native else torch.float64)
+
+
+def test_larger_step_costs_fewer_bytes(coder, latents):
+    sizes = [len(coder.encode(*latents, QUALITY, qp)[0][SectionType.Y]) for qp in (108, 128, 148)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_threads_do_not_change_a_byte(coder, latents):
+    one = coder.encode(*latents, QUALITY, NEUTRAL_QP)[0]
+    torch.set_num_threads(2)
+    try:
+        two = coder.encode(*latents, QUALITY, NEUTRAL_QP)[0]
+    finally:
+        torch.set_num_threads(1)
+    assert one == two
+
+
+def test_batch_and_memory_layout_do_not_change_an_index(small_model, coder, latents):
+    """float64 walks of one image alone, in a batch, and channels-last choose the same tables."""
+    walker = small_model.entropy_walker()
+    y, z = (latent.double() for latent in latents)
+    z_hat = z.round()
+
+    def indexes(y, z_hat):
+        chosen = []
+
+        def note(i, mu, sigma):
+            chosen.append(scale_indexes(sigma[0].reshape(-1).numpy(), coder._scale_table)[0])
+            y_i = y.chunk(small_model.config.num_slices, 1)[i]
+            return (y_i - mu).round() + mu
+
+        with torch.inference_mode():
+            walker.walk(z_hat, QUALITY, note)
+        return np.concatenate(chosen)
+
+    alone = indexes(y, z_hat)
+    batch = indexes(torch.cat([y, y.flip(-1)]), torch.cat([z_hat, z_hat.flip(-1)]))
+    last = {"memory_format": torch.channels_last}
+    assert np.array_equal(alone, batch)
+    assert np.array_equal(alone, indexes(y.contiguous(**last), z_hat.contiguous(**last)))
+
+
+def test_wrong_checksum_names_the_slice(coder, latents):
+    sections, _ = coder.encode(*latents, QUALITY, NEUTRAL_QP)
+    checksums, payload = split_y(sections[SectionType.Y], 4)
+    wrong = {**sections, SectionType.Y: join_y((*checksums[:2], checksums[2] ^ 1, checksums[3]), payload)}
+    with pytest.raises(IndexMismatch, match="slice 2"):
+        coder.decode(wrong, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+
+
+def test_listed_indexes_are_obeyed_and_checked(coder, latents, monkeypatch):
+    """With a wide margin many indexes are listed; the decoder must take them and refuse impossible ones."""
+    monkeypatch.setattr("tto.entropy_coding.BOUNDARY_MARGIN", 1e-3)
+    sections, y_hat = coder.encode(*latents, QUALITY, NEUTRAL_QP)
+    assert SectionType.INDEX_LIST in sections
+    assert torch.equal(coder.decode(sections, Z_SIZE, QUALITY, NEUTRAL_QP, False), y_hat)
+    impossible = {**sections, SectionType.INDEX_LIST: b"\x01\x00\x40\x00\x00\x00"}
+    with pytest.raises(CorruptFile, match="out of range"):
+        coder.decode(impossible, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+
+
+def test_latents_that_are_not_finite_are_refused(coder, latents):
+    y, z = latents
+    with pytest.raises(BadCheckpoint):
+        coder.encode(y * torch.nan, z, QUALITY, NEUTRAL_QP)
+    with pytest.raises(BadCheckpoint):
+        coder.encode(y, z * torch.inf, QUALITY, NEUTRAL_QP)

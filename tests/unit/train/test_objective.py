@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from base_models import create_model
+from tto.train.objective import RateDistortion, bits, interpolate_geometric
+from tto.train.recipe import LossSettings
+
+
+def test_bits_of_a_half_is_one_per_symbol():
+    assert bits(torch.full((2, 3, 4), 0.5)).tolist() == [12.0, 12.0]
+
+
+def test_lambdas_between_qualities_are_geometric_means():
+    values = interpolate_geometric((0.01, 0.04, 0.04), torch.tensor([1.0, 1.5, 2.0, 2.5, 9.0], dtype=torch.float64))
+    torch.testing.assert_close(values, torch.tensor([0.01, 0.02, 0.04, 0.04, 0.04], dtype=torch.float64))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_sizes):
+    return create_model("dcae-small", **tiny_sizes, lambdas=(0.01, 0.04))
+
+
+def fake_output(images: torch.Tensor, error: float) -> dict:
+    likelihoods = {"y": torch.full((2, 4, 4, 4), 0.25), "z": torch.full((2, 2, 1, 1), 0.5)}
+    return {"x_hat": images + error, "likelihoods": likelihoods}
+
+
+def test_loss_is_rate_plus_weighted_mse_weighted_by_quality(model):
+    images = torch.rand(2, 3, 64, 64)
+    objective = RateDistortion(LossSettings(), model)
+    quality = objective.quality(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    terms = objective(fake_output(images, 0.1), images, quality)
+    assert quality.tolist() == [1.0, 2.0]
+    assert terms.bpp_y.tolist() == [128 / 4096] * 2
+    assert terms.bpp_z.tolist() == [2 / 4096] * 2
+    assert terms.mse.tolist() == pytest.approx([0.01, 0.01], rel=1e-4)
+    # mean of λ^-½ over q: the integral of 10·2^-(q-1) over one unit
+    mean_weight = 10 / math.log(2) * (1 - 0.5)
+    expected = [(130 / 4096 + w * 255**2 * 0.01) * w**-0.5 / mean_weight for w in (0.01, 0.04)]
+    assert terms.loss.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_lambdas_of_the_stage_replace_those_of_the_model(model):
+    objective = RateDistortion(LossSettings(lambdas=(1.0, 4.0)), model)
+    assert objective.lambda_at(torch.tensor([1.5])).item() == pytest.approx(2.0)
+
+
+def test_ms_ssim_of_equal_images_costs_nothing(model):
+    images = torch.rand(2, 3, 192, 192)
+    objective = RateDistortion(LossSettings(distortion="ms-ssim", lambdas=(8.0, 16.0)), model)
+    terms = objective(fake_output(images, 0.0), images, torch.tensor([1.0, 1.0]))
+    worse = objective(fake_output(images, 0.3), images, torch.tensor([1.0, 1.0]))
+    rate = (130 * 4096 / 192**2) / 4096
+    assert terms.loss[0].item() / (terms.loss / (terms.bpp_y + terms.bpp_z))[0].item() == pytest.approx(rate, rel=1e-3)
+    assert (worse.loss > terms.loss).all()
+
+
+def test_gradient_reaches_every_trained_parameter(model):
+    model.train()
+    images = torch.rand(1, 3, 64, 64)
+    quality = torch.tensor([1.3], dtype=torch.float64)
+    RateDistortion(LossSettings(), model)(model(images, quality), images, quality).loss.sum().backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None and not n.endswith("quantiles")]
+    assert without == []

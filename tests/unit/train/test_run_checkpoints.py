@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from base_models import load_checkpoint
+from tto.train.errors import ResumeError, SaveError
+from tto.train.run import train_recipe
+
+OFTEN = ["checkpoints.every_steps=1", "checkpoints.keep=2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_sizes, photos) -> Path:
+    """The folder of a run of one step, with its recipe beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    sizes = {k: list(v) if isinstance(v, tuple) else v for k, v in tiny_sizes.items()}
+    recipe = {
+        "model": {"name": "dcae-small", "config": sizes},
+        "data": {"train": [str(photos)]},
+        "ema_decay": 0.9,
+        "trackers": [],
+        "stages": [{"name": "only", "crop": 64, "batch": 1, "steps": 2}],
+    }
+    (folder / "tiny.yaml").write_text(json.dumps(recipe))
+    train_recipe(folder / "tiny.yaml", ["stages.0.steps=2", "log_every=1"], folder / "run")
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """A copy of it that a test may damage."""
+    return Path(shutil.copytree(finished / "run", tmp_path / "run"))
+
+
+def last(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+def resume(run: Path, *overrides: str) -> None:
+    train_recipe(run / "recipe.yaml", list(overrides), run, resume=True)
+
+
+def test_finished_run_resumes_to_the_same_model(run):
+    before = load_file(run / "model.safetensors")
+    resume(run)
+    after = load_file(run / "model.safetensors")
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_last_checkpoints_are_kept(run):
+    train_recipe(run / "recipe.yaml", ["stages.0.steps=5", *OFTEN], run.parent / "other")
+    assert [p.name for p in sorted((run.parent / "other" / "checkpoints").iterdir())] == ["step-00000004", "step-00000005"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "average.safetensors", "optimizer.bin", "quantiles.pt", "progress.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damaged_file_is_refused_by_name(run, name, damage):
+    path = last(run) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    with pytest.raises(ResumeError, match=name.replace(".", r"\.")):
+        resume(run)
+
+
+def test_damaged_manifest_is_refused(run):
+    (last(run) / "manifest.json").write_text("{")
+    with pytest.raises(ResumeError, match="no readable manifest.json"):
+        resume(run)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=4", "made with seed = 0, not 4|made with seed = None, not 4"),
+        ("stages.only.batch=2", "made with stages.only.batch = 1, not 2"),
+        ("model.config.M=32", "made with model.config"),
+    ],
+)
+def test_checkpoint_of_another_recipe_is_refused_by_key(run, override, message):
+    with pytest.raises(ResumeError, match=message):
+        resume(run, override)
+
+
+def test_tensor_of_another_shape_is_refused_by_name(run):
+    checkpoint = last(run)
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["g_a.0.conv.bias"] = torch.zeros(5)
+    save_file(weights, checkpoint / "model.safetensors")
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    from tto.train.checkpoints import _digest
+
+    manifest["files"]["model.safetensors"] = _digest(checkpoint / "model.safetensors")
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ResumeError, match="g_a.0.conv.bias"):
+        resume(run)
+
+
+def test_unfinished_checkpoint_is_not_used(run):
+    (run / "checkpoints" / ".unfinished-00000009").mkdir()
+    before = load_file(run / "model.safetensors")
+    resume(run)
+    after = load_file(run / "model.safetensors")
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_nothing_to_resume_is_said(run):
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ResumeError, match="has no checkpoint to resume from"):
+        resume(run)
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(run, monkeypatch):
+    def full(state, path):
+        Path(path).write_bytes(b"part")
+        raise OSError(28, "No space left on device")
+
+    kept = last(run)
+    monkeypatch.setattr("tto.train.checkpoints.save_file", full)
+    with pytest.raises(SaveError, match=f"No space left on device; last good checkpoint: {kept.name}"):
+        resume(run, "stages.0.steps=4", *OFTEN)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [kept.name]
+    monkeypatch.undo()
+    resume(run, "stages.0.steps=4", *OFTEN)
+    assert last(run).name == "step-00000004"
+
+
+def test_exported_model_is_the_averaged_one_and_codes(run):
+    model = load_checkpoint(run / "model.safetensors")
+    average = load_file(last(run) / "average.safetensors")
+    torch.testing.assert_close(model.g_a[0].conv.weight, average["g_a.0.conv.weight"], rtol=1e-3, atol=1e-6)
+    assert model.entropy_bottleneck._quantized_cdf.numel() > 0
+    assert model.entropy_bottleneck.loss().item() < 5.0  # quantiles fit the averaged distribution

@@ -1,0 +1,131 @@
+"""What is minimized for one picture: J = R + λ·D of latents, rounded in whichever way.
+
+Shapes: `M` channels of y, `N` of z, `h w` size of y, `H W` of the picture (not padded).
+
+    z ─ round ─ z_hat ─┐                               ┌─ g_s ─ crop, clamp ─ D
+    y ─────────────── walk: round each slice at its μ ─┴─ ŷ after LRP
+                        └─ R of the same rounded values
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tto.container import step_size
+from tto.padding import crop
+from tto.refine.distortion import Distortion
+from tto.refine.rate import FactorizedBits, gaussian_bits
+
+Rounding = Callable[[Tensor], Tensor]
+
+
+class Outcome(NamedTuple):
+    """One evaluation. `bits` and `distortion` are scalars; `y`, `z` are the rounded latents before LRP.
+
+    `y_hat` is after LRP, `x_hat` the clamped picture [1, 3, H, W]; `sigma` is not divided by the step.
+    """
+
+    bits: Tensor
+    distortion: Tensor
+    y: Tensor
+    z: Tensor
+    y_hat: Tensor
+    x_hat: Tensor
+    mu: Tensor
+    sigma: Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel."""
+
+    model: nn.Module
+    quality: float
+    lambda_: float
+    height: int
+    width: int
+    distortion: Distortion
+    grayscale: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @cached_property
+    def _z_bits(self) -> FactorizedBits:
+        return FactorizedBits(self.model.entropy_bottleneck)
+
+    @cached_property
+    def _medians(self) -> Tensor:
+        return self.model.z_medians()
+
+    def evaluate(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding) -> Outcome:
+        """One walk and one synthesis of y [1, M, h, w] and z [1, N, h/4, w/4], rounded by `rounding`."""
+        step = step_size(qp)
+        slices = y.chunk(self.model.config.num_slices, 1)
+        rounded, bits = [], []
+
+        def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+            u = rounding((slices[i] - mu) / step)
+            bits.append(gaussian_bits(u, sigma / step).sum())
+            rounded.append(u * step + mu)
+            return rounded[-1]
+
+        z_rounded = rounding(z - self._medians)
+        bits.append(self._z_bits(z_rounded).sum())
+        z_hat = z_rounded + self._medians
+        walk = self.model.walk(z_hat, self.quality, code_slice)
+        x_hat = self.picture(walk.y_hat)
+        distortion = self.distortion(x_hat)
+        return Outcome(sum(bits), distortion, torch.cat(rounded, 1), z_hat, walk.y_hat, x_hat, walk.mu, walk.sigma)
+
+    def picture(self, y_hat: Tensor) -> Tensor:
+        """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
+        x_hat = crop(self.model.synthesis(y_hat, self.quality), self.height, self.width)
+        if self.grayscale:
+            x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
+        return x_hat.clamp(0, 1)
+
+    def cost(self, outcome: Outcome) -> Tensor:
+        """J in bits per pixel."""
+        return outcome.bits / self.pixels + self.lambda_ * outcome.distortion
+
+    @torch.no_grad()
+    def candidate(self, y: Tensor, z: Tensor, qp: int) -> Candidate:
+        """Latents rounded for good, and their estimated figures."""
+        return self.candidate_of(self.evaluate(y, z, qp, torch.round), qp)
+
+    @torch.no_grad()
+    def candidate_of(self, outcome: Outcome, qp: int) -> Candidate:
+        """A candidate from an evaluation whose rounding was hard, its distortion that of 8-bit pixels."""
+        levels = outcome.x_hat.mul(255).round()
+        bpp, distortion = float(outcome.bits) / self.pixels, float(self.distortion(levels / 255))
+        mse = float(((levels - torch.as_tensor(self.distortion.original).permute(2, 0, 1).to(levels)) ** 2).mean())
+        psnr = 10 * math.log10(255**2 / max(mse, 1e-10))
+        return Candidate(
+            outcome.y.detach(), outcome.z.detach(), qp, bpp, distortion, psnr, bpp + self.lambda_ * distortion
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Latents that round to the wanted symbols on any machine, with estimated figures.
+
+    y is ŷ before LRP: each value lies in the middle of its cell, so that the coder's own μ, which differs from ours by
+    float32's precision, gives the same symbols.
+    """
+
+    y: Tensor
+    z: Tensor
+    qp: int
+    bpp: float
+    distortion: float
+    psnr: float
+    J: float

@@ -1,0 +1,57 @@
+"""Bits of latents as the coder will spend them, differentiable.
+
+Both estimates are of the integer tables' costs: a frequency is never below 2⁻¹⁶, so no symbol costs more than 16 bits
+(an escape beyond the table's end costs a few more, which is neglected).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+LOWEST_PROBABILITY = 2.0**-16
+SMALLEST_SCALE = 0.11
+"""First of the 64 coded scales."""
+
+
+def gaussian_bits(u: Tensor, sigma: Tensor) -> Tensor:
+    """Bits of each u = (ŷ − μ)/Δ under a Gaussian of deviation σ/Δ, integrated over the unit cell around u.
+
+    `u` and `sigma` [...] → [...]. At integers this is what a symbol costs.
+    """
+    scale = math.sqrt(0.5) / sigma.clamp(min=SMALLEST_SCALE)
+    distance = u.abs()
+    mass = 0.5 * (torch.erfc((distance - 0.5) * scale) - torch.erfc((distance + 0.5) * scale))
+    return -torch.log2(mass + LOWEST_PROBABILITY)
+
+
+class FactorizedBits:
+    """Cost of z by its integer tables, one per channel.
+
+    Between integers the costs are interpolated linearly, which is exact for a mixture of rounding down and up; ours
+    (training uses the smooth density instead).
+    """
+
+    def __init__(self, bottleneck: nn.Module):
+        cdfs, lengths = bottleneck.quantized_cdf.cpu(), bottleneck.cdf_length.reshape(-1).cpu()
+        longest = int(lengths.max()) - 1
+        costs = torch.full((len(lengths), longest), 16.0)
+        for channel, length in enumerate(lengths.tolist()):
+            frequencies = cdfs[channel, :length].diff().double() / 65536
+            costs[channel, : length - 1] = -torch.log2(frequencies).float()
+            costs[channel, length - 1 :] = costs[channel, length - 2]  # the escape's cost
+        self._costs = costs.to(bottleneck.quantized_cdf.device)  # [N, longest]
+        self._offsets = bottleneck.offset.reshape(1, -1, 1, 1).to(self._costs)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """u [1, N, h, w], z less its median → bits [1, N, h, w]."""
+        last = self._costs.shape[1] - 1
+        position = (u - self._offsets).clamp(0, last)
+        low = position.detach().floor().clamp(max=last - 1)
+        part = position - low
+        index = low.long()[0].flatten(1)  # [N, h·w]
+        below = self._costs.gather(1, index).view_as(u)
+        above = self._costs.gather(1, index + 1).view_as(u)
+        return below * (1 - part) + above * part
