@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from . import published
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .dictionary import DictionaryAttention
+from .initialization import init_from_images
 
 
 @dataclass(frozen=True)
@@ -238,22 +239,9 @@ class DCAE(CompressionModel):
         high = (low + 1).clamp(max=len(logs) - 1)
         return (logs[low] + (logs[high] - logs[low]) * (position - low)).exp()
 
-    @torch.no_grad()
-    def init_latent_scales(self, x: Tensor, y_std: float = 2.0, z_std: float = 3.0) -> None:
-        """Rescales the last layers of g_a and h_a of a new network so that y and z of images `x` have these deviations.
-
-        Without it z of a small network rounds to zero everywhere and training does not leave that state.
-        """
-        middle = (len(self.config.lambdas) + 1) / 2
-        for last, target, latent in (
-            (self.g_a[-1], y_std, lambda: self.analysis(x, middle)),
-            (self.h_a[-1], z_std, lambda: self.hyper_analysis(self.analysis(x, middle), middle)),
-        ):
-            values = latent()
-            offset = values.mean((0, 2, 3))
-            last.weight.mul_(target / (values - offset[:, None, None]).std())
-            last.bias.mul_(0)
-            last.bias.sub_(latent().mean((0, 2, 3)))
+    def init_from_images(self, x: Tensor) -> None:
+        """Starting point for training, fitted to crops x: see `base_models.initialization`."""
+        init_from_images(self, x)
 
     def entropy_walker(self, dtype: torch.dtype = torch.float64) -> DCAE:
         """A copy that can only `walk`, in another precision: everything that decides how a symbol is coded."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from .dcae import DCAE, DCAEConfig
 
-SMALL_LAMBDAS = (0.0014, 0.0026, 0.0048, 0.009, 0.017, 0.032, 0.06, 0.112)
+SMALL_LAMBDAS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 
 MODELS = {
     "dcae": (DCAE, DCAEConfig()),
@@ -19,13 +19,14 @@ MODELS = {
             stage_channels=(32, 48, 80),
             swin_layers=(0, 0, 2),
             head_dims=(8, 16, 16),
-            M=96,
-            N=64,
+            M=160,
+            N=48,
             num_slices=4,
             dict_entries=64,
             dict_heads=4,
             dict_head_dim=16,
-            context_widths=(64, 48),
+            context_widths=(36, 32),
+            hyper_head_dim=16,
             lambdas=SMALL_LAMBDAS,
         ),
     ),

@@ -69,7 +69,7 @@ def small_model(photograph):
         torch.manual_seed(7)
         model = create_model("dcae-small")
     pixels = np.stack([np.asarray(photograph(128, 128, seed)) for seed in range(4)])
-    model.init_latent_scales(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    model.init_from_images(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
     model.update()
     return model.eval().requires_grad_(False)
 

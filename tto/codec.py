@@ -1,6 +1,6 @@
 """One image's way through tto.
 
-    compress:    picture → tensor → g_a, h_a → sections (latent coding) → container bytes
+    compress:    picture → tensor → g_a, h_a → refinement → sections (latent coding) → container bytes
     decompress:  container bytes → sections → ŷ → g_s → picture
 """
 
@@ -31,12 +31,20 @@ from tto.container import (
     write,
 )
 from tto.device import pick_device
-from tto.errors import BadArgument, CorruptFile, WrongModel
+from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL, load_model, shipped_models
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
+from tto.refine.distortion import Distortion, load_weights, make_distortion
+from tto.refine.engine import Watch, refine
+from tto.refine.plan import Wish, make_plan
+from tto.refine.problem import Problem
+from tto.refine.targets import make_target, search
+
+FINISHING = 3.0
+"""Seconds that a compression takes after refinement, over those of one trial: judging, then decoding once."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Result:
     """A compressed image and what it cost.
 
     `bytes` is the size of the whole file, `bpp` its bits per pixel, `psnr` (dB) that of the decoded 8-bit pixels,
-    `J = bpp + λ·255²·MSE` with MSE on [0, 1] of the same pixels. `base_…` is the file without refinement.
+    `J = bpp + λ·D` with D of the same pixels: 255²·MSE with MSE on [0, 1], or what `compress` was told to minimize.
+    `base_…` is the file without refinement.
     """
 
     data: bytes = field(repr=False)
@@ -65,10 +74,18 @@ class Result:
         return len(self.data)
 
 
-def rd_cost(num_bytes: int, original: np.ndarray, decoded: np.ndarray, lambda_: float) -> float:
-    """`J = R + λ·255²·MSE`: R in bits per pixel of the file, MSE of uint8 [H, W, 3] pixels on the scale [0, 1]."""
-    difference = original.astype(np.float64) - decoded
-    return 8 * num_bytes / original[..., 0].size + lambda_ * float(np.mean(difference**2))
+def rd_cost(num_bytes: int, distortion: Distortion, decoded: np.ndarray, lambda_: float) -> float:
+    """`J = R + λ·D`: R in bits per pixel of the file, D of the decoded uint8 pixels [H, W, 3]."""
+    return 8 * num_bytes / decoded[..., 0].size + lambda_ * distortion.of_pixels(decoded)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A whole file, what it decodes to (uint8 [H, W, 3]), and J of both."""
+
+    data: bytes
+    rgb: np.ndarray
+    J: float
 
 
 class Codec:
@@ -91,36 +108,93 @@ class Codec:
         image: str | os.PathLike | IO[bytes] | Image.Image,
         quality: float = 4.0,
         *,
+        effort: str = "none",
+        steps: int | None = None,
+        budget: float | None = None,
+        target_bpp: float | None = None,
+        target_psnr: float | None = None,
+        metric: str = "mse",
+        roi: str | os.PathLike | IO[bytes] | Image.Image | None = None,
         native: bool = False,
         lambda_: float | None = None,
+        watch: Watch = Watch(),  # noqa: B008 (immutable)
     ) -> Result:
         """Compresses a picture (path, file or PIL image).
 
-        `quality` is a number from 1 to `qualities`; `native` trades portability for speed (same machine only);
-        `lambda_` weights distortion in J, by default the quality's own. The bytes are decoded once by the ordinary
-        decoder, and figures are of that. Raises `TTOError` subclasses.
+        `quality` is a number from 1 to `qualities`. Refinement: `effort` is none, fast, balanced or best; or give a
+        number of `steps`; or a `budget` in seconds for the whole compression. Where `target_bpp` or `target_psnr` (dB)
+        is given, quality is only where the search for it begins. `metric` is mse or ms-ssim. `roi` is a picture of the
+        same size whose brightness weighs distortion per pixel (black: not at all). `native` trades portability for
+        speed (same machine only); `lambda_` weighs distortion in J, by default the quality's own. `watch` hears of
+        progress and may stop the refinement, which leaves the best so far.
+
+        The bytes are decoded once by the ordinary decoder, and figures are of that. Raises `TTOError` subclasses.
         """
         start = time.perf_counter()
-        quality = self._checked_quality(quality)
-        lambda_ = self._checked_lambda(lambda_, quality)
+        wish = Wish(effort, steps, budget)
+        target = make_target(target_bpp, target_psnr)
+        self._checked_quality(quality)
         picture = load_picture(image)
+        distortion = make_distortion(picture.rgb, metric, None if roi is None else load_weights(roi, picture))
+
+        def attempt(quality: float, qp: int = NEUTRAL_QP) -> Result:
+            quality = self._checked_quality(quality)
+            weight = self._checked_lambda(lambda_, quality, distortion)
+            return self._compress(picture, quality, qp, wish, distortion, weight, native, watch, start)
+
+        if target is None:
+            return attempt(quality)
+        return search(attempt, target, float(quality), self.qualities)
+
+    def _compress(
+        self,
+        picture: Picture,
+        quality: float,
+        qp: int,
+        wish: Wish,
+        distortion: Distortion,
+        lambda_: float,
+        native: bool,
+        watch: Watch,
+        start: float,
+    ) -> Result:
+        """`compress` at one quality, its λ that of `distortion`; `start` is when the budget began."""
+
+        def judge(y: torch.Tensor, z: torch.Tensor, qp: int) -> Trial:
+            data, y_hat = self._pack(picture, y, z, quality, qp, native)
+            rgb = self.synthesise(y_hat, read(data, max_pixels=None).header)
+            return Trial(data, rgb, rd_cost(len(data), distortion, rgb, lambda_))
+
         y, z = self.analyse(picture.rgb, quality)
-        data = self.pack(picture, y, z, quality, native=native)
-        decoded = self._decode(data)
-        quality_db = psnr(picture.rgb, decoded.rgb)
-        cost = rd_cost(len(data), picture.rgb, decoded.rgb, lambda_)
+        began = time.perf_counter()
+        base = best = judge(y, z, qp)
+        done = 0
+        if not wish.is_none:
+            judging = time.perf_counter() - began
+            problem = Problem(
+                self.model, quality, lambda_, picture.height, picture.width, distortion, picture.grayscale
+            )
+            left = (wish.budget or 0.0) - (time.perf_counter() - start) - FINISHING * judging
+            refinement = refine(problem, y.clone(), z.clone(), qp, make_plan(wish, problem, y, z, left), watch)
+            done = refinement.steps
+            trials = (judge(found.y, found.z, found.qp) for found in refinement.candidates)
+            best = min((base, *trials), key=lambda trial: trial.J)
+        decoded = self._decode(best.data)
+        if not np.array_equal(decoded.rgb, best.rgb):
+            raise VerificationFailed("the decoder does not give the encoder's pixels")
+        size = picture.width * picture.height
         return Result(
-            data=data,
+            data=best.data,
             image=decoded.to_pil(),
             width=picture.width,
             height=picture.height,
-            bpp=8 * len(data) / (picture.width * picture.height),
-            psnr=quality_db,
-            J=cost,
-            base_bytes=len(data),
-            base_psnr=quality_db,
-            base_J=cost,
-            steps=0,
+            bpp=8 * len(best.data) / size,
+            psnr=psnr(picture.rgb, best.rgb),
+            J=best.J,
+            base_bytes=len(base.data),
+            base_psnr=psnr(picture.rgb, base.rgb),
+            base_J=base.J,
+            steps=done,
             seconds=time.perf_counter() - start,
         )
 
@@ -145,11 +219,17 @@ class Codec:
         native: bool = False,
     ) -> bytes:
         """The file of a picture whose latents are y and z."""
+        return self._pack(picture, y, z, quality, qp, native)[0]
+
+    def _pack(
+        self, picture: Picture, y: torch.Tensor, z: torch.Tensor, quality: float, qp: int, native: bool
+    ) -> tuple[bytes, torch.Tensor]:
+        """The file, and ŷ as its decoder will have it."""
         flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
         check_size(picture.width, picture.height, None)
         header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
-        sections, _ = self._latents.encode(y, z, quality, qp, native)
-        return write(Container(header, {**sections, **pack_attachments(picture)}))
+        sections, y_hat = self._latents.encode(y, z, quality, qp, native)
+        return write(Container(header, {**sections, **pack_attachments(picture)})), y_hat
 
     def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:
         container = read(data, max_pixels=max_pixels)
@@ -179,9 +259,9 @@ class Codec:
             raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
         return quantize_quality(quality)
 
-    def _checked_lambda(self, lambda_: float | None, quality: float) -> float:
+    def _checked_lambda(self, lambda_: float | None, quality: float, distortion: Distortion) -> float:
         if lambda_ is None:
-            return float(self.model.lambda_at(quality))
+            return float(self.model.lambda_at(quality)) * distortion.lambda_scale
         if not 0 < lambda_ < float("inf"):
             raise BadArgument(f"lambda must be a positive number, got {lambda_:g}")
         return lambda_

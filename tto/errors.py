@@ -65,6 +65,14 @@ class IndexMismatch(CorruptFile):
         self.slice_index = slice_index
 
 
+class VerificationFailed(TTOError):
+    """The file just made does not decode to what the encoder intended; nothing was written."""
+
+
+class TargetMissed(TTOError):
+    """No file of the wanted size or quality was found."""
+
+
 # --- models ----------------------------------------------------------------------------------------
 
 

@@ -40,10 +40,14 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
         time.sleep(0.01)
 
 
+def records(run: Path) -> list[dict]:
+    """Lines of the metrics."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(run: Path) -> list[float]:
     """Training loss of every logged step."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [r["loss"] for r in records if r["kind"] == "train"]
+    return [record["loss"] for record in records(run) if record["kind"] == "train"]
 
 
 def last_weights(run: Path, name: str) -> dict:

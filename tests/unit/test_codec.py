@@ -71,7 +71,7 @@ def test_published_models_of_one_rate_have_one_quality(photograph):
 
     torch.manual_seed(0)
     model = create_model("dcae-small", lambdas=(0.013,))
-    model.init_latent_scales(torch.rand(2, 3, 64, 64))
+    model.init_from_images(torch.rand(2, 3, 64, 64))
     model.update()
     codec = Codec(model.eval().requires_grad_(False), device="cpu")
     assert codec.qualities == 1

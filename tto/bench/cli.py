@@ -69,8 +69,8 @@ def bench(
     from tto.bench.report.write import Options, write_report
 
     images = open_dataset(dataset)
-    series = anchor_series(parse_names(anchors))
-    series += model_series(parse_names(model), parse_efforts(effort), parse_numbers(quality), device)
+    series = model_series(parse_names(model), parse_efforts(effort), parse_numbers(quality), device)
+    series += anchor_series(parse_names(anchors))
     if not series:
         raise BadArgument("nothing to measure: no model and no anchor")
     tasks = plan(images.sources(limit, crop), series, lpips)

@@ -65,4 +65,4 @@ def _draw(axes: Axes, curves: Sequence[Curve], quality: str) -> None:
         if not points or (curve.source and curve.codec not in PUBLISHED_DRAWN):
             continue
         style = {"linestyle": "--", "linewidth": 1} if curve.source else {"marker": "o", "markersize": 3}
-        axes.plot(*zip(*points, strict=True), label=curve.label, **style)
+        axes.plot(*zip(*points, strict=True), label=curve.label, zorder=3 if curve.effort else 2, **style)

@@ -18,13 +18,15 @@ UNREFINED = "none"
 class SummaryLine:
     """A curve in one line.
 
-    bd_rate: against each reference by name, on PSNR; against_none: against the same codec at effort none.
+    bd_rate: against each reference by name, on PSNR; bd_rate_ms_ssim: the same on MS-SSIM in dB, where both
+    have it. against_none: against the same codec at effort none, on PSNR.
     J_gain: how much lower the mean J is than at effort none, in percent, `nan` where there is none.
     encode_seconds, decode_seconds: means over all files; peak_memory_mb: the largest.
     """
 
     curve: Curve
     bd_rate: dict[str, BDRate]
+    bd_rate_ms_ssim: dict[str, BDRate]
     against_none: BDRate
     J_gain: float
     encode_seconds: float
@@ -50,12 +52,18 @@ def _line(curve: Curve, curves: Sequence[Curve], against: Sequence[Curve]) -> Su
     return SummaryLine(
         curve=curve,
         bd_rate={other.label: compare(other, curve) for other in against if other is not curve},
+        bd_rate_ms_ssim=_on_ms_ssim(curve, against),
         against_none=compare(unrefined, curve) if is_refined else BDRate(math.nan, math.nan, math.nan, 0.0),
         J_gain=_gain(unrefined, curve) if is_refined else math.nan,
         encode_seconds=_mean(curve.values("encode_seconds")),
         decode_seconds=_mean(curve.values("decode_seconds")),
         peak_memory_mb=max(curve.values("peak_memory_mb"), default=math.nan),
     )
+
+
+def _on_ms_ssim(curve: Curve, against: Sequence[Curve]) -> dict[str, BDRate]:
+    found = {other.label: compare(other, curve, "ms_ssim_db") for other in against if other is not curve}
+    return {label: bd for label, bd in found.items() if math.isfinite(bd.percent)}
 
 
 def _gain(unrefined: Curve, refined: Curve) -> float:

@@ -53,6 +53,18 @@ def _range(values: Sequence[float], digits: int) -> str:
     return f"{min(values):.{digits}f}–{max(values):.{digits}f}" if values else MISSING
 
 
+def ms_ssim_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of BD-rates on MS-SSIM; no cells where nobody measured it."""
+    names = list(dict.fromkeys(name for line in lines for name in line.bd_rate_ms_ssim))
+    cells = [
+        [line.curve.label]
+        + [percent(bds[name].percent) if name in bds else "0" * (name == line.curve.label) for name in names]
+        for line in lines
+        if (bds := line.bd_rate_ms_ssim)
+    ]
+    return ["codec", *(f"MS-SSIM BD-rate % vs {name}" for name in names)], cells
+
+
 def published_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table of published curves, with the range of each BD-rate."""
     names = [curve.label for curve in references([line.curve for line in lines])]

@@ -7,17 +7,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import torch
+from PIL import Image
 from pytorch_msssim import ms_ssim as torch_ms_ssim
 from torch import Tensor
 
 from tto.errors import BadArgument
+from tto.image import Picture, load_picture
 from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim
 
 METRICS = ("mse", "ms-ssim")
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 MS_SSIM_LAMBDA = 1280.0
 """λ for 1 − MS-SSIM over λ for 255²·MSE at about the same rate: the mean ratio of CompressAI's two ladders."""
 
@@ -33,12 +38,16 @@ class SquaredError:
     def __call__(self, x_hat: Tensor) -> Tensor:
         error = (255 * (x_hat - self._target(x_hat))) ** 2
         if self.weights is not None:
-            error = error * torch.as_tensor(self.weights, device=x_hat.device, dtype=x_hat.dtype)
+            error = error * torch.as_tensor(self.weights).to(x_hat)
         return error.mean()
 
     def of_pixels(self, decoded: np.ndarray) -> float:
         error = (self.original.astype(np.float64) - decoded) ** 2
         return float(np.mean(error if self.weights is None else error * self.weights[..., None]))
+
+    def curvature(self, x_hat: Tensor) -> float:
+        """Second derivative for one of x̂'s values; weights are left out."""
+        return 2 * 255**2 / x_hat.numel()
 
     def _target(self, like: Tensor) -> Tensor:
         return torch.as_tensor(self.original, device=like.device).permute(2, 0, 1)[None].to(like.dtype) / 255
@@ -75,3 +84,14 @@ def make_distortion(original: np.ndarray, metric: str, weights: np.ndarray | Non
             raise BadArgument("a region of interest needs --metric mse")
         return MultiScaleSSIM(original)
     return SquaredError(original, weights)
+
+
+def load_weights(source: str | os.PathLike | IO[bytes] | Image.Image, picture: Picture) -> np.ndarray:
+    """A picture's brightness as weights [H, W] of mean 1 for `picture`. Raises `BadArgument` or as `load_picture`."""
+    levels = load_picture(source).rgb.astype(np.float64) @ LUMA
+    if levels.shape != picture.rgb.shape[:2]:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (levels.shape, picture.rgb.shape)]
+        raise BadArgument(f"the region of interest is {sizes[0]}, the picture {sizes[1]}")
+    if not levels.any():
+        raise BadArgument("the region of interest is black everywhere")
+    return levels / levels.mean()

@@ -1,4 +1,4 @@
-"""The one loop: gradient descent on the latents of one picture, weights frozen.
+"""The one loop: descent on the latents of one picture, weights frozen.
 
     relax and walk → J → gradient through the whole chain of slices → step → now and then: round for good, keep the best
 """
@@ -13,53 +13,161 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tto.refine.presets import Phase
+from tto.container import step_size
+from tto.refine.flips import flip_symbols
+from tto.refine.plan import Plan
+from tto.refine.presets import ChooseStep, FlipSymbols, Operation, Phase
 from tto.refine.problem import Candidate, Problem
+from tto.refine.rate import expected_bits, gaussian_bits
 
 SEED = 0
 OPTIMIZERS = {
-    "adam": lambda groups, phase: torch.optim.Adam(groups, betas=phase.betas, eps=phase.eps),
+    "adam": lambda groups, phase: torch.optim.Adam(groups, betas=phase.betas),
     "adagrad": lambda groups, phase: torch.optim.Adagrad(groups),
-    "sgd": lambda groups, phase: torch.optim.SGD(groups),
 }
 
 
-class Run:
-    def __init__(self, problem, y, z, qp, on_step=lambda run: None):
-        self.problem, self.qp = problem, qp
-        self.y, self.z = y.clone(), z.clone()
-        self.best = problem.candidate(y, z, qp)
-        self.generator = torch.Generator(y.device).manual_seed(SEED)
-        self.steps = 0
-        self.on_step = on_step
+@dataclass(frozen=True)
+class Progress:
+    """Where a refinement stands; figures are estimates for the best candidate so far.
 
-    def keep(self, candidate):
+    `bpp` leaves out what a container adds, `psnr` is in dB, `base_J` is that of the unrefined latents.
+    """
+
+    step: int
+    steps: int
+    bpp: float
+    psnr: float
+    J: float
+    base_J: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: `on_progress` hears of every step, and `should_stop` is asked before every one."""
+
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What refining gave: the best candidate at the end of every stage, and how many steps it took."""
+
+    candidates: tuple[Candidate, ...]
+    steps: int
+
+
+def refine(problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: Watch) -> Refinement:
+    """Refines y [1, M, h, w] and z [1, N, h/4, w/4] of one picture, beginning at step `qp`."""
+    descent = Descent(problem, y, z, qp, plan, watch)
+    candidates = []
+    for stage in plan.stages:
+        for operation in stage:
+            descent.do(operation)
+        candidates.append(descent.best)
+        if descent.is_over():
+            break
+    return Refinement(tuple(candidates), descent.steps)
+
+
+class Descent:
+    """The latents on their way, and the best rounded candidate so far."""
+
+    def __init__(self, problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: Watch):
+        self.problem, self.plan, self.watch = problem, plan, watch
+        self.y, self.z, self.qp = y.clone(), z.clone(), qp
+        self.best = problem.candidate(y, z, self.qp)
+        self.base_J = self.best.J
+        self.steps = 0
+        self._generator = torch.Generator(y.device).manual_seed(SEED)
+        self._start = time.monotonic()
+
+    def do(self, operation: Operation) -> None:
+        if self.is_over():
+            return
+        if isinstance(operation, Phase):
+            self._descend(operation)
+        elif isinstance(operation, ChooseStep):
+            self._choose_step(operation)
+        elif isinstance(operation, FlipSymbols):
+            self._flip(operation)
+
+    def is_over(self) -> bool:
+        out_of_time = self.plan.seconds is not None and time.monotonic() - self._start >= self.plan.seconds
+        return out_of_time or self.watch.should_stop()
+
+    def keep(self, candidate: Candidate) -> bool:
+        """Whether it is the best so far."""
         if candidate.J < self.best.J:
             self.best = candidate
             return True
         return False
 
-    def phase(self, phase: Phase):
-        problem = self.problem
+    def _descend(self, phase: Phase) -> None:
         if phase.restart:
             self.y, self.z, self.qp = self.best.y.clone(), self.best.z.clone(), self.best.qp
         y, z = self.y.requires_grad_(True), self.z.requires_grad_(True)
-        opt = OPTIMIZERS[phase.optimizer]([{"params": [y]}, {"params": [z]}], phase)
-        delta = 2.0 ** ((self.qp - 128) / 32)
-        for k in range(phase.steps):
-            t = k / max(phase.steps - 1, 1)
-            lr = phase.step_size(t)
-            opt.param_groups[0]["lr"], opt.param_groups[1]["lr"] = lr * delta, lr * phase.z_step
-            outcome = problem.evaluate(y, z, self.qp, partial(phase.relaxation, temperature=phase.temperature(t), generator=self.generator))
-            loss = phase.rate_weight(t) * outcome.bits + problem.lambda_ * problem.pixels * outcome.distortion
-            if phase.relaxation.hard:
-                self.keep(problem.candidate_of(outcome, self.qp))
-            gy, gz = torch.autograd.grad(loss, (y, z))
-            y.grad, z.grad = gy, gz
-            opt.step()
-            self.steps += 1
-            if phase.score_every and not phase.relaxation.hard and (k + 1) % phase.score_every == 0:
-                self.keep(problem.candidate(y, z, self.qp))
-            self.on_step(self)
-        self.keep(problem.candidate(y, z, self.qp))
+        optimizer = OPTIMIZERS[phase.optimizer]([{"params": [y]}, {"params": [z]}], phase)
+        pace = self.plan.pace(phase.steps)
+        looks_in_vain = 0
+        while (done := pace.done()) is not None and not self.is_over():
+            size = phase.step_size(done)
+            optimizer.param_groups[0]["lr"] = size * step_size(self.qp)
+            optimizer.param_groups[1]["lr"] = size * phase.z_step
+            candidate = self._step(phase, done, y, z, optimizer)
+            if candidate is None and phase.score_every and pace.steps % phase.score_every == 0:
+                candidate = self.problem.candidate(y, z, self.qp)
+            if candidate is not None:
+                looks_in_vain = 0 if self.keep(candidate) else looks_in_vain + 1
+            self._advance()
+            if phase.patience and looks_in_vain >= phase.patience:
+                break
         self.y, self.z = y.detach(), z.detach()
+        self.keep(self.problem.candidate(self.y, self.z, self.qp))
+
+    def _step(self, phase: Phase, done: float, y: Tensor, z: Tensor, optimizer) -> Candidate | None:
+        """One step; where the relaxation is hard, the candidate that the latents were before it."""
+        rounding = partial(phase.relaxation, temperature=phase.temperature(done), generator=self._generator)
+        rate = gaussian_bits if phase.relaxation.hard else expected_bits
+        outcome = self.problem.evaluate(y, z, self.qp, rounding, rate)
+        # In bits of the whole picture: Adam's epsilon then means the same at every size.
+        loss = phase.rate_weight(done) * outcome.bits
+        loss = loss + self.problem.lambda_ * self.problem.pixels * outcome.distortion
+        y.grad, z.grad = torch.autograd.grad(loss, (y, z))
+        optimizer.step()
+        return self.problem.candidate_of(outcome, self.qp) if phase.relaxation.hard else None
+
+    def _choose_step(self, operation: ChooseStep) -> None:
+        """Moves Δ up or down by the operation's offset while that pays, each try refined from the best so far."""
+        direction = 1
+        for _ in range(operation.tries):
+            if self.is_over():
+                return
+            before = self.best
+            self.qp = max(0, min(255, before.qp + direction * operation.offset))
+            self.y, self.z = before.y.clone(), before.z.clone()
+            for phase in operation.phases:
+                self._descend(phase)
+            if self.best is before:
+                direction = -direction
+
+    def _flip(self, operation: FlipSymbols) -> None:
+        def keep_on(best: Candidate) -> bool:
+            self.keep(best)
+            self._advance()
+            return not self.is_over()
+
+        flip_symbols(self.problem, self.best, operation.steps, keep_on)
+
+    def _advance(self) -> None:
+        self.steps += 1
+        elapsed = time.monotonic() - self._start
+        left = elapsed / self.steps * max(self.plan.steps - self.steps, 0)
+        if self.plan.seconds is not None:
+            left = max(self.plan.seconds - elapsed, 0.0)
+        best = self.best
+        self.watch.on_progress(
+            Progress(self.steps, self.plan.steps, best.bpp, best.psnr, best.J, self.base_J, left)
+        )

@@ -1,25 +1,29 @@
 """Efforts as data: what is done, for how many steps, with which step sizes.
 
-A `Phase` is one stretch of gradient descent with one relaxation and one optimizer; a `Preset` is a list of them.
+An effort is a tuple of stages and a stage a tuple of operations, done in order. Each effort begins with all of the one
+below it, and the best candidate at the end of every stage is judged by its real bytes, so a higher effort cannot end
+with a higher J.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tto.errors import BadArgument
 from tto.refine.relaxations import Relaxation, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine, Geometric, Schedule
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Schedules are functions of the part of the phase that is done.
+    """One stretch of gradient descent. Schedules are functions of the part of it that is done.
 
-    step_size: of the optimizer, in quantization steps; temperature: of the relaxation; rate_weight: of R in the loss,
-    below 1 early on keeps descent from throwing information away (CGOO's relaxed rate; the ramp is ours);
-    z_step: step size of z over that of y, 0 leaves z alone; score_every: steps between looks at the hard-rounded
-    latents (a hard relaxation is looked at in every step for free); patience: looks without a better candidate
-    after which the phase ends, 0 for never; restart: begin at the best candidate, not where the last phase ended.
+    step_size: of the optimizer, for y in quantization steps; temperature: of the relaxation; rate_weight: of R in the
+    loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate; the ramp is ours);
+    z_step: step size of z over that of y, 0 leaves z alone; score_every: steps between looks at the rounded latents,
+    0 for only at the end (a hard relaxation is looked at in every step for free); patience: looks in a row without
+    a better candidate that end the phase, 0 for any number; restart: begin at the best candidate so far and its
+    quantization step, not where the last phase ended.
     """
 
     steps: int
@@ -28,15 +32,70 @@ class Phase:
     temperature: Schedule = Constant(1.0)
     rate_weight: Schedule = Constant(1.0)
     optimizer: str = "adam"
+    betas: tuple[float, float] = (0.8, 0.95)
     z_step: float = 1.0
     score_every: int = 0
     patience: int = 0
     restart: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
 
 
-FAST = (
-    Phase(22, SoftRounding(), Cosine(0.05, 0.01), Geometric(0.6, 0.06)),
-    Phase(3, StraightThrough(), Geometric(0.01, 0.003)),
+@dataclass(frozen=True)
+class ChooseStep:
+    """Adaptive quantization step (CGOO; choice and coding ours): Δ of y is moved by `offset` entries of the file's
+    geometric table (32 to an octave), up first, and the latents are refined there by `phases`. While that lowers J it
+    goes on in the same direction, else in the other, `tries` times in all.
+    """
+
+    offset: int
+    tries: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def steps(self) -> int:
+        return self.tries * sum(phase.steps for phase in self.phases)
+
+
+@dataclass(frozen=True)
+class FlipSymbols:
+    """Discrete descent on the best candidate's symbols: see `tto.refine.flips`."""
+
+    steps: int
+
+
+Operation = Phase | ChooseStep | FlipSymbols
+Stage = tuple[Operation, ...]
+
+
+def _descent(steps: int, step_size: Schedule, temperature: Schedule, **others) -> Phase:
+    return Phase(steps, SoftRounding(), step_size, temperature, **others)
+
+
+def _settling(steps: int, step_size: float = 0.01, **others) -> Phase:
+    return Phase(steps, StraightThrough(), Geometric(step_size, 0.3 * step_size), **others)
+
+
+FAST: Stage = (_descent(17, Cosine(0.15, 0.01), Geometric(0.5, 0.4)), _settling(3))
+BALANCED: Stage = (_descent(46, Cosine(0.08, 0.01), Geometric(0.4, 0.3)), _settling(4))
+BEST: Stage = (
+    _descent(70, Cosine(0.06, 0.01), Geometric(0.4, 0.3)),
+    _settling(4),
+    ChooseStep(offset=8, tries=3, phases=(_descent(12, Cosine(0.05, 0.01), Constant(0.35)), _settling(2))),
+    FlipSymbols(16),
 )
+EFFORTS: dict[str, tuple[Stage, ...]] = {
+    "none": (),
+    "fast": (FAST,),
+    "balanced": (FAST, BALANCED),
+    "best": (FAST, BALANCED, BEST),
+}
+
+
+def steps_of(stages: tuple[Stage, ...]) -> int:
+    return sum(operation.steps for stage in stages for operation in stage)
+
+
+def stages_of(effort: str) -> tuple[Stage, ...]:
+    """Raises `BadArgument` for an unknown effort."""
+    if effort not in EFFORTS:
+        raise BadArgument(f"unknown effort {effort!r}: {', '.join(EFFORTS)}")
+    return EFFORTS[effort]

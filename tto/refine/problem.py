@@ -24,6 +24,7 @@ from tto.refine.distortion import Distortion
 from tto.refine.rate import FactorizedBits, gaussian_bits
 
 Rounding = Callable[[Tensor], Tensor]
+Rate = Callable[[Tensor, Tensor], Tensor]
 
 
 class Outcome(NamedTuple):
@@ -66,15 +67,18 @@ class Problem:
     def _medians(self) -> Tensor:
         return self.model.z_medians()
 
-    def evaluate(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding) -> Outcome:
-        """One walk and one synthesis of y [1, M, h, w] and z [1, N, h/4, w/4], rounded by `rounding`."""
+    def evaluate(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding, rate: Rate = gaussian_bits) -> Outcome:
+        """One walk and one synthesis of y [1, M, h, w] and z [1, N, h/4, w/4].
+
+        `rounding` is called with z, then with each slice, in units of the step and centred; `rate` prices slices.
+        """
         step = step_size(qp)
         slices = y.chunk(self.model.config.num_slices, 1)
         rounded, bits = [], []
 
         def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
             u = rounding((slices[i] - mu) / step)
-            bits.append(gaussian_bits(u, sigma / step).sum())
+            bits.append(rate(u, sigma / step).sum())
             rounded.append(u * step + mu)
             return rounded[-1]
 
@@ -92,6 +96,9 @@ class Problem:
         if self.grayscale:
             x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
         return x_hat.clamp(0, 1)
+
+    def z_symbols(self, z_hat: Tensor) -> Tensor:
+        return (z_hat - self._medians).round()
 
     def cost(self, outcome: Outcome) -> Tensor:
         """J in bits per pixel."""

@@ -15,7 +15,7 @@ from tto.train.errors import RecipeError, SaveError
 from tto.train.images import ImageStore
 from tto.train.recipe import ModelSettings, Recipe
 
-INITIALIZATION_CROPS = 16
+INITIALIZATION_CROPS = 96
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -33,12 +33,12 @@ def build_model(recipe: Recipe) -> nn.Module:
 
 def initialize_latents(model: nn.Module, store: ImageStore, recipe: Recipe, device: torch.device) -> None:
     """Gives the latents of a new network their scale on the first crops of the run, where it knows how."""
-    if recipe.model.checkpoint is not None or not hasattr(model, "init_latent_scales"):
+    if recipe.model.checkpoint is not None or not hasattr(model, "init_from_images"):
         return
     resize = recipe.data.too_small == "resize"
     plan = CropPlan(recipe.seed, 0, recipe.chosen_stages[0].crop, INITIALIZATION_CROPS, resize)
     crops = to_batch(*CropSampler(store, plan).pixels(0), device)
-    model.init_latent_scales(crops.images)
+    model.init_from_images(crops.images)
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Module:

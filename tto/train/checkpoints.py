@@ -7,6 +7,8 @@
         optimizer.bin, …       accelerate's state (optimizer, loss scaler, generators of each process)
         progress.json          stage, step, seconds
         manifest.json          SHA-256 of every file above, and what the run was
+
+A folder that is being written is called `.unfinished-…`; it is renamed when every file is on the disk.
 """
 
 from __future__ import annotations
@@ -125,7 +127,8 @@ def load_model_state(checkpoint: Path, model: nn.Module, average: AveragedModel 
         try:
             target.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise ResumeError(f"{checkpoint / name}.safetensors does not fit: {str(error).splitlines()[-1].strip()}") from None
+            reason = str(error).splitlines()[-1].strip()
+            raise ResumeError(f"{checkpoint / name}.safetensors does not fit: {reason}") from None
     if average:
         average.updates = progress.average_updates
 

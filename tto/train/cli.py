@@ -12,10 +12,10 @@ import typer
 def train(
     recipe: Annotated[str | None, typer.Argument(help="Recipe file (YAML); with --resume the run's own.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.train=photos")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Limit of time; stages and schedules fit themselves to it.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Limit of time; stages fit themselves to it.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to continue.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE-DATE when not given.")] = None,
-    print_only: Annotated[bool, typer.Option("--print", help="Show the resolved recipe, steps and time; train nothing.")] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="Show recipe, steps and time; train nothing.")] = False,
 ) -> None:
     """Train a model as a recipe says."""
     from tto.train.errors import RecipeError

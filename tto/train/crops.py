@@ -65,7 +65,8 @@ class CropSampler:
     def sample(self, k: int) -> tuple[np.ndarray, float]:
         """Sample k of the stage."""
         random = np.random.default_rng([self.plan.seed, self.plan.stage, k])
-        position = float(np.clip(random.uniform(-SNAPPED, 1 + SNAPPED), 0.0, 1.0))
+        stratum = (k % self.plan.batch + random.random()) / self.plan.batch  # a batch covers all qualities evenly
+        position = float(np.clip(stratum * (1 + 2 * SNAPPED) - SNAPPED, 0.0, 1.0))
         pixels = self._fit(self._image(k))
         size = self.plan.crop
         top = random.integers(pixels.shape[0] - size + 1)

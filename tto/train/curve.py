@@ -20,11 +20,12 @@ def draw_curve(folder: RunFolder) -> None:
     validation = [r for r in records if r["kind"] == "validation"]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, rates = figure.subplots(1, 2)
-    for name, rows in (("training", training), ("validation", validation)):
+    for name, rows, marker in (("training", training, "-"), ("validation", validation, "o-")):
         if rows:
-            losses.plot([r["total_steps"] for r in rows], [r["loss"] for r in rows], label=name)
+            losses.plot([r["total_steps"] for r in rows], [r["loss"] for r in rows], marker, label=name)
     losses.set(xlabel="step", ylabel="loss", yscale="log", title="weighted rate–distortion loss")
-    for record in validation[:: max(1, len(validation) // 4)] + validation[-1:]:
+    last = len(validation) - 1
+    for record in (validation[i] for i in sorted({*range(0, last, max(1, last // 4)), last} - {-1})):
         rates.plot(record["bpp"], record["psnr"], ".-", label=f"step {record['total_steps']}")
     rates.set(xlabel="bits per pixel (estimated)", ylabel="PSNR, dB", title="validation images")
     for axes in (losses, rates):

@@ -1,9 +1,9 @@
 """A training run: stage after stage, with checkpoints, validation and a log.
 
-    recipe ─► images ─► crops ─┐
-                               ├─► step (loss, gradients) ─► optimizer ─► averaged weights ─► model.safetensors
-    model ── frozen but for ───┘                                 └─► validation, checkpoint, log
-             the stage's part
+recipe ─► images ─► crops ─┐
+                           ├─► step (loss, gradients) ─► optimizer ─► averaged weights ─► model.safetensors
+model ── frozen but for ───┘                                 └─► validation, checkpoint, log
+         the stage's part
 """
 
 from __future__ import annotations
@@ -165,9 +165,9 @@ class Trainer:
 
     def _start_stage(self, settings: StageSettings) -> ActiveStage:
         recipe, accelerator = self.recipe, self.accelerator
-        processes = accelerator.num_processes
-        if settings.batch % processes:
-            raise RecipeError(f"stage {settings.name}: batch {settings.batch} does not divide among {processes} processes")
+        processes, batch = accelerator.num_processes, settings.batch
+        if batch % processes:
+            raise RecipeError(f"stage {settings.name}: batch {batch} does not divide among {processes} processes")
         number = recipe.stages.index(settings)
         names = trainable_names(self.model, settings)
         freeze_all_but(self.model, names)
@@ -178,7 +178,7 @@ class Trainer:
         plan = CropPlan(recipe.seed, number, settings.crop, settings.batch, recipe.data.too_small == "resize")
         sampler = CropSampler(self.store, plan, accelerator.process_index, processes)
         count = sum(parameter.numel() for parameter in parameters)
-        self.report.console.say(f"stage {settings.name}: {count:,} parameters, {settings.batch} crops of {settings.crop}²")
+        self.report.console.say(f"stage {settings.name}: {count:,} parameters, {batch} crops of {settings.crop}²")
         return ActiveStage(
             settings=settings,
             length=stage_length(recipe, settings, len(self.store)),
@@ -189,7 +189,7 @@ class Trainer:
                 optimizer=optimizer,
                 objective=RateDistortion(settings.loss, self.model),
                 clip_norm=settings.optimizer.clip_norm,
-                micro_batch=min(settings.batch // processes, settings.micro_batch or settings.batch),
+                micro_batch=min(batch // processes, settings.micro_batch or batch),
                 seed=(recipe.seed, number),
             ),
             quantiles=QuantileOptimizer(self.model, settings.optimizer.aux_learning_rate, trains_bottleneck),
@@ -232,9 +232,7 @@ class Trainer:
     def _validate(self, stage: ActiveStage) -> None:
         if self.validation_images and self.accelerator.is_main_process:
             objective, samples = stage.context.objective, self.recipe.validation.samples
-            self.report.validation(
-                self.progress, validate(self.best_model, self.validation_images, objective, samples)
-            )
+            self.report.validation(self.progress, validate(self.best_model, self.validation_images, objective, samples))
         self.accelerator.wait_for_everyone()
 
     def _save(self, stage: ActiveStage) -> None:

@@ -18,7 +18,7 @@ from tto.train.recipe import LossSettings
 
 @dataclass(frozen=True)
 class Terms:
-    """Per sample, each [B]: the weighted loss, bits per pixel of y and of z, and the distortion (MSE or 1 − MS-SSIM)."""
+    """Per sample, each [B]: the weighted loss, bits per pixel of y and of z, and the mean squared error."""
 
     loss: Tensor
     bpp_y: Tensor

@@ -33,7 +33,9 @@ def trainable_names(model: nn.Module, stage: StageSettings) -> list[str]:
     names = [name for name, _ in model.named_parameters() if not is_quantile(name)]
     for pattern in stage.trainable:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise MissingModule(f"stage {stage.name!r} trains {pattern!r}, which model {model.registered_name!r} has not")
+            raise MissingModule(
+                f"stage {stage.name!r} trains {pattern!r}, which model {model.registered_name!r} does not have"
+            )
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in stage.trainable)]
 
 

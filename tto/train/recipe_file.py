@@ -40,7 +40,10 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = (), m
 
 
 def check_recipe(tree: dict, source: str) -> Recipe:
-    """A tree of plain values as a `Recipe`; the `RecipeError` names `source`, key, what was found and what is allowed."""
+    """A tree of plain values as a `Recipe`.
+
+    Raises `RecipeError` naming `source`, key, what was found and what is allowed.
+    """
     try:
         return _adapter().validate_python(tree)
     except ValidationError as error:

@@ -37,7 +37,6 @@ def train_recipe(
     finally:
         console.close()
         accelerator.end_training()
-        AcceleratorState._reset_state()  # the next run of this process may want another precision
     return run_folder.model
 
 
@@ -46,11 +45,20 @@ def print_recipe(path: Path, overrides: list[str], minutes: float | None = None)
     recipe = load_recipe(path, overrides, minutes)
     accelerator = create_accelerator(recipe, None)
     print(describe(recipe, summarize(recipe, accelerator)), end="")
-    AcceleratorState._reset_state()
 
 
 def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:
-    """Accelerate's view of the machine, as the recipe wants to use it; trackers write below `folder`."""
+    """Accelerate's view of the machine, as the recipe wants to use it; trackers write below `folder`.
+
+    Raises `RecipeError` where the machine cannot do what the recipe wants.
+    """
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     precision = "no" if recipe.precision == "fp32" else recipe.precision
     trackers = list(recipe.trackers) if folder is not None else None
-    return Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or "."))
+    try:
+        accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or "."))
+    except ValueError as error:
+        raise RecipeError(f"precision {recipe.precision}, trackers {', '.join(recipe.trackers)}: {error}") from None
+    if recipe.precision == "fp16" and accelerator.device.type == "cpu":
+        raise RecipeError("precision: found fp16, which needs a GPU; allowed on this machine: fp32, bf16")
+    return accelerator

@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 from tto.files import write_atomic
+from tto.train.errors import SaveError
 from tto.train.recipe import Recipe
 from tto.train.recipe_file import dump_recipe
 
@@ -36,14 +39,15 @@ class RunFolder:
         """Makes the folder and notes what is run, on what."""
         if not self.writes:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         write_atomic(self.recipe, dump_recipe(recipe).encode())
         write_atomic(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
 
     def log(self, record: dict) -> None:
         """Appends one line to the metrics."""
         if self.writes:
-            with open(self.metrics, "a", encoding="utf-8") as file:
+            with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
     def forget_after(self, total_steps: int) -> None:
@@ -55,9 +59,19 @@ class RunFolder:
     def save_sample(self, name: str, picture: np.ndarray) -> None:
         """A picture uint8 [H, W, 3] as PNG."""
         if self.writes:
-            folder = self.path / "samples"
-            folder.mkdir(exist_ok=True)
-            Image.fromarray(picture).save(folder / f"{name}.png")
+            path = self.path / "samples" / f"{name}.png"
+            with writing(path):
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(picture).save(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while `path` is written into a `SaveError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def read_metrics(path: Path) -> list[dict]:

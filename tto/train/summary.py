@@ -22,6 +22,8 @@ from tto.train.recipe_file import dump_recipe
 from tto.train.schedule import StageLength, stage_length
 from tto.train.step import StepContext, accumulate_gradients
 
+MEASURED_PIXELS = 512**2
+
 
 @dataclass(frozen=True)
 class StageSummary:
@@ -78,16 +80,17 @@ def describe(recipe: Recipe, summaries: list[StageSummary]) -> str:
 def _seconds_per_step(
     recipe: Recipe, stage: StageSettings, model: nn.Module, names: list[str], accelerator: Accelerator
 ) -> float:
-    """Time of a step, from one crop: its second run, times the crops of this process, plus the optimizer."""
+    """Time of a step, from the second run of a few crops (of 512² pixels together), scaled to the whole batch."""
     optimizer = create_optimizer(model, names, stage.optimizer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     objective = RateDistortion(stage.loss, model)
-    context = StepContext(accelerator, model, parameters, optimizer, objective, 1.0, 1, (recipe.seed, 0))
-    crop = torch.rand(1, 3, stage.crop, stage.crop, device=accelerator.device)
-    batch = Batch(crop, torch.full((1,), 0.5, dtype=torch.float64))
+    local = stage.batch / accelerator.num_processes
+    count = max(1, min(int(local), MEASURED_PIXELS // stage.crop**2))
+    context = StepContext(accelerator, model, parameters, optimizer, objective, 1.0, count, (recipe.seed, 0))
+    crops = torch.rand(count, 3, stage.crop, stage.crop, device=accelerator.device)
+    batch = Batch(crops, torch.linspace(0, 1, count, dtype=torch.float64))
     for parameter_group in optimizer.param_groups:
         parameter_group["lr"] = 0.0
-    crops = stage.batch / accelerator.num_processes
     for number in range(2):
         start = time.monotonic()
         accumulate_gradients(context, batch, number)
@@ -95,4 +98,4 @@ def _seconds_per_step(
         optimizer.step()
         optimizer.zero_grad()
         end = time.monotonic()
-    return (gradients - start) * crops + (end - gradients)
+    return (gradients - start) * local / count + (end - gradients)

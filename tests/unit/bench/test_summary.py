@@ -8,7 +8,7 @@ import pytest
 from tto.bench.curves import compare, mean_curves
 from tto.bench.published import published_curves
 from tto.bench.summary import summarize
-from tto.bench.tables import comparison_cells, latex, markdown, point_cells, summary_cells
+from tto.bench.tables import comparison_cells, latex, markdown, ms_ssim_cells, point_cells, summary_cells
 
 
 @pytest.fixture
@@ -64,6 +64,14 @@ def test_the_summary_as_markdown(curves):
     assert "| tto (fast) |            -70.00 |            -10.00 |    10.00 |    2.000 |" in text
     assert "| 0.33–1.32 | 31.0–37.0 |" in text  # means over the images
     assert len({len(line) for line in lines}) == 1
+
+
+def test_ms_ssim_has_its_own_bd_rates_where_it_was_measured(curves, make_rows):
+    header, cells = ms_ssim_cells(summarize([*curves, *published_curves("kodak")]))
+    assert header == ["codec", "MS-SSIM BD-rate % vs jpeg"]
+    assert cells == [["tto (none)", "-66.67"], ["tto (fast)", "-70.00"]]
+    small = mean_curves(make_rows("jpeg", 0.3, ms_ssim=math.nan) + make_rows("webp", 0.2, ms_ssim=math.nan))
+    assert ms_ssim_cells(summarize(small))[1] == []
 
 
 def test_columns_that_would_hold_nothing_are_left_out(make_rows):

@@ -16,6 +16,14 @@ def smooth_image(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def on_cpu():
+    """These tests run on the processor, also where there is a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
     """A folder with five images, one of them in a nested folder; the smallest is 80×72."""

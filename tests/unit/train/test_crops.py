@@ -50,8 +50,16 @@ def test_crops_cover_the_image_and_are_flipped_half_the_time(tmp_path):
     flipped = crops[:, 0, 0, 0] > crops[:, 0, -1, 0]
     assert 0.4 < flipped.mean() < 0.6
     assert set(crops.min((1, 2, 3))) == set(range(37))
-    assert 0.01 < (positions == 0).mean() < 0.06 and 0.01 < (positions == 1).mean() < 0.06
-    assert abs(np.median(positions) - 0.5) < 0.08
+
+
+def test_every_batch_covers_all_qualities_and_the_ends_often_enough(store):
+    positions = CropSampler(store, CropPlan(0, 0, 64, 400)).pixels(0)[1]
+    assert [(positions == end).mean() for end in (0, 1)] == pytest.approx([0.03 / 1.06] * 2, abs=0.005)
+    np.testing.assert_allclose(np.sort(positions)[[100, 200, 300]], [0.235, 0.5, 0.765], atol=0.01)
+    few = np.stack([CropSampler(store, CropPlan(0, 0, 64, 4)).pixels(step)[1] for step in range(20)])
+    for column, (low, high) in enumerate([(0, 0.24), (0.23, 0.5), (0.5, 0.77), (0.76, 1)]):
+        assert few[:, column].min() >= low and few[:, column].max() <= high
+        assert np.ptp(few[:, column]) > 0.1
 
 
 def test_unusable_images_are_replaced(tmp_path, photos):

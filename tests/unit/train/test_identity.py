@@ -7,7 +7,15 @@ from tto.train.recipe_file import load_recipe
 def test_only_keys_that_decide_the_result_count(tiny_recipe, write_recipe):
     path = write_recipe(tiny_recipe)
     base = run_identity(load_recipe(path), 5)
-    free = ["minutes=3", "log_every=9", "data.workers=2", "data.train=elsewhere", "validation.images=3", "only=second", "stages.0.steps=9"]
+    free = [
+        "minutes=3",
+        "log_every=9",
+        "data.workers=2",
+        "data.train=elsewhere",
+        "validation.images=3",
+        "only=second",
+        "stages.0.steps=9",
+    ]
     assert run_identity(load_recipe(path, free), 5) == base
     for override in ("stages.0.batch=4", "seed=1", "precision=bf16", "model.config.M=8", "data.too_small=resize"):
         assert run_identity(load_recipe(path, [override]), 5) != base

@@ -37,13 +37,15 @@ def test_patterns_choose_parameters_and_never_quantiles(model):
 
 
 def test_missing_module_is_one_clear_line(model):
-    with pytest.raises(MissingModule, match="stage 's' trains 'msc.*', which model 'dcae-small' has not"):
+    with pytest.raises(MissingModule, match="stage 's' trains 'msc.*', which model 'dcae-small' does not have"):
         trainable_names(model, stage("g_a.*", "msc.*"))
 
 
 def test_muon_takes_matrices_and_adam_the_rest(model):
     names = trainable_names(model, stage("*"))
-    optimizer = create_optimizer(model, names, OptimizerSettings(name="muon", muon_learning_rate=0.5, learning_rate=0.1))
+    optimizer = create_optimizer(
+        model, names, OptimizerSettings(name="muon", muon_learning_rate=0.5, learning_rate=0.1)
+    )
     of = {id(p): n for n, p in model.named_parameters()}
     muon, adam = ({of[id(p)] for p in group["params"]} for group in optimizer.param_groups)
     assert {"g_a.2.conv.weight", "g_s.5.conv.weight", "dt_cross_attention.0.k.weight"} <= muon

@@ -12,7 +12,12 @@ RECIPES = Path(__file__).parents[3] / "recipes"
 
 def test_overrides_reach_nested_keys_and_stages_by_name_position_and_star(tiny_recipe, write_recipe):
     path = write_recipe(tiny_recipe)
-    overrides = ["model.config.M=32", "stages.second.batch=4", "stages.0.steps=7", "stages.*.optimizer.learning_rate=1e-3"]
+    overrides = [
+        "model.config.M=32",
+        "stages.second.batch=4",
+        "stages.0.steps=7",
+        "stages.*.optimizer.learning_rate=1e-3",
+    ]
     recipe = load_recipe(path, overrides, minutes=2.5)
     assert recipe.model.config["M"] == 32
     assert [(s.batch, s.steps, s.optimizer.learning_rate) for s in recipe.stages] == [(2, 7, 1e-3), (4, 3, 1e-3)]

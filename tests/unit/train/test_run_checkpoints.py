@@ -55,10 +55,15 @@ def test_finished_run_resumes_to_the_same_model(run):
 
 def test_last_checkpoints_are_kept(run):
     train_recipe(run / "recipe.yaml", ["stages.0.steps=5", *OFTEN], run.parent / "other")
-    assert [p.name for p in sorted((run.parent / "other" / "checkpoints").iterdir())] == ["step-00000004", "step-00000005"]
+    assert [p.name for p in sorted((run.parent / "other" / "checkpoints").iterdir())] == [
+        "step-00000004",
+        "step-00000005",
+    ]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "average.safetensors", "optimizer.bin", "quantiles.pt", "progress.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "average.safetensors", "optimizer.bin", "quantiles.pt", "progress.json"]
+)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damaged_file_is_refused_by_name(run, name, damage):
     path = last(run) / name

@@ -3,8 +3,11 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
 from tto.train.console import Console, duration
 from tto.train.curve import draw_curve
+from tto.train.errors import SaveError
 from tto.train.run_folder import RunFolder, environment, read_metrics
 
 
@@ -53,3 +56,9 @@ def test_console_prints_lines_and_no_bar_when_piped():
 
 def test_durations_are_readable():
     assert [duration(s) for s in (5, 75, 3723, 200000)] == ["0:05", "1:15", "1:02:03", "2.3 days"]
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    folder = RunFolder(tmp_path / "absent")
+    with pytest.raises(SaveError, match="cannot write .*metrics.jsonl: No such file"):
+        folder.log({"total_steps": 1})

@@ -119,7 +119,8 @@ function drawCurves() {
     const measured = report.curves.some((curve) => curve.points.some((p) => p[quality] !== null));
     host.parentElement.hidden = !measured;
     if (!measured) continue;
-    const lines = report.curves.filter((curve) => !hidden.has(curve.label)).map((curve) => curveLine(curve, quality));
+    const shown = report.curves.filter((curve) => !hidden.has(curve.label));
+    const lines = shown.map((curve) => curveLine(curve, quality)).reverse(); // the first one lies on top
     drawChart(host, lines, { title, xLabel: "bits per pixel", xRange: [0, report.widest] });
   }
   document.querySelector(".charts").style.gridTemplateColumns =

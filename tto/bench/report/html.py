@@ -14,7 +14,7 @@ from tto.bench.plots import MARGIN, PUBLISHED_DRAWN, measured_first
 from tto.bench.report.examples import VIEW_SIDE, Example
 from tto.bench.rows import Row, to_json_value
 from tto.bench.summary import UNREFINED, SummaryLine
-from tto.bench.tables import summary_cells
+from tto.bench.tables import ms_ssim_cells, summary_cells
 
 SCRIPTS = ("charts.js", "table.js", "viewer.js")
 MODEL_HUES, ANCHOR_HUES = 3, 6  # colours that page.css defines
@@ -78,6 +78,7 @@ def build_page(
         else "",
         "VIEW_SIDE": str(VIEW_SIDE),
         "SUMMARY": _table(*summary_cells(lines), [bool(curve.source) for curve in curves]),
+        "MS_SSIM": _ms_ssim_table(lines),
         "HOW": _facts(about.facts | _sources(curves)),
         "STYLE": _read("page.css"),
         "SCRIPT": "\n".join(map(_read, SCRIPTS)),
@@ -162,6 +163,11 @@ def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Seq
         for line, dashed in zip(cells, published, strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _ms_ssim_table(lines: Sequence[SummaryLine]) -> str:
+    header, cells = ms_ssim_cells(lines)
+    return _table(header, cells, [False] * len(cells)) if cells else ""
 
 
 def _sources(curves: Sequence[Curve]) -> dict[str, str]:

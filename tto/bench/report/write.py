@@ -23,7 +23,7 @@ from tto.bench.report.html import About, build_page
 from tto.bench.report.machine import describe_machine
 from tto.bench.rows import Row, row_to_json, to_json_value, write_csv
 from tto.bench.summary import SummaryLine, summarize
-from tto.bench.tables import latex, markdown, point_cells, summary_cells
+from tto.bench.tables import latex, markdown, ms_ssim_cells, point_cells, summary_cells
 from tto.files import write_atomic
 
 
@@ -80,6 +80,7 @@ def _tables(about: About, lines: Sequence[SummaryLine]) -> str:
         [
             f"# {about.title}\n",
             markdown(*summary_cells(lines)),
+            markdown(*ms_ssim_cells(lines)) if ms_ssim_cells(lines)[1] else "",
             f"BD-rate on PSNR, negative is better. {MEAN_CONVENTION} Rates are bytes of files on disk.\n",
             markdown(*point_cells(curves)),
             *(f"- {name}: `{text}`" for name, text in about.facts.items()),

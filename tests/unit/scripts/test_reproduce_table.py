@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tto.codec import Codec
+from tto.models import load_model
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "reproduce_table.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("reproduce_table", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_dcae_has_the_size_and_the_operations_of_the_paper(script):
+    figures = script.arithmetic("dcae")
+    assert figures["parameters"] == pytest.approx(119.4, abs=0.05)
+    assert figures["encoder as in papers"] == pytest.approx(252, abs=0.5)
+    assert figures["decoder as in papers"] == pytest.approx(305, abs=0.5)
+    assert figures["encoder"] == pytest.approx(254, abs=0.5)
+    assert figures["decoder"] == pytest.approx(253, abs=0.5)
+
+
+def test_the_parts_of_the_time_add_up(script, tiny_checkpoint):
+    codec = Codec(load_model(str(tiny_checkpoint)), "cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+    times = script.time_parts(codec, pixels, repeats=1)
+    assert list(times) == ["encode", "decode"]
+    for parts in times.values():
+        assert all(seconds > 0 for seconds in parts.values())
+        assert parts["total"] == pytest.approx(sum(parts.values()) - parts["total"])
+    assert codec.model.walk.__name__ == "walk"  # nothing stays patched

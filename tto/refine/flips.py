@@ -1,0 +1,111 @@
+"""Discrete descent: symbols of a rounded candidate moved by ±1 where that should lower J **[ours]**.
+
+At fixed symbols, each one's effect on J is predicted: its own bits exactly; distortion and the bits of later slices,
+whose μ and σ depend on it, by the gradient; and by the curvature of distortion. The most promising are flipped
+together, and kept if J of all of them together is lower, else half as many are tried. This is what rate-distortion
+optimized quantization does in a classical encoder, with a network's derivatives for the transform's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tto.container import step_size
+from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.rate import gaussian_bits
+
+INTERACTION = 2.0
+"""Curvature is taken this much larger: flips nearby add up in the picture, and the diagonal does not know."""
+FIRST_SHARE = 0.5
+"""Of all flips predicted to pay, tried first."""
+
+
+class Symbols(NamedTuple):
+    """Integers of one candidate: y [1, M, h, w], z [1, N, h/4, w/4]."""
+
+    y: Tensor
+    z: Tensor
+
+
+def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
+    with torch.no_grad():
+        outcome = problem.evaluate(candidate.y, candidate.z, candidate.qp, torch.round)
+        return Symbols(((outcome.y - outcome.mu) / step_size(candidate.qp)).round(), problem.z_symbols(outcome.z))
+
+
+def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Outcome:
+    """What fixed symbols give, whatever μ is."""
+    parts: Iterator[Tensor] = iter([symbols.z, *symbols.y.chunk(problem.model.config.num_slices, 1)])
+    like = torch.zeros_like(symbols.y)
+    return problem.evaluate(like, symbols.z, qp, lambda u: next(parts))
+
+
+def flip_symbols(problem: Problem, candidate: Candidate, steps: int, keep_on: Callable[[Candidate], bool]) -> Candidate:
+    """At most `steps` evaluations (one with gradients counts as two); `keep_on` hears of the best after each of them.
+
+    Returns a candidate that is no worse.
+    """
+    best, symbols = candidate, symbols_of(problem, candidate)
+    share, left = FIRST_SHARE, steps
+    while left >= 3 and share > 1e-3:
+        moves, predicted = predict(problem, symbols, best.qp)
+        left -= 2
+        count = int((predicted < 0).sum())
+        order = predicted.flatten().argsort()
+        while left > 0 and count * share >= 1:
+            chosen = order[: int(count * share)]
+            y = symbols.y.flatten().clone()
+            y[chosen] += moves.flatten()[chosen]
+            trial = Symbols(y.view_as(symbols.y), symbols.z)
+            with torch.no_grad():
+                found = problem.candidate_of(at_symbols(problem, trial, best.qp), best.qp)
+            left -= 1
+            better = found.J < best.J
+            if better:
+                best, symbols = found, trial
+            if not keep_on(best):
+                return best
+            if better:
+                break
+            share /= 2
+        else:
+            break
+    return best
+
+
+def predict(problem: Problem, symbols: Symbols, qp: int) -> tuple[Tensor, Tensor]:
+    """The better of +1 and −1 for each symbol of y, and the change of J in bits it should bring, each [1, M, h, w]."""
+    step = step_size(qp)
+    y = symbols.y.clone().requires_grad_(True)
+    outcome = at_symbols(problem, Symbols(y, symbols.z), qp)
+    loss = outcome.bits + problem.lambda_ * problem.pixels * outcome.distortion
+    (gradient,) = torch.autograd.grad(loss, y, retain_graph=True)
+    curvature = INTERACTION * problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)
+    with torch.no_grad():
+        sigma = outcome.sigma / step
+    u = symbols.y.clone().requires_grad_(True)
+    own = gaussian_bits(u, sigma)
+    (own_gradient,) = torch.autograd.grad(own.sum(), u)
+    with torch.no_grad():
+        slope = gradient - own_gradient
+        changes = torch.stack([
+            sign * slope + 0.5 * curvature + gaussian_bits(symbols.y + sign, sigma) - own for sign in (1.0, -1.0)
+        ])  # fmt: skip
+        predicted, which = changes.min(0)
+        return 1.0 - 2.0 * which, predicted
+
+
+def _curvature(problem: Problem, x_hat: Tensor, y: Tensor) -> Tensor:
+    """Second derivative of distortion for each symbol, [1, M, 1, 1]: Gauss-Newton's diagonal, averaged over positions.
+
+    J is the Jacobian of the picture, later slices' μ and residual prediction included. For random signs v the square
+    of Jᵀv has the diagonal of JᵀJ as its mean (Hutchinson 1989); over a channel's positions one sample is enough.
+    """
+    generator = torch.Generator(x_hat.device).manual_seed(0)
+    signs = torch.randint(0, 2, x_hat.shape, generator=generator, device=x_hat.device).to(x_hat.dtype) * 2 - 1
+    (projected,) = torch.autograd.grad(x_hat, y, signs)
+    return (projected**2).mean((2, 3), keepdim=True) * problem.distortion.curvature(x_hat)

@@ -1,0 +1,132 @@
+"""How much work is to be done: stages from an effort, a number of steps, or seconds."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from tto.container import NEUTRAL_QP
+from tto.errors import BadArgument
+from tto.refine.presets import EFFORTS, ChooseStep, Operation, Stage, stages_of, steps_of
+from tto.refine.problem import Problem
+
+STEP_OVER_EVALUATION = 2.3
+"""Time of a step, which goes forward and back, over that of going forward."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asked for: an effort, or a number of steps, or a budget in seconds for the whole compression."""
+
+    effort: str = "none"
+    steps: int | None = None
+    budget: float | None = None
+
+    def __post_init__(self):
+        """Raises `BadArgument`."""
+        stages_of(self.effort)
+        if self.steps is not None and self.budget is not None:
+            raise BadArgument("give a number of steps or a budget, not both")
+        if (self.steps is not None or self.budget is not None) and self.effort != "none":
+            raise BadArgument("give an effort, or a number of steps, or a budget")
+        if self.steps is not None and self.steps < 0:
+            raise BadArgument(f"steps must be at least 0, got {self.steps}")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise BadArgument(f"the budget must be a positive number of seconds, got {self.budget:g}")
+
+    @property
+    def is_none(self) -> bool:
+        return self.effort == "none" and not self.steps and self.budget is None
+
+
+class Pace:
+    """How much of one phase is done, by steps or by the clock."""
+
+    def __init__(self, planned: int, seconds: float | None):
+        self.steps = 0
+        self._planned, self._seconds = planned, seconds
+        self._start = time.monotonic()
+
+    def done(self) -> float | None:
+        """A part in [0, 1] for the step that is to come, or None where there is none. Counts it."""
+        self.steps += 1
+        if self._seconds is None:
+            return (self.steps - 1) / max(self._planned - 1, 1) if self.steps <= self._planned else None
+        elapsed = time.monotonic() - self._start
+        return elapsed / self._seconds if elapsed < self._seconds else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`stages` to go through; with `seconds` each operation takes its share of them, however many steps that is."""
+
+    stages: tuple[Stage, ...]
+    seconds: float | None = None
+
+    @property
+    def steps(self) -> int:
+        return steps_of(self.stages)
+
+    def pace(self, steps: int) -> Pace:
+        return Pace(steps, None if self.seconds is None else self.seconds * steps / self.steps)
+
+
+def make_plan(wish: Wish, problem: Problem, y: Tensor, z: Tensor, seconds_left: float) -> Plan:
+    """The stages of a wish; where it is a budget, `seconds_left` of it are for refinement.
+
+    Which effort's stages suit a budget is judged from the time of one evaluation; the clock then paces them.
+    """
+    if wish.budget is None:
+        return Plan(stages_of(wish.effort) if wish.steps is None else stages_for(wish.steps))
+    start = time.monotonic()
+    problem.candidate(y, z, NEUTRAL_QP)
+    evaluation = time.monotonic() - start
+    seconds_left -= 2 * evaluation  # this one, and the one before the first step
+    steps = int(seconds_left / (STEP_OVER_EVALUATION * evaluation))
+    return Plan(stages_for(steps), seconds_left) if steps > 0 else Plan(())
+
+
+def stages_for(steps: int) -> tuple[Stage, ...]:
+    """The stages of the smallest effort with so many steps, or of the highest, stretched or shrunk to `steps`."""
+    if steps == 0:
+        return ()
+    fitting = [stages for stages in EFFORTS.values() if steps_of(stages) >= steps]
+    stages = fitting[0] if fitting else EFFORTS["best"]
+    return _scaled(stages, steps)
+
+
+def _scaled(stages: tuple[Stage, ...], steps: int) -> tuple[Stage, ...]:
+    """Every operation's steps times one factor, together `steps`; operations left with none are left out.
+
+    What rounding takes from one operation goes to the next; the last of every effort takes any number.
+    """
+    total, given, planned = steps_of(stages), 0, 0
+    scaled = []
+    for stage in stages:
+        operations = []
+        for operation in stage:
+            planned += operation.steps
+            wanted = round(steps * planned / total) - given
+            resized = _resized(operation, wanted)
+            if resized is not None:
+                operations.append(resized)
+                given += resized.steps
+        scaled.append(tuple(operations))
+    return tuple(scaled)
+
+
+def _resized(operation: Operation, steps: int) -> Operation | None:
+    """The operation with so many steps, or None where it cannot do anything in them."""
+    if isinstance(operation, ChooseStep):
+        each = steps / operation.tries
+        inner = sum(phase.steps for phase in operation.phases)
+        phases = tuple(
+            replace(phase, steps=resized)
+            for phase in operation.phases
+            if (resized := int(phase.steps * each / inner)) > 0
+        )
+        return replace(operation, phases=phases) if phases else None
+    return replace(operation, steps=steps) if steps > 0 else None
