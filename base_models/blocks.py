@@ -127,7 +127,8 @@ def window_regions(height: int, width: int, window: int, shift: int, device: tor
         wrapped[-shift:] += 1
         wrapped[:, -shift:] += 2
         region = torch.where(region < 0, region, wrapped)
-    tokens = region.view(padded_h // window, window, padded_w // window, window).transpose(1, 2).flatten(2).flatten(0, 1)
+    tokens = region.view(padded_h // window, window, padded_w // window, window).transpose(1, 2)
+    tokens = tokens.flatten(2).flatten(0, 1)  # [windows, P]
     return (tokens[:, :, None] == tokens[:, None, :]).unsqueeze(1).to(device)
 
 

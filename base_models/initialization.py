@@ -71,7 +71,7 @@ def _principal_components(blocks: Tensor, count: int) -> Tensor:
 
 
 def _latent_scale(lambda_: float) -> float:
-    """1/Δ where rate and distortion balance: λ·255²·Δ²/12 per sample falls as fast as 3·log2(1/Δ) bits per pixel rise."""
+    """1/Δ at the balance of λ·255²·Δ²/12, the distortion, and −3·log2(Δ), the bits per pixel of three samples."""
     return math.sqrt(lambda_ * 255**2 * math.log(2) / 18)
 
 

@@ -69,7 +69,7 @@ def decode_all(variant: Variant, files: list[Path], model: str) -> list[dict]:
     codec = load_codec(model, "cpu")
     if variant.channels_last:
         codec.model.to(memory_format=torch.channels_last)
-        codec._latents._portable_walker.to(memory_format=torch.channels_last)
+        codec.latent_coder.portable_walker.to(memory_format=torch.channels_last)
     rows = []
     with torch.backends.mkldnn.flags(enabled=variant.onednn):
         for file in files:
@@ -93,26 +93,26 @@ def decode_all(variant: Variant, files: list[Path], model: str) -> list[dict]:
 def batch_mismatches(codec: Codec, data: bytes) -> int:
     """Slices whose scale indexes change when the picture's latent is the second of a batch of two."""
     container = read(data)
-    header, coder = container.header, codec._latents
-    expected, _ = split_y(container.sections[SectionType.Y], coder._num_slices)
+    header, coder = container.header, codec.latent_coder
+    expected, _ = split_y(container.sections[SectionType.Y], coder.num_slices)
     z_size = (-(-header.height // 64), -(-header.width // 64))
     y_slices, z_hat = decoded_symbols(codec, container, z_size)
     wrong = 0
 
     def replay(i: int, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         nonlocal wrong
-        indexes, _ = scale_indexes(sigma[1].reshape(-1).numpy(), coder._scale_table)
+        indexes, _ = scale_indexes(sigma[1].reshape(-1).numpy(), coder.scale_table)
         wrong += checksum(indexes) != expected[i]
         return torch.cat([y_slices[i].flip(-1), y_slices[i]]) + mu
 
-    coder._portable_walker.walk(torch.cat([z_hat.flip(-1), z_hat]), header.quality, replay)
+    coder.portable_walker.walk(torch.cat([z_hat.flip(-1), z_hat]), header.quality, replay)
     return wrong
 
 
 def decoded_symbols(codec: Codec, container, z_size) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Integer symbols of each slice, and ẑ, of a file without a step size of its own."""
-    coder = codec._latents
-    walker, symbols, z_hats = coder._portable_walker, [], []
+    coder = codec.latent_coder
+    walker, symbols, z_hats = coder.portable_walker, [], []
     walk = walker.walk
 
     def listening(z_hat, quality, code_slice):
@@ -134,6 +134,15 @@ def decoded_symbols(codec: Codec, container, z_size) -> tuple[list[torch.Tensor]
     return symbols, z_hats[0]
 
 
+def summary(variant: Variant, rows: list[dict]) -> str:
+    mismatches, differing = (sum(row[name] for row in rows) for name in ("index_mismatches", "differing_samples"))
+    largest = max(row["largest_difference"] for row in rows)
+    return (
+        f"{variant.name:15} {len(rows)} files, {mismatches} index mismatches, "
+        f"{differing} samples differ, by at most {largest}"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -149,9 +158,7 @@ def main() -> int:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 found = process.submit(decode_all, variant, files, arguments.model).result()
             rows += found
-            print(f"{variant.name:15} {len(found)} files, {sum(r['index_mismatches'] for r in found)} index mismatches, "
-                  f"{sum(r['differing_samples'] for r in found)} samples differ, "
-                  f"by at most {max(r['largest_difference'] for r in found)}", flush=True)  # fmt: skip
+            print(summary(variant, found), flush=True)
     if arguments.out:
         with arguments.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

@@ -111,7 +111,8 @@ def main() -> None:
         "cheng2020-attn": measure_compressai(cheng2020_attn(4, pretrained=False), arguments.picture, None, 1),
     }
     base = next(iter(rows.values()))
-    print("| codec | encode s | ratio | decode s | ratio | entropy coding, share of decode |\n|---|---:|---:|---:|---:|---:|")
+    print("| codec | encode s | ratio | decode s | ratio | entropy coding, share of decode |")
+    print("|---|---:|---:|---:|---:|---:|")
     for name, timing in rows.items():
         encode, decode = statistics.median(timing.encode), statistics.median(timing.decode)
         share = f"{statistics.median(timing.coding) / decode:.0%}" if timing.coding else "n/a"

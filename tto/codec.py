@@ -96,7 +96,7 @@ class Codec:
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
-        self._latents = LatentCoder(self.model)
+        self.latent_coder = LatentCoder(self.model)
 
     @property
     def qualities(self) -> int:
@@ -228,7 +228,7 @@ class Codec:
         flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
         check_size(picture.width, picture.height, None)
         header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
-        sections, y_hat = self._latents.encode(y, z, quality, qp, native)
+        sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native)
         return write(Container(header, {**sections, **pack_attachments(picture)})), y_hat
 
     def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:
@@ -242,7 +242,7 @@ class Codec:
         if header.quality > self.qualities:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         z_size = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
-        y_hat = self._latents.decode(container.sections, z_size, header.quality, header.qp, header.native)
+        y_hat = self.latent_coder.decode(container.sections, z_size, header.quality, header.qp, header.native)
         rgb = self.synthesise(y_hat, header)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 

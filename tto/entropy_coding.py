@@ -91,7 +91,8 @@ class SymbolDecoder:
 
     def __init__(self, data: bytes, section: str):
         self._section = section
-        self._coder = stream.queue.RangeDecoder(np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32))
+        words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4")
+        self._coder = stream.queue.RangeDecoder(words.astype(np.uint32))
 
     def decode(self, indexes: np.ndarray, tables: Tables) -> np.ndarray:
         """Symbols int64 [n] for `indexes` [n]. Raises `CorruptFile` where the stream cannot be one."""

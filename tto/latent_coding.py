@@ -37,15 +37,15 @@ class LatentCoder:
 
     def __init__(self, model: nn.Module):
         self._native_walker = model
-        self._portable_walker = model.entropy_walker(torch.float64)
+        self.portable_walker = model.entropy_walker(torch.float64)
         self._z_tables = Tables.of(model.entropy_bottleneck)
         self._y_tables = Tables.of(model.gaussian_conditional)
-        self._scale_table = model.gaussian_conditional.scale_table.cpu().numpy().astype(np.float64)
+        self.scale_table = model.gaussian_conditional.scale_table.cpu().numpy().astype(np.float64)
         self._medians = model.z_medians()
-        self._num_slices = model.config.num_slices
+        self.num_slices = model.config.num_slices
 
     def _walker(self, native: bool) -> tuple[nn.Module, torch.dtype]:
-        return (self._native_walker, torch.float32) if native else (self._portable_walker, torch.float64)
+        return (self._native_walker, torch.float32) if native else (self.portable_walker, torch.float64)
 
     @torch.inference_mode()
     def encode(
@@ -64,11 +64,11 @@ class LatentCoder:
 
         y_encoder = SymbolEncoder()
         checksums, listed = [], []
-        y_slices = y.to(dtype).chunk(self._num_slices, 1)
+        y_slices = y.to(dtype).chunk(self.num_slices, 1)
 
         def write(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
             symbols = _checked(((y_slices[i] - mu) / step).round())
-            indexes, near = scale_indexes(_flat_float(sigma) / step, self._scale_table)
+            indexes, near = scale_indexes(_flat_float(sigma) / step, self.scale_table)
             y_encoder.encode(_flat(symbols), indexes, self._y_tables)
             checksums.append(checksum(indexes))
             positions = () if native else np.flatnonzero(near).tolist()
@@ -96,16 +96,16 @@ class LatentCoder:
         z_decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
         z_symbols = _tensor(z_decoder.decode(_channel_indexes(shape), self._z_tables), dtype, device).view(shape)
 
-        checksums, payload = split_y(sections[SectionType.Y], self._num_slices)
+        checksums, payload = split_y(sections[SectionType.Y], self.num_slices)
         y_decoder = SymbolDecoder(payload, section_name(SectionType.Y))
-        listed = [[] for _ in range(self._num_slices)]
+        listed = [[] for _ in range(self.num_slices)]
         if SectionType.INDEX_LIST in sections:
-            listed = read_index_list(sections[SectionType.INDEX_LIST], self._num_slices)
+            listed = read_index_list(sections[SectionType.INDEX_LIST], self.num_slices)
 
         def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            indexes, _ = scale_indexes(_flat_float(sigma) / step, self._scale_table)
+            indexes, _ = scale_indexes(_flat_float(sigma) / step, self.scale_table)
             for position, index in listed[i]:
-                if position >= len(indexes) or index >= len(self._scale_table):
+                if position >= len(indexes) or index >= len(self.scale_table):
                     raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
                 indexes[position] = index
             if checksum(indexes) != checksums[i]:

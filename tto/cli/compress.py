@@ -18,9 +18,12 @@ from tto.cli.jobs import (
     write_output,
 )
 from tto.cli.options import Device, Json, Model, NoOverwrite, Output
+from tto.cli.refining import Interruption, watched
 from tto.models import DEFAULT_MODEL
 
 DEFAULT_QUALITY = 4.0
+REFINEMENT = "Refinement"
+SEARCH = "Search"
 LINE = "{output}: {width}x{height}, {bytes} bytes, {bpp:.3f} bpp, {psnr:.2f} dB, {seconds:.1f} s"
 
 
@@ -32,8 +35,39 @@ def compress(
         float | None,
         typer.Option("-q", "--quality", help="1 (small) to 8 (good), decimals allowed; default 4."),
     ] = None,
+    effort: Annotated[
+        str, typer.Option(help="Refinement for this picture: none, fast, balanced or best.", rich_help_panel=REFINEMENT)
+    ] = "none",
+    steps: Annotated[
+        int | None, typer.Option(help="Refinement by a number of steps.", rich_help_panel=REFINEMENT)
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Refinement within so many seconds for the whole compression.", rich_help_panel=REFINEMENT),
+    ] = None,
+    target_bpp: Annotated[
+        float | None, typer.Option(help="Search the quality that gives this rate, within 1 %.", rich_help_panel=SEARCH)
+    ] = None,
+    target_psnr: Annotated[
+        float | None,
+        typer.Option(help="Search the quality that gives this PSNR, within 0.05 dB.", rich_help_panel=SEARCH),
+    ] = None,
     lambda_: Annotated[
-        float | None, typer.Option("--lambda", help="Weight of distortion in J; default: the quality's own.")
+        float | None,
+        typer.Option(
+            "--lambda", help="Weight of distortion in J; default: the quality's own.", rich_help_panel=REFINEMENT
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Distortion in J: mse or ms-ssim.", rich_help_panel=REFINEMENT)
+    ] = "mse",
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Picture of the same size whose brightness weighs distortion; black weighs nothing.",
+            rich_help_panel=REFINEMENT,
+        ),
     ] = None,
     device: Device = "auto",
     native: Annotated[
@@ -44,6 +78,7 @@ def compress(
 ) -> None:
     """Compress pictures to .tto files."""
     jobs = plan_jobs(inputs, output, PICTURE_SUFFIXES, TTO_SUFFIX)
+    interruption = Interruption()
 
     @cache
     def codec():
@@ -54,9 +89,23 @@ def compress(
     def work(job: Job) -> dict[str, Any]:
         refuse_overwriting(job, allowed=not no_overwrite)
         chosen = min(DEFAULT_QUALITY, codec().qualities) if quality is None else quality
-        result = codec().compress(job.input, chosen, native=native, lambda_=lambda_)
-        write_output(job.output, result.data)
+        with watched(interruption, refining=effort != "none" or bool(steps) or budget is not None) as watch:
+            result = codec().compress(
+                job.input,
+                chosen,
+                effort=effort,
+                steps=steps,
+                budget=budget,
+                target_bpp=target_bpp,
+                target_psnr=target_psnr,
+                metric=metric,
+                roi=roi,
+                native=native,
+                lambda_=lambda_,
+                watch=watch,
+            )
+            write_output(job.output, result.data)
         names = ("width", "height", "bytes", "bpp", "psnr", "J", "base_bytes", "base_psnr", "base_J")
         return {name: getattr(result, name) for name in (*names, "steps", "seconds")}
 
-    run_jobs(jobs, work, LINE, as_json)
+    run_jobs(jobs, work, LINE, as_json, should_stop=lambda: interruption.asked)

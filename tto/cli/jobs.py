@@ -78,14 +78,23 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         writers[target] = job.input
 
 
-def run_jobs(jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], line: str, as_json: bool) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    work: Callable[[Job], dict[str, Any]],
+    line: str,
+    as_json: bool,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Do `work` for each job and print what it returns: as JSON, or by the format string `line`.
 
     A job that fails is reported in one line; then the others go on, and the program ends with exit code 2.
+    Before each job `should_stop` is asked whether to leave it and those after it.
     """
     failed = False
     with progress(len(jobs)) as advance:
         for job in jobs:
+            if should_stop():
+                break
             try:
                 if not job.input.is_file():
                     raise FileError(f"cannot read {job.input}: no such file")
