@@ -5,14 +5,19 @@ A `.bin` file says neither which weights made it nor whether it is whole, and is
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
 from base_models.published import StreamError, compress_bin, decompress_bin
-from tto.codec import Codec
+from tto.codec import Codec, Result, rd_cost
 from tto.errors import BadArgument, BadCheckpoint, CorruptFile, LimitExceeded
-from tto.image import Picture
+from tto.image import Picture, load_picture
+from tto.metrics import psnr
 from tto.padding import to_tensor, to_uint8
+from tto.refine.distortion import make_distortion
 
 SUFFIX = ".bin"
 MAX_SIDE = 65_535
@@ -31,6 +36,32 @@ def encode_bin(codec: Codec, rgb: np.ndarray) -> bytes:
         return compress_bin(codec.model, to_tensor(rgb).to(codec.device))
     except ValueError as error:
         raise BadCheckpoint(str(error)) from error
+
+
+def compress_to_bin(codec: Codec, path: Path, lambda_: float | None = None) -> Result:
+    """A picture file → a `.bin` file with its figures; only colours are kept. Raises as `encode_bin`."""
+    start = time.perf_counter()
+    rgb = load_picture(path).rgb
+    data = encode_bin(codec, rgb)
+    image = decode_bin(codec, data)
+    distortion = make_distortion(rgb, "mse", None)
+    decoded = np.asarray(image)
+    cost = rd_cost(len(data), distortion, decoded, lambda_ or float(codec.model.lambda_at(1.0)))
+    quality = psnr(rgb, decoded)
+    return Result(
+        data=data,
+        image=image,
+        width=image.width,
+        height=image.height,
+        bpp=8 * len(data) / (image.width * image.height),
+        psnr=quality,
+        J=cost,
+        base_bytes=len(data),
+        base_psnr=quality,
+        base_J=cost,
+        steps=0,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def decode_bin(codec: Codec, data: bytes) -> Image.Image:

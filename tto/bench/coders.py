@@ -88,18 +88,22 @@ class ModelCoder:
     effort: str
 
     def encode(self, image: Image.Image, quality: float) -> Encoded:
-        if self.effort == "none":
-            result = self.codec.compress(image, quality)
-        elif self.effort.isdigit():
-            result = self.codec.compress(image, quality, steps=int(self.effort))
-        else:
-            result = self.codec.compress(image, quality, effort=self.effort)
+        result = self.codec.compress(image, quality, **effort_options(self.effort))
         return Encoded(
             result.data, result.J, result.base_bytes, result.base_psnr, result.base_J, result.steps
         )
 
     def decode(self, data: bytes) -> Image.Image:
         return self.codec.decompress(data).convert("RGB")
+
+
+def effort_options(effort: str) -> dict[str, str | int]:
+    """What `Codec.compress` is told: an effort's name, or a number of steps. Raises `BadArgument`."""
+    from tto.refine.plan import Wish
+
+    options = {"steps": int(effort)} if effort.isdigit() else {"effort": effort}
+    Wish(**options)  # refuses what it does not know
+    return options
 
 
 @cache
@@ -135,8 +139,11 @@ def model_series(
 ) -> list[Series]:
     """Every model at every effort. A model of one rate is measured at that rate alone.
 
-    Raises `BadArgument` for an unknown model, two models of one name, or a quality outside a model's range.
+    Raises `BadArgument` for an unknown model or effort, two models of one name, or a quality outside a
+    model's range.
     """
+    for effort in efforts:
+        effort_options(effort)
     series = []
     for model in dict.fromkeys(models):
         codec = load_model_once(model, device)
@@ -162,9 +169,9 @@ def model_series(
                 )
             )
     labels = [one.label for one in series]
-    for label in labels:
-        if labels.count(label) > 1 or label in ANCHORS:
-            raise BadArgument(f"two codecs are called {label}: rename one checkpoint")
+    for one in series:
+        if labels.count(one.label) > 1 or one.codec in ANCHORS:
+            raise BadArgument(f"two codecs are called {one.codec}: rename a checkpoint")
     return series
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MARGIN = 1.15
 PUBLISHED_DRAWN = ("vtm-9.1", "bpg-444", "dcae")
 """Published curves that a plot on paper has room for."""
+PUBLISHED_DASHES = ("--", ":", "-.")
 
 
 def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
@@ -64,5 +65,9 @@ def _draw(axes: Axes, curves: Sequence[Curve], quality: str) -> None:
         ]
         if not points or (curve.source and curve.codec not in PUBLISHED_DRAWN):
             continue
-        style = {"linestyle": "--", "linewidth": 1} if curve.source else {"marker": "o", "markersize": 3}
+        if curve.source:
+            dashes = PUBLISHED_DASHES[PUBLISHED_DRAWN.index(curve.codec)]
+            style = {"linestyle": dashes, "linewidth": 1, "color": "0.45"}
+        else:
+            style = {"marker": "o", "markersize": 3}
         axes.plot(*zip(*points, strict=True), label=curve.label, zorder=3 if curve.effort else 2, **style)

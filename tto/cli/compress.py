@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tto.cli.jobs import (
+    BIN_SUFFIX,
     PICTURE_SUFFIXES,
     TTO_SUFFIX,
     Job,
@@ -19,7 +20,11 @@ from tto.cli.jobs import (
 )
 from tto.cli.options import Device, Json, Model, NoOverwrite, Output
 from tto.cli.refining import Interruption, watched
+from tto.errors import BadArgument
 from tto.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from tto.codec import Result
 
 DEFAULT_QUALITY = 4.0
 REFINEMENT = "Refinement"
@@ -58,9 +63,7 @@ def compress(
             "--lambda", help="Weight of distortion in J; default: the quality's own.", rich_help_panel=REFINEMENT
         ),
     ] = None,
-    metric: Annotated[
-        str, typer.Option(help="Distortion in J: mse or ms-ssim.", rich_help_panel=REFINEMENT)
-    ] = "mse",
+    metric: Annotated[str, typer.Option(help="Distortion in J: mse or ms-ssim.", rich_help_panel=REFINEMENT)] = "mse",
     roi: Annotated[
         Path | None,
         typer.Option(
@@ -76,7 +79,10 @@ def compress(
     as_json: Json = False,
     no_overwrite: NoOverwrite = False,
 ) -> None:
-    """Compress pictures to .tto files."""
+    """Compress pictures to .tto files.
+
+    An output -o named .bin is written as the published DCAE code writes it, given its checkpoint with -m.
+    """
     jobs = plan_jobs(inputs, output, PICTURE_SUFFIXES, TTO_SUFFIX)
     interruption = Interruption()
 
@@ -88,6 +94,8 @@ def compress(
 
     def work(job: Job) -> dict[str, Any]:
         refuse_overwriting(job, allowed=not no_overwrite)
+        if job.output.suffix == BIN_SUFFIX:
+            return write(job, compress_published(job))
         chosen = min(DEFAULT_QUALITY, codec().qualities) if quality is None else quality
         with watched(interruption, refining=effort != "none" or bool(steps) or budget is not None) as watch:
             result = codec().compress(
@@ -104,7 +112,17 @@ def compress(
                 lambda_=lambda_,
                 watch=watch,
             )
-            write_output(job.output, result.data)
+            return write(job, result)
+
+    def compress_published(job: Job) -> Result:
+        from tto.published_bin import compress_to_bin
+
+        if effort != "none" or steps or budget is not None or target_bpp is not None or target_psnr is not None:
+            raise BadArgument("published .bin files are not refined, and have the one rate of their model")
+        return compress_to_bin(codec(), job.input, lambda_)
+
+    def write(job: Job, result: Result) -> dict[str, Any]:
+        write_output(job.output, result.data)
         names = ("width", "height", "bytes", "bpp", "psnr", "J", "base_bytes", "base_psnr", "base_J")
         return {name: getattr(result, name) for name in (*names, "steps", "seconds")}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tto.cli.jobs import TTO_SUFFIX, Job, plan_jobs, refuse_overwriting, run_jobs, write_output
+from tto.cli.jobs import BIN_SUFFIX, TTO_SUFFIX, Job, plan_jobs, refuse_overwriting, run_jobs, write_output
 from tto.cli.options import Device, Json, NoOverwrite, Output
 from tto.container import read
 from tto.errors import WrongModel
@@ -24,7 +24,6 @@ DecoderModel = Annotated[
     str | None,
     typer.Option("-m", "--model", help="Checkpoint that made the file, if no shipped model did."),
 ]
-BIN_SUFFIX = ".bin"
 LINE = "{output}: {width}x{height}, {mode}, {seconds:.1f} s"
 
 

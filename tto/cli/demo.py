@@ -1,4 +1,4 @@
-"""tto demo: a photograph that comes with tto, compressed, beside JPEG at the same size."""
+"""tto demo: a photograph that comes with tto, compressed without and with refinement, beside JPEG of the same size."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("tto-demo"),
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
+    effort: Annotated[str, typer.Option(help="Refinement to show: none, fast, balanced or best.")] = "fast",
 ) -> None:
-    """Compress a bundled photograph and show it beside JPEG at equal size."""
+    """Compress a bundled photograph, show what refinement gains, and set it beside JPEG at equal size."""
     from rich.console import Console
     from rich.table import Table
 
@@ -48,15 +49,17 @@ def demo(
     write_picture(photograph, out / "original.png")
 
     table = Table(title=f"{original.width}x{original.height} photograph, {model}")
-    for column in ("quality", "bytes", "bpp", "PSNR (dB)", "JPEG bytes", "JPEG PSNR (dB)", "seconds"):
+    for column in ("quality", "bytes", "dB", f"bytes, {effort}", "dB", "J", "JPEG bytes", "dB", "seconds"):
         table.add_column(column, justify="right")
     qualities = sorted({min(quality, float(codec.qualities)) for quality in QUALITIES})
     for quality in qualities:
-        result = codec.compress(photograph, quality)
+        result = codec.compress(photograph, quality, effort=effort)
         jpeg = jpeg_of_size(photograph, result.bytes)
         jpeg_psnr = psnr(original.rgb, load_picture(jpeg.image).rgb)
-        figures = (f"{result.bpp:.3f}", f"{result.psnr:.2f}", len(jpeg.data), f"{jpeg_psnr:.2f}")
-        table.add_row(f"{quality:g}", *map(str, (result.bytes, *figures, f"{result.seconds:.1f}")))
+        unrefined = (str(result.base_bytes), f"{result.base_psnr:.2f}")
+        refined = (str(result.bytes), f"{result.psnr:.2f}", f"{100 * (result.J / result.base_J - 1):+.1f} %")
+        of_jpeg = (str(len(jpeg.data)), f"{jpeg_psnr:.2f}")
+        table.add_row(f"{quality:g}", *unrefined, *refined, *of_jpeg, f"{result.seconds:.1f}")
         write_output(out / f"quality-{quality:g}.tto", result.data)
         write_output(out / f"quality-{quality:g}-jpeg.jpg", jpeg.data)
         write_picture(result.image, out / f"quality-{quality:g}.png")

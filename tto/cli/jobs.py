@@ -25,6 +25,7 @@ PICTURE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 TTO_SUFFIX = ".tto"
+BIN_SUFFIX = ".bin"  # of the published DCAE code
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from tto.refine.flips import flip_symbols
 from tto.refine.plan import Plan
 from tto.refine.presets import ChooseStep, FlipSymbols, Operation, Phase
 from tto.refine.problem import Candidate, Problem
-from tto.refine.rate import expected_bits, gaussian_bits
 
 SEED = 0
 OPTIMIZERS = {
@@ -130,8 +129,7 @@ class Descent:
     def _step(self, phase: Phase, done: float, y: Tensor, z: Tensor, optimizer) -> Candidate | None:
         """One step; where the relaxation is hard, the candidate that the latents were before it."""
         rounding = partial(phase.relaxation, temperature=phase.temperature(done), generator=self._generator)
-        rate = gaussian_bits if phase.relaxation.hard else expected_bits
-        outcome = self.problem.evaluate(y, z, self.qp, rounding, rate)
+        outcome = self.problem.evaluate(y, z, self.qp, rounding, phase.rate)
         # In bits of the whole picture: Adam's epsilon then means the same at every size.
         loss = phase.rate_weight(done) * outcome.bits
         loss = loss + self.problem.lambda_ * self.problem.pixels * outcome.distortion

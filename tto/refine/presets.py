@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tto.errors import BadArgument
+from tto.refine.rate import Rate, expected_bits, gaussian_bits
 from tto.refine.relaxations import Relaxation, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine, Geometric, Schedule
 
@@ -18,7 +19,9 @@ from tto.refine.schedules import Constant, Cosine, Geometric, Schedule
 class Phase:
     """One stretch of gradient descent. Schedules are functions of the part of it that is done.
 
-    step_size: of the optimizer, for y in quantization steps; temperature: of the relaxation; rate_weight: of R in the
+    step_size: of the optimizer, for y in quantization steps; temperature: of the relaxation; rate: how relaxed slices
+    of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes);
+    rate_weight: of R in the
     loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate; the ramp is ours);
     z_step: step size of z over that of y, 0 leaves z alone; score_every: steps between looks at the rounded latents,
     0 for only at the end (a hard relaxation is looked at in every step for free); patience: looks in a row without
@@ -30,6 +33,7 @@ class Phase:
     relaxation: Relaxation
     step_size: Schedule
     temperature: Schedule = Constant(1.0)
+    rate: Rate = expected_bits
     rate_weight: Schedule = Constant(1.0)
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.8, 0.95)
@@ -66,12 +70,12 @@ Operation = Phase | ChooseStep | FlipSymbols
 Stage = tuple[Operation, ...]
 
 
-def _descent(steps: int, step_size: Schedule, temperature: Schedule, **others) -> Phase:
-    return Phase(steps, SoftRounding(), step_size, temperature, **others)
+def _descent(steps: int, step_size: Schedule, temperature: Schedule) -> Phase:
+    return Phase(steps, SoftRounding(), step_size, temperature)
 
 
-def _settling(steps: int, step_size: float = 0.01, **others) -> Phase:
-    return Phase(steps, StraightThrough(), Geometric(step_size, 0.3 * step_size), **others)
+def _settling(steps: int, step_size: float = 0.01) -> Phase:
+    return Phase(steps, StraightThrough(), Geometric(step_size, 0.3 * step_size), rate=gaussian_bits)
 
 
 FAST: Stage = (_descent(17, Cosine(0.15, 0.01), Geometric(0.5, 0.4)), _settling(3))

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from tto.container import step_size
 from tto.padding import crop
 from tto.refine.distortion import Distortion
-from tto.refine.rate import FactorizedBits, gaussian_bits
+from tto.refine.rate import FactorizedBits, Rate, gaussian_bits
 
 Rounding = Callable[[Tensor], Tensor]
-Rate = Callable[[Tensor, Tensor], Tensor]
 
 
 class Outcome(NamedTuple):

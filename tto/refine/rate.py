@@ -7,10 +7,13 @@ Both estimates are of the integer tables' costs: a frequency is never below 2⁻
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+Rate = Callable[[Tensor, Tensor], Tensor]
+"""Bits of u = (ŷ − μ)/Δ, given u and σ/Δ."""
 LOWEST_PROBABILITY = 2.0**-16
 SMALLEST_SCALE = 0.11
 """First of the 64 coded scales."""

@@ -67,9 +67,7 @@ def operating_point(s: float, qualities: int) -> tuple[float, int]:
     return quality, NEUTRAL_QP - round(QP_PER_QUALITY * (s - quality))
 
 
-def search(
-    attempt: Callable[[float, int], Result], target: Target, start: float, qualities: int
-) -> Result:
+def search(attempt: Callable[[float, int], Result], target: Target, start: float, qualities: int) -> Result:
     """The first result of `attempt(quality, qp)` within the target's tolerance.
 
     Regula falsi (Illinois) between the closest values below and above, by the usual slope until there are both.

@@ -66,8 +66,8 @@ def test_efforts_reach_the_codec_by_name_and_by_steps(pictures, tmp_path, fake_c
     series = model_series(["dcae-small"], ["none", "best", "25"], [2, 4.5], "cpu")
     rows = measure.measure(make_tasks(pictures, series, limit=1), Machine(tmp_path))
     assert fake_codec.calls == [
-        (2.0, {}),
-        (4.5, {}),
+        (2.0, {"effort": "none"}),
+        (4.5, {"effort": "none"}),
         (2.0, {"effort": "best"}),
         (4.5, {"effort": "best"}),
         (2.0, {"steps": 25}),
@@ -176,8 +176,19 @@ def test_what_cannot_be_measured_is_refused_at_once(fake_codec):
         anchor_series(["gif"])
     with pytest.raises(BadArgument, match="between 1 and 8"):
         model_series(["dcae-small"], ["none"], [9], "cpu")
-    with pytest.raises(BadArgument, match="two codecs are called"):
-        model_series(["jpeg"], [""], [2], "cpu")
+    with pytest.raises(BadArgument, match="unknown effort 'heroic'"):
+        model_series(["dcae-small"], ["none", "heroic"], [2], "cpu")
+
+
+def test_two_checkpoints_of_one_name_and_one_called_like_an_anchor_are_refused(tmp_path, fake_codec):
+    paths = [tmp_path / name for name in ("a/tiny.pth", "b/tiny.pth", "jpeg.pth")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with pytest.raises(BadArgument, match="two codecs are called tiny"):
+        model_series([str(path) for path in paths[:2]], ["none"], [2], "cpu")
+    with pytest.raises(BadArgument, match="two codecs are called jpeg"):
+        model_series([str(paths[2])], ["none"], [2], "cpu")
 
 
 def test_a_model_of_one_rate_is_measured_at_that_rate(fake_codec, monkeypatch):

@@ -75,10 +75,16 @@ function drawChart(host, lines, options) {
       const mark = { x: x(point.x), y: y(point.y), point, line };
       marks.push(mark);
       if (!line.published) element("circle", { cx: mark.x, cy: mark.y, r: 3, fill: line.color }, svg);
-      if (point.label) element("text", { x: mark.x + 8, y: mark.y - 8, class: "label" }, svg, point.label);
+      if (point.label) drawLabel(svg, mark, box);
     }
   }
   followPointer(svg, marks, width);
+}
+
+function drawLabel(svg, mark, box) {
+  const left = mark.line.published && mark.x > box.right - 50;
+  const place = { x: mark.x + (left ? 0 : 8), y: mark.y - 8, "text-anchor": left ? "end" : "start" };
+  element("text", { ...place, class: mark.line.published ? "" : "label" }, svg, mark.point.label);
 }
 
 function padded(low, high, share) {
@@ -131,7 +137,9 @@ function curveLine(curve, quality) {
   const points = curve.points
     .filter((p) => typeof p[quality] === "number" && p.bpp <= report.widest)
     .map((p) => ({ x: p.bpp, y: p[quality], tip: pointTip(curve, p, quality) }));
-  return { points, color: color(curve), published: curve.kind === "published" };
+  const published = curve.kind === "published";
+  if (published && points.length) points.at(-1).label = curve.label.replace(", published", "");
+  return { points, color: color(curve), published };
 }
 
 function pointTip(curve, p, quality) {
@@ -143,6 +151,8 @@ function pointTip(curve, p, quality) {
 
 function drawLegend() {
   const host = document.getElementById("legend");
+  const more = document.getElementById("legend-more");
+  more.parentElement.hidden = report.curves.every((curve) => curve.shown);
   for (const curve of report.curves) {
     const button = document.createElement("button");
     button.type = "button";
@@ -157,7 +167,7 @@ function drawLegend() {
       button.setAttribute("aria-pressed", String(!hidden.has(curve.label)));
       drawCurves();
     });
-    host.append(button);
+    (curve.shown ? host : more).append(button);
   }
 }
 

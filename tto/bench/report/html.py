@@ -77,7 +77,7 @@ def build_page(
         if any(curve.source for curve in curves)
         else "",
         "VIEW_SIDE": str(VIEW_SIDE),
-        "SUMMARY": _table(*summary_cells(lines), [bool(curve.source) for curve in curves]),
+        "SUMMARY": _summary_tables(lines),
         "MS_SSIM": _ms_ssim_table(lines),
         "HOW": _facts(about.facts | _sources(curves)),
         "STYLE": _read("page.css"),
@@ -106,6 +106,10 @@ def _says_something(value: object) -> bool:
     return bool(value) and not (isinstance(value, float) and math.isnan(value))
 
 
+def _is_shown(curve: Curve) -> bool:
+    return not curve.source or curve.codec in PUBLISHED_DRAWN
+
+
 def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
     settings = {row.label: f"{row.settings} ({row.version})" for row in rows}
     models = list(dict.fromkeys(curve.codec for curve in curves if curve.effort))
@@ -114,7 +118,7 @@ def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
     described = []
     for curve in curves:
         one = {"label": curve.label, "source": curve.source, "settings": settings.get(curve.label, "")}
-        one["shown"] = not curve.source or curve.codec in PUBLISHED_DRAWN
+        one["shown"] = _is_shown(curve)
         if curve.source:
             one |= {"kind": "published"}
         elif curve.is_anchor:
@@ -155,7 +159,8 @@ def _effort(lines: Sequence[SummaryLine]) -> list[dict]:
 
 
 def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Sequence[bool]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    # A unit does not stand alone on a line.
+    head = "".join(f"<th>{escape(cell).replace(' s', '&nbsp;s')}</th>" for cell in header)
     body = "".join(
         f"<tr{' class=published' if dashed else ''}>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in line)
@@ -163,6 +168,27 @@ def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Seq
         for line, dashed in zip(cells, published, strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _summary_tables(lines: Sequence[SummaryLine]) -> str:
+    """What was measured and the published curves that are drawn; the other published ones folded away."""
+    header, cells = summary_cells(lines)
+    shown = [_is_shown(line.curve) for line in lines]
+    published = [bool(line.curve.source) for line in lines]
+    main = _table(header, *_pick(cells, published, shown, True))
+    if all(shown):
+        return main
+    rest = _table(header, *_pick(cells, published, shown, False))
+    return f"{main}<details><summary>More published curves</summary>{rest}</details>"
+
+
+def _pick(
+    cells: Sequence[Sequence[str]], published: Sequence[bool], shown: Sequence[bool], wanted: bool
+) -> tuple[list[Sequence[str]], list[bool]]:
+    return (
+        [line for line, is_shown in zip(cells, shown, strict=True) if is_shown == wanted],
+        [flag for flag, is_shown in zip(published, shown, strict=True) if is_shown == wanted],
+    )
 
 
 def _ms_ssim_table(lines: Sequence[SummaryLine]) -> str:

@@ -1,0 +1,184 @@
+"""Ways to refine latents, side by side: the same model, pictures and λ; the true J after so many steps and seconds.
+
+    python scripts/compare_refiners.py PICTURE... --crop 256 -q 3 -q 6 --out comparison
+
+Writes `refiners.csv` (one row per picture, quality, method and number of steps) and `refiners.png` (mean gain against
+seconds). J is that of real bytes and decoded pixels of the best latents so far; looking at them is not timed.
+Peers run with their published constants, except that all of them start from the encoder's own latents and, as here,
+walk all slices in every step. Their papers: see `METHODS`.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from tto.codec import Codec, load_codec, rd_cost
+from tto.image import Picture, load_picture
+from tto.models import DEFAULT_MODEL
+from tto.refine.distortion import SquaredError
+from tto.refine.engine import Descent, Watch
+from tto.refine.plan import Plan
+from tto.refine.presets import EFFORTS, Phase, Stage
+from tto.refine.problem import Candidate, Problem
+from tto.refine.rate import gaussian_bits
+from tto.refine.relaxations import SGA, DeterministicAnnealing, SGAPlusSSL, StraightThrough, UniformNoise
+from tto.refine.schedules import Constant, DelayedExponential, Geometric, StepDown
+
+LOOKS = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000, 2000)
+ADAM = (0.9, 0.999)
+
+
+def _peer(steps, relaxation, step_size, temperature=Constant(1.0), **others) -> tuple[Stage, ...]:  # noqa: B008
+    return ((Phase(steps, relaxation, step_size, temperature, rate=gaussian_bits, betas=ADAM, **others),),)
+
+
+METHODS: dict[str, tuple[Stage, ...]] = {
+    # Yang 2020, with two of its own baselines
+    "sga": _peer(2000, SGA(), Constant(0.005), DelayedExponential(0.5, rate=2.0, delay=0.35)),
+    "deterministic": _peer(
+        2000, DeterministicAnnealing(), Constant(0.005), DelayedExponential(0.5, rate=2.0, delay=0.35)
+    ),
+    "uniform-noise": _peer(2000, UniformNoise(), Constant(0.005)),
+    # Perugachi-Diaz 2024
+    "sga+": _peer(2000, SGAPlusSSL(), Constant(0.005), DelayedExponential(1.0, rate=2.0, delay=0.35)),
+    # Koyuncu 2024 (eContextformer)
+    "straight-through": _peer(26, StraightThrough(), Geometric(0.06, 0.06 * 0.6**25)),
+    # JPEG AI's rate-distortion optimization of latents
+    "adagrad": _peer(8, StraightThrough(), Geometric(0.05, 0.05 * 0.7**7), optimizer="adagrad"),
+    # Tsubota 2023 (universal-dic), its stage for latents
+    "universal-dic": _peer(
+        2000, SGA(), StepDown(0.001, at=0.8, factor=0.1), DelayedExponential(0.5, rate=2.0, delay=0.0)
+    ),
+    "fast": EFFORTS["fast"],
+    "balanced": EFFORTS["balanced"],
+    "best": EFFORTS["best"],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """J of a real file after `steps` steps, and its change against no refinement in percent."""
+
+    image: str
+    quality: float
+    method: str
+    steps: int
+    seconds: float
+    bytes: int
+    J: float
+    change: float
+
+
+def compare(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...")],
+    model: Annotated[str, typer.Option("-m", "--model")] = DEFAULT_MODEL,
+    quality: Annotated[list[float], typer.Option("-q", "--quality")] = [3.0, 6.0],  # noqa: B006
+    methods: Annotated[str, typer.Option(help="Names separated by commas.")] = ",".join(METHODS),
+    crop: Annotated[int, typer.Option(help="Side of the central square to use, 0 for all.")] = 0,
+    most_steps: Annotated[int, typer.Option(help="Leave a run after so many of its steps.")] = 2000,
+    threads: int = 1,
+    out: Path = Path("comparison"),
+) -> None:
+    torch.set_num_threads(threads)
+    codec = load_codec(model)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with open(out / "refiners.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(field.name for field in fields(Row))
+        for path in pictures:
+            picture = _cropped(load_picture(path), crop)
+            for q in quality:
+                for method in methods.split(","):
+                    for row in measure(codec, picture, path.stem, q, method, most_steps):
+                        table.writerow(astuple(row))
+                        file.flush()
+                        rows.append(row)
+                    print(f"{path.stem} q{q:g} {method}: {row.change:+.2f} % in {row.steps} steps, {row.seconds:.1f} s")
+    plot(rows, out / "refiners.png")
+
+
+def measure(codec: Codec, picture: Picture, name: str, quality: float, method: str, most_steps: int) -> Iterator[Row]:
+    """Runs one method on one picture and looks at the best latents so far after each number of `LOOKS`."""
+    y, z = (latent.clone() for latent in codec.analyse(picture.rgb, quality))
+    lambda_ = float(codec.model.lambda_at(quality))
+    distortion = SquaredError(picture.rgb)
+    problem = Problem(codec.model, quality, lambda_, picture.height, picture.width, distortion, picture.grayscale)
+
+    def real(candidate: Candidate) -> tuple[int, float]:
+        data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp)
+        return len(data), rd_cost(len(data), distortion, load_picture(codec.decompress(data)).rgb, lambda_)
+
+    base = real(problem.candidate(y, z, 128))[1]
+    found: list[tuple[int, float, Candidate]] = []
+    start, looking = time.perf_counter(), 0.0
+
+    def look() -> None:
+        nonlocal looking
+        began = time.perf_counter()
+        descent.keep(problem.candidate(descent.y.detach(), descent.z.detach(), descent.qp))
+        found.append((descent.steps, began - start - looking, descent.best))
+        looking += time.perf_counter() - began
+
+    def should_stop() -> bool:
+        if descent.steps in LOOKS and (not found or found[-1][0] != descent.steps):
+            look()
+        return descent.steps >= most_steps
+
+    descent = Descent(problem, y, z, 128, Plan(METHODS[method]), Watch(should_stop=should_stop))
+    for stage in METHODS[method]:
+        for operation in stage:
+            descent.do(operation)
+    if found[-1][0] != descent.steps:
+        look()
+    for steps, seconds, candidate in found:
+        size, cost = real(candidate)
+        yield Row(name, quality, method, steps, seconds, size, cost, 100 * (cost / base - 1))
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Mean change of J over pictures and qualities against mean seconds, one line per method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    points = defaultdict(list)
+    for row in rows:
+        points[row.method, row.steps].append((row.seconds, row.change))
+    complete = max(map(len, points.values()))
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for method in dict.fromkeys(row.method for row in rows):
+        means = [
+            np.mean(values, axis=0)
+            for (name, _), values in sorted(points.items())
+            if name == method and len(values) == complete
+        ]
+        if means:
+            axes.plot(*np.transpose(means), marker="o", markersize=3, label=method)
+    axes.set(xscale="log", xlabel="seconds", ylabel="change of J (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _cropped(picture: Picture, side: int) -> Picture:
+    if not side:
+        return picture
+    top, left = (max(0, (length - side) // 2) for length in picture.rgb.shape[:2])
+    pixels = picture.rgb[top : top + side, left : left + side]
+    return Picture(np.ascontiguousarray(pixels), picture.grayscale)
+
+
+if __name__ == "__main__":
+    typer.run(compare)

@@ -1,0 +1,188 @@
+"""Refinement as a person meets it: efforts, targets, budgets, regions, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tto.cli import main
+from tto.container import read
+from tto.image import load_picture, save_picture
+from tto.metrics import psnr
+
+
+@pytest.fixture
+def photo(tmp_path, photograph):
+    path = tmp_path / "photo.png"
+    save_picture(photograph(72, 60), path)
+    return path
+
+
+@pytest.fixture
+def compress(capsys, photo, tiny_checkpoint):
+    """`tto compress` in this process: the JSON it prints."""
+
+    def run(*options, source=photo) -> dict:
+        with pytest.raises(SystemExit) as caught:
+            main(["compress", str(source), "-m", str(tiny_checkpoint), "--json", *map(str, options)])
+        captured = capsys.readouterr()
+        assert caught.value.code == 0, captured.err
+        return json.loads(captured.out)
+
+    return run
+
+
+def test_a_higher_effort_never_ends_with_a_higher_cost(compress):
+    results = [compress("-q", 3, "--effort", effort) for effort in ("none", "fast", "balanced", "best")]
+    costs = [result["J"] for result in results]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[1] < costs[0]
+    assert {result["base_J"] for result in results} == {costs[0]}
+    assert [result["steps"] for result in results] == sorted(result["steps"] for result in results)
+
+
+def test_figures_are_those_of_the_file(compress, photo, tiny_checkpoint, tmp_path, capsys):
+    record = compress("-q", 5, "--steps", 7)
+    assert record["steps"] == 7
+    with pytest.raises(SystemExit):
+        main(["decompress", record["output"], "-m", str(tiny_checkpoint), "-o", str(tmp_path / "back.png")])
+    back = load_picture(tmp_path / "back.png").rgb
+    size = os.path.getsize(record["output"])
+    assert record["bytes"] == size
+    assert record["psnr"] == pytest.approx(psnr(load_picture(photo).rgb, back))
+    assert record["J"] < record["base_J"]
+
+
+def test_a_refined_file_is_read_again_bit_for_bit(small_codec, photograph):
+    result = small_codec.compress(photograph(100, 70), 3, steps=6)
+    assert np.array_equal(np.asarray(small_codec.decompress(result.data)), np.asarray(result.image))
+    assert result.base_J > result.J
+
+
+def test_gray_stays_gray_and_alpha_exact_when_refined(small_codec, photograph):
+    image = photograph(70, 50).convert("LA")
+    image.putalpha(Image.linear_gradient("L").resize((70, 50)))
+    result = small_codec.compress(image, 3, steps=4)
+    assert result.image.mode == "LA"
+    assert np.array_equal(np.asarray(result.image)[..., 1], np.asarray(image)[..., 1])
+    assert result.base_J > result.J
+
+
+@pytest.mark.parametrize("size", [(1, 1), (200, 1), (65, 63)])
+def test_every_size_refines(small_codec, photograph, size):
+    result = small_codec.compress(photograph(*size), 2, steps=3)
+    assert small_codec.decompress(result.data).size == size
+    assert result.base_J >= result.J
+
+
+def test_target_rate_and_quality_are_met(small_codec, photograph):
+    image = photograph(160, 128)
+    middle = small_codec.compress(image, 4)
+    assert small_codec.compress(image, target_bpp=1.1 * middle.bpp).bpp == pytest.approx(1.1 * middle.bpp, rel=0.01)
+    wanted = middle.psnr + 0.3
+    assert small_codec.compress(image, target_psnr=wanted, steps=2).psnr == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_budget_is_kept(small_codec, photograph):
+    small_codec.compress(photograph(64, 64), steps=1)  # what the first call builds
+    start = time.perf_counter()
+    result = small_codec.compress(photograph(64, 64), budget=3)
+    assert result.steps > 0
+    assert time.perf_counter() - start < 3 * 1.5  # machines that run tests are busy
+
+
+def test_weight_moves_quality_into_the_region(small_codec, photograph):
+    image = photograph(96, 96)
+    region = np.full((96, 96), 40, np.uint8)
+    region[:, :48] = 255
+    plain = small_codec.compress(image, 4, steps=10)
+    aimed = small_codec.compress(image, 4, steps=10, roi=Image.fromarray(region))
+    original = np.asarray(image)[:, :48]
+    assert psnr(original, np.asarray(aimed.image)[:, :48]) > psnr(original, np.asarray(plain.image)[:, :48])
+
+
+def test_ms_ssim_is_what_falls_when_it_is_asked_for(small_codec, photograph):
+    result = small_codec.compress(photograph(176, 176), 4, steps=5, metric="ms-ssim")
+    assert result.base_J > result.J
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--effort", "most"),
+        ("--steps", "-2"),
+        ("--steps", "3", "--budget", "2"),
+        ("--target-bpp", "1", "--target-psnr", "30"),
+        ("--target-bpp", "0"),
+        ("--metric", "vmaf"),
+        ("--roi", "missing.png"),
+    ],
+)
+def test_options_without_meaning_are_one_line_and_no_file(options, photo, tiny_checkpoint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["compress", str(photo), "-m", str(tiny_checkpoint), *options])
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not photo.with_suffix(".tto").exists()
+
+
+# --- signals ---------------------------------------------------------------------------------------
+
+
+def start(photo, tiny_checkpoint, *more) -> subprocess.Popen:
+    """A process that would refine for very long."""
+    command = [sys.executable, "-W", "ignore", "-m", "tto", "compress", photo, *more, "-m", tiny_checkpoint]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    arguments = [*map(str, command), "--steps", "1000000", "--json"]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_until_busy(process: subprocess.Popen, seconds: float = 5) -> None:
+    """Until it has computed for a while: importing takes about half of that."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with open(f"/proc/{process.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        if (int(fields[11]) + int(fields[12])) / ticks > seconds:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the process does not get going")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_writes_the_best_so_far(number, photo, tiny_checkpoint, tmp_path):
+    other = tmp_path / "other.png"
+    save_picture(Image.new("RGB", (20, 20)), other)
+    process = start(photo, tiny_checkpoint, other)
+    wait_until_busy(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == "tto: interrupted: the best so far was written\n"
+    record = json.loads(out)
+    assert 0 < record["steps"] < 1_000_000
+    assert record["J"] < record["base_J"]
+    assert read(photo.with_suffix(".tto").read_bytes()).header.width == 72
+    assert not other.with_suffix(".tto").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_kill_leaves_the_old_file(photo, tiny_checkpoint):
+    old = photo.with_suffix(".tto")
+    old.write_bytes(b"old")
+    process = start(photo, tiny_checkpoint)
+    wait_until_busy(process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in sorted(photo.parent.iterdir())] == ["photo.png", "photo.tto"]

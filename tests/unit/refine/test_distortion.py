@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tto.errors import BadArgument
+from tto.image import load_picture
+from tto.metrics import ms_ssim
+from tto.refine.distortion import SquaredError, load_weights, make_distortion
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.fixture
+def pair(photograph):
+    original = np.asarray(photograph(180, 170))
+    noise = np.random.default_rng(1).integers(-9, 10, original.shape)
+    return original, np.clip(original + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
+def test_tensors_and_pixels_agree(pair, metric):
+    original, decoded = pair
+    distortion = make_distortion(original, metric)
+    assert float(distortion(tensor(decoded))) == pytest.approx(distortion.of_pixels(decoded), rel=1e-4)
+
+
+def test_values_are_those_of_the_metrics(pair):
+    original, decoded = pair
+    mse = np.mean((original.astype(float) - decoded) ** 2)
+    assert make_distortion(original, "mse").of_pixels(decoded) == pytest.approx(mse)
+    assert make_distortion(original, "ms-ssim").of_pixels(decoded) == pytest.approx(1 - ms_ssim(original, decoded))
+
+
+def test_weights_move_distortion_to_where_they_are():
+    original, decoded = np.zeros((2, 4, 3), np.uint8), np.zeros((2, 4, 3), np.uint8)
+    decoded[0, 0] = 10
+    weights = np.zeros((2, 4))
+    weights[0, :2] = 4
+    weighted = SquaredError(original, weights)
+    assert weighted.of_pixels(decoded) == pytest.approx(4 * 100 / 8)
+    assert float(weighted(tensor(decoded))) == pytest.approx(4 * 100 / 8)
+
+
+def test_a_region_is_weights_of_mean_one(photograph):
+    picture = load_picture(photograph(6, 4))
+    region = np.zeros((4, 6), np.uint8)
+    region[:, :2] = 200
+    weights = load_weights(Image.fromarray(region), picture)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[0].tolist() == pytest.approx([3, 3, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(("size", "level"), [((5, 4), 255), ((6, 4), 0)])
+def test_regions_of_another_size_or_without_weight_are_refused(photograph, size, level):
+    with pytest.raises(BadArgument):
+        load_weights(Image.new("L", size, level), load_picture(photograph(6, 4)))
+
+
+def test_unknown_metrics_and_pictures_too_small_for_ms_ssim_are_refused(photograph):
+    small = np.asarray(photograph(160, 300))
+    with pytest.raises(BadArgument, match="unknown metric"):
+        make_distortion(small, "vmaf")
+    with pytest.raises(BadArgument, match="at least 161"):
+        make_distortion(small, "ms-ssim")

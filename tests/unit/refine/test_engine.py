@@ -1,0 +1,131 @@
+"""The loop lowers J, never loses the best, stops when asked, and leaves the weights alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tto.refine.engine import Watch, refine
+from tto.refine.plan import Plan
+from tto.refine.presets import ChooseStep, FlipSymbols, Phase
+from tto.refine.rate import gaussian_bits
+from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
+from tto.refine.schedules import Constant, Cosine
+
+DESCENT = Phase(6, SoftRounding(), Cosine(0.1, 0.01), Constant(0.4))
+SETTLING = Phase(2, StraightThrough(), Constant(0.01), rate=gaussian_bits)
+
+
+def run(problem, latents, *stages, qp=128, **watch):
+    return refine(problem, *latents, qp, Plan(stages), Watch(**watch))
+
+
+def test_descent_lowers_the_estimate_and_the_file_follows(problem, latents, tiny_codec, picture):
+    base = problem.candidate(*latents, 128)
+    best = run(problem, latents, (DESCENT, SETTLING)).candidates[-1]
+    assert best.J < 0.99 * base.J
+    # The codec's own walk in float64 gives back these very symbols: packing twice changes nothing.
+    data, y_hat = tiny_codec._pack(picture, best.y, best.z, 4.0, best.qp, False)
+    again = problem.candidate(best.y, best.z, best.qp)
+    assert pytest.approx(best.J, rel=1e-5) == again.J
+    real = problem.distortion.of_pixels(tiny_codec.synthesise(y_hat, _header(data)))
+    assert real == pytest.approx(best.distortion, rel=1e-3)
+
+
+def _header(data):
+    from tto.container import read
+
+    return read(data).header
+
+
+def test_every_stage_has_a_candidate_and_they_never_get_worse(problem, latents):
+    found = run(problem, latents, (SETTLING,), (DESCENT,), (SETTLING,)).candidates
+    costs = [candidate.J for candidate in found]
+    assert len(costs) == 3
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_absurd_step_sizes_leave_the_unrefined_latents(problem, latents):
+    wild = Phase(3, StraightThrough(), Constant(1000.0))
+    base = problem.candidate(*latents, 128)
+    assert run(problem, latents, (wild,)).candidates[-1].J == base.J
+
+
+def test_same_run_gives_the_same_latents(problem, latents):
+    noisy = (Phase(3, SGA(), Constant(0.05), Constant(0.3)),)
+    first, second = (run(problem, latents, noisy).candidates[-1] for _ in range(2))
+    assert torch.equal(first.y, second.y)
+    assert torch.equal(first.z, second.z)
+
+
+def test_weights_get_no_gradients_and_inputs_stay(problem, latents):
+    before = [latent.clone() for latent in latents]
+    run(problem, latents, (DESCENT,))
+    assert all(parameter.grad is None for parameter in problem.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, latents, strict=True))
+
+
+def test_stopping_ends_before_the_next_step_and_keeps_the_best(problem, latents):
+    seen = []
+    done = run(problem, latents, (DESCENT,), (DESCENT,), on_progress=seen.append, should_stop=lambda: len(seen) == 3)
+    assert done.steps == 3
+    assert len(done.candidates) == 1
+    assert done.candidates[0].J <= problem.candidate(*latents, 128).J
+
+
+def test_progress_counts_steps_and_its_cost_never_rises(problem, latents):
+    seen = []
+    run(problem, latents, (DESCENT, SETTLING), on_progress=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 9))
+    assert {progress.steps for progress in seen} == {8}
+    costs = [progress.J for progress in seen]
+    assert costs == sorted(costs, reverse=True)
+    assert seen[-1].seconds_left == 0
+
+
+def test_patience_ends_a_phase(problem, latents):
+    hopeless = Phase(50, StraightThrough(), Constant(1000.0), patience=3)
+    assert run(problem, latents, (hopeless,)).steps < 10
+
+
+def test_a_frozen_z_does_not_move(problem, latents):
+    from dataclasses import replace
+
+    still = problem.candidate(*latents, 128)
+    moved = run(problem, latents, (replace(DESCENT, z_step=0.0),)).candidates[-1]
+    assert torch.equal(moved.z, still.z)
+    assert not torch.equal(moved.y, still.y)
+
+
+def test_choosing_the_step_tries_both_directions(problem, latents):
+    tried = ChooseStep(offset=4, tries=2, phases=(SETTLING,))
+    assert run(problem, latents, (tried,)).steps == 4 == tried.steps
+    coarse = run(problem, latents, (tried,), qp=60).candidates[-1]  # far too fine a step to begin with
+    assert coarse.qp > 60
+
+
+def test_qp_stays_in_its_byte(problem, latents):
+    assert run(problem, latents, (ChooseStep(9, 2, (SETTLING,)),), qp=254).candidates[-1].qp <= 255
+
+
+def test_flips_never_raise_the_cost_and_respect_their_steps(problem, latents):
+    base = problem.candidate(*latents, 128)
+    seen = []
+    found = run(problem, latents, (FlipSymbols(12),), on_progress=seen.append).candidates[-1]
+    assert found.J < base.J
+    assert len(seen) <= 12
+
+
+def test_refinement_of_a_gray_picture_sees_gray_pixels(problem, latents):
+    from dataclasses import replace
+
+    gray = replace(problem, grayscale=True)
+    outcome = gray.evaluate(*latents, 128, torch.round)
+    assert torch.equal(outcome.x_hat[:, 0], outcome.x_hat[:, 2])
+
+
+def test_padding_costs_nothing(problem, latents, picture):
+    outcome = problem.evaluate(*latents, 128, torch.round)
+    assert outcome.x_hat.shape[-2:] == (picture.height, picture.width)
+    assert np.isfinite(float(outcome.distortion))

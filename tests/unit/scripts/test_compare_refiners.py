@@ -1,0 +1,53 @@
+"""The comparison of refiners looks at real files, at the steps it says."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from tto.image import save_picture
+
+PATH = Path(__file__).parents[3] / "scripts" / "compare_refiners.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("tto_compare_refiners_script", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_checkpoint, photograph, tmp_path):
+    path = tmp_path / "picture.png"
+    save_picture(photograph(80, 60), path)
+    script.compare([path], str(tiny_checkpoint), [3.0], "sga,adagrad,fast", crop=48, most_steps=7, out=tmp_path / "out")
+    with open(tmp_path / "out" / "refiners.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert (tmp_path / "out" / "refiners.png").stat().st_size > 1000
+    for method in ("sga", "adagrad", "fast"):
+        ours = [row for row in rows if row["method"] == method]
+        assert [int(row["steps"]) for row in ours] == [1, 2, 5, 7]
+        seconds = [float(row["seconds"]) for row in ours]
+        assert seconds == sorted(seconds)
+        assert all(float(row["change"]) <= 0.5 for row in ours)
+
+
+@pytest.mark.parametrize("method", ["sga", "sga+", "deterministic", "uniform-noise", "universal-dic"])
+def test_peers_that_anneal_run_for_their_published_2000_steps(script, method):
+    (phase,) = script.METHODS[method][0]
+    assert phase.steps == 2000
+    assert phase.betas == (0.9, 0.999)
+
+
+def test_temperatures_of_peers_are_the_published_ones(script):
+    sga, dic = (script.METHODS[method][0][0].temperature for method in ("sga", "universal-dic"))
+    assert sga(0.35) == pytest.approx(0.5)
+    assert sga(1.0) == pytest.approx(0.5 * 2.718281828**-1.3)
+    assert dic(0.5) == pytest.approx(0.5 * 2.718281828**-1.0)
