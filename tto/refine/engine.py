@@ -77,7 +77,7 @@ class Descent:
     def __init__(self, problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: Watch):
         self.problem, self.plan, self.watch = problem, plan, watch
         self.y, self.z, self.qp = y.clone(), z.clone(), qp
-        self.best = problem.candidate(y, z, self.qp)
+        self.best = self.latest = problem.candidate(y, z, self.qp)
         self.base_J = self.best.J
         self.steps = 0
         self._generator = torch.Generator(y.device).manual_seed(SEED)
@@ -124,7 +124,8 @@ class Descent:
             if phase.patience and looks_in_vain >= phase.patience:
                 break
         self.y, self.z = y.detach(), z.detach()
-        self.keep(self.problem.candidate(self.y, self.z, self.qp))
+        self.latest = self.problem.candidate(self.y, self.z, self.qp)
+        self.keep(self.latest)
 
     def _step(self, phase: Phase, done: float, y: Tensor, z: Tensor, optimizer) -> Candidate | None:
         """One step; where the relaxation is hard, the candidate that the latents were before it."""
@@ -157,7 +158,7 @@ class Descent:
             self._advance()
             return not self.is_over()
 
-        flip_symbols(self.problem, self.best, operation.steps, keep_on)
+        flip_symbols(self.problem, self.latest, operation.steps, keep_on)
 
     def _advance(self) -> None:
         self.steps += 1

@@ -18,10 +18,8 @@ from tto.container import step_size
 from tto.refine.problem import Candidate, Outcome, Problem
 from tto.refine.rate import gaussian_bits
 
-INTERACTION = 2.0
-"""Curvature is taken this much larger: flips nearby add up in the picture, and the diagonal does not know."""
-FIRST_SHARE = 0.5
-"""Of all flips predicted to pay, tried first."""
+FIRST_SHARE = 1.0
+"""Of all flips predicted to pay, tried first; half of it after every batch that did not."""
 
 
 class Symbols(NamedTuple):
@@ -45,36 +43,38 @@ def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Outcome:
 
 
 def flip_symbols(problem: Problem, candidate: Candidate, steps: int, keep_on: Callable[[Candidate], bool]) -> Candidate:
-    """At most `steps` evaluations (one with gradients counts as two); `keep_on` hears of the best after each of them.
+    """At most `steps` evaluations, those with gradients included; `keep_on` hears of the best after each of them.
 
-    Returns a candidate that is no worse.
+    Returns a candidate that is no worse. Ends early where nothing more is predicted to pay, or no batch does.
     """
     best, symbols = candidate, symbols_of(problem, candidate)
     share, left = FIRST_SHARE, steps
-    while left >= 3 and share > 1e-3:
+    while left >= 2:
         moves, predicted = predict(problem, symbols, best.qp)
-        left -= 2
-        count = int((predicted < 0).sum())
-        order = predicted.flatten().argsort()
-        while left > 0 and count * share >= 1:
-            chosen = order[: int(count * share)]
-            y = symbols.y.flatten().clone()
-            y[chosen] += moves.flatten()[chosen]
-            trial = Symbols(y.view_as(symbols.y), symbols.z)
+        order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
+        better, left = False, left - 1
+        if not keep_on(best):
+            break
+        while left > 0 and not better and len(order) * share >= 1:
+            trial = _flipped(symbols, moves, order[: int(len(order) * share)])
             with torch.no_grad():
                 found = problem.candidate_of(at_symbols(problem, trial, best.qp), best.qp)
-            left -= 1
-            better = found.J < best.J
+            better, left = found.J < best.J, left - 1
             if better:
                 best, symbols = found, trial
+            else:
+                share /= 2
             if not keep_on(best):
                 return best
-            if better:
-                break
-            share /= 2
-        else:
+        if not better:
             break
     return best
+
+
+def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:
+    y = symbols.y.flatten().clone()
+    y[chosen] += moves.flatten()[chosen]
+    return Symbols(y.view_as(symbols.y), symbols.z)
 
 
 def predict(problem: Problem, symbols: Symbols, qp: int) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ def predict(problem: Problem, symbols: Symbols, qp: int) -> tuple[Tensor, Tensor
     outcome = at_symbols(problem, Symbols(y, symbols.z), qp)
     loss = outcome.bits + problem.lambda_ * problem.pixels * outcome.distortion
     (gradient,) = torch.autograd.grad(loss, y, retain_graph=True)
-    curvature = INTERACTION * problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)
+    curvature = problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)
     with torch.no_grad():
         sigma = outcome.sigma / step
     u = symbols.y.clone().requires_grad_(True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tto.errors import BadArgument
-from tto.refine.rate import Rate, expected_bits, gaussian_bits
+from tto.refine.rate import Rate, expected_bits, gaussian_bits, mixed_bits
 from tto.refine.relaxations import Relaxation, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine, Geometric, Schedule
 
@@ -70,21 +70,23 @@ Operation = Phase | ChooseStep | FlipSymbols
 Stage = tuple[Operation, ...]
 
 
-def _descent(steps: int, step_size: Schedule, temperature: Schedule) -> Phase:
-    return Phase(steps, SoftRounding(), step_size, temperature)
-
-
-def _settling(steps: int, step_size: float = 0.01) -> Phase:
-    return Phase(steps, StraightThrough(), Geometric(step_size, 0.3 * step_size), rate=gaussian_bits)
-
-
-FAST: Stage = (_descent(17, Cosine(0.15, 0.01), Geometric(0.5, 0.4)), _settling(3))
-BALANCED: Stage = (_descent(46, Cosine(0.08, 0.01), Geometric(0.4, 0.3)), _settling(4))
+FAST: Stage = (
+    Phase(14, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
+    FlipSymbols(10),
+)
+BALANCED: Stage = (Phase(36, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)), FlipSymbols(14))
 BEST: Stage = (
-    _descent(70, Cosine(0.06, 0.01), Geometric(0.4, 0.3)),
-    _settling(4),
-    ChooseStep(offset=8, tries=3, phases=(_descent(12, Cosine(0.05, 0.01), Constant(0.35)), _settling(2))),
-    FlipSymbols(16),
+    Phase(80, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.25)),
+    FlipSymbols(24),
+    ChooseStep(
+        offset=8,
+        tries=2,
+        phases=(
+            Phase(14, SoftRounding(), Cosine(0.05, 0.01), Constant(0.3)),
+            Phase(2, StraightThrough(), Geometric(0.01, 0.003), rate=gaussian_bits),
+        ),
+    ),
+    FlipSymbols(30),
 )
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),

@@ -68,6 +68,7 @@ function drawChart(host, lines, options) {
   element("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "axis" }, svg);
   element("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, svg, options.xLabel);
   const marks = [];
+  const placed = [];
   for (const line of lines) {
     const path = line.points.map((p, i) => `${i ? "L" : "M"}${x(p.x).toFixed(1)} ${y(p.y).toFixed(1)}`).join("");
     element("path", { d: path, stroke: line.color, class: line.published ? "published" : "" }, svg);
@@ -75,16 +76,22 @@ function drawChart(host, lines, options) {
       const mark = { x: x(point.x), y: y(point.y), point, line };
       marks.push(mark);
       if (!line.published) element("circle", { cx: mark.x, cy: mark.y, r: 3, fill: line.color }, svg);
-      if (point.label) drawLabel(svg, mark, box);
+      if (point.label) drawLabel(svg, mark, box, options.labelsBelow, placed);
     }
   }
   followPointer(svg, marks, width);
 }
 
-function drawLabel(svg, mark, box) {
+// Above the point, or below it where the line rises or another label is in the way.
+function drawLabel(svg, mark, box, below, placed) {
   const left = mark.line.published && mark.x > box.right - 50;
-  const place = { x: mark.x + (left ? 0 : 8), y: mark.y - 8, "text-anchor": left ? "end" : "start" };
-  element("text", { ...place, class: mark.line.published ? "" : "label" }, svg, mark.point.label);
+  const place = { x: mark.x + (left ? 0 : 8), "text-anchor": left ? "end" : "start" };
+  const text = element("text", { ...place, class: mark.line.published ? "" : "label" }, svg, mark.point.label);
+  const taken = (y) => placed.some((other) => Math.abs(other.y - y) < 13 && other.right > place.x && other.x < place.x);
+  const [first, second] = below ? [18, -8] : [-8, 18];
+  const y = mark.y + (taken(mark.y + first) ? second : first);
+  text.setAttribute("y", y);
+  placed.push({ x: place.x, right: place.x + text.getComputedTextLength(), y });
 }
 
 function padded(low, high, share) {
@@ -129,7 +136,7 @@ function drawCurves() {
     const lines = shown.map((curve) => curveLine(curve, quality)).reverse(); // the first one lies on top
     drawChart(host, lines, { title, xLabel: "bits per pixel", xRange: [0, report.widest] });
   }
-  document.querySelector(".charts").style.gridTemplateColumns =
+  document.querySelector("#curves .charts").style.gridTemplateColumns =
     document.getElementById("chart-ms_ssim_db").parentElement.hidden ? "minmax(0, 720px)" : "";
 }
 
@@ -177,21 +184,22 @@ function drawEffort() {
   const section = document.getElementById("effort");
   section.hidden = !report.effort.length;
   if (section.hidden) return;
-  const lines = report.effort.map((model) => ({
-    color: `var(--model-${model.hue})`,
-    points: model.points.map((p) => ({
-      x: p.encode_seconds,
-      y: p.gain,
-      label: p.effort,
-      tip: `${model.codec} (${p.effort})\n${p.gain.toFixed(2)} % BD-rate\n${p.encode_seconds.toFixed(2)} s to encode`,
-    })),
-  }));
-  const seconds = lines.flatMap((line) => line.points.map((p) => p.x));
-  const [first, last] = [Math.min(...seconds), Math.max(...seconds)];
-  const xRange = [first / 1.4, last * Math.max(2, (last / first) ** 0.35)]; // room for the last label
-  drawChart(document.getElementById("chart-effort"), lines, {
-    title: "BD-rate against none (%)", xLabel: "seconds to encode one image", logX: true, xRange, room: 0.12,
-  });
+  for (const [gain, title] of [["bd_rate", "BD-rate against none (%)"], ["J_gain", "J lower than with none (%)"]]) {
+    const lines = report.effort.map((model) => ({
+      color: `var(--model-${model.hue})`,
+      points: model.points.map((p) => ({
+        x: p.encode_seconds,
+        y: p[gain],
+        label: p.effort,
+        tip: `${model.codec} (${p.effort})\n${title}: ${p[gain].toFixed(2)}\n${p.encode_seconds.toFixed(2)} s to encode`,
+      })),
+    }));
+    const seconds = lines.flatMap((line) => line.points.map((p) => p.x));
+    const [first, last] = [Math.min(...seconds), Math.max(...seconds)];
+    const xRange = [first / 1.4, last * Math.max(2, (last / first) ** 0.35)]; // room for the last label
+    const options = { title, xLabel: "seconds to encode one image", logX: true, xRange, room: 0.12, labelsBelow: gain === "J_gain" };
+    drawChart(document.getElementById(`chart-${gain}`), lines, options);
+  }
 }
 
 function drawAll() {

@@ -146,12 +146,13 @@ def _effort(lines: Sequence[SummaryLine]) -> list[dict]:
             {
                 "effort": line.curve.effort,
                 "encode_seconds": line.encode_seconds,
-                "gain": 0.0 if line.curve.effort == UNREFINED else line.against_none.percent,
+                "bd_rate": 0.0 if line.curve.effort == UNREFINED else line.against_none.percent,
+                "J_gain": 0.0 if line.curve.effort == UNREFINED else line.J_gain,
             }
             for line in lines
             if line.curve.codec == model
         ]
-        points = [point for point in points if math.isfinite(point["gain"])]
+        points = [point for point in points if math.isfinite(point["bd_rate"] + point["J_gain"])]
         if len(points) > 1:
             points.sort(key=lambda point: point["encode_seconds"])
             found.append({"codec": model, "hue": hue % MODEL_HUES, "points": points})
