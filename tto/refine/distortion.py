@@ -71,6 +71,10 @@ class MultiScaleSSIM:
     def of_pixels(self, decoded: np.ndarray) -> float:
         return 1 - ms_ssim(self.original, decoded)
 
+    def curvature(self, x_hat: Tensor) -> float:
+        """That of a squared error which weighs as much: only a scale, but it is J that decides."""
+        return 2 * 255**2 / (x_hat.numel() * self.lambda_scale)
+
 
 Distortion = SquaredError | MultiScaleSSIM
 

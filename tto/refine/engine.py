@@ -72,7 +72,7 @@ def refine(problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: W
 
 
 class Descent:
-    """The latents on their way, and the best rounded candidate so far."""
+    """The latents on their way, what they round to (`latest`), and the best rounded candidate so far."""
 
     def __init__(self, problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: Watch):
         self.problem, self.plan, self.watch = problem, plan, watch
@@ -105,8 +105,6 @@ class Descent:
         return False
 
     def _descend(self, phase: Phase) -> None:
-        if phase.restart:
-            self.y, self.z, self.qp = self.best.y.clone(), self.best.z.clone(), self.best.qp
         y, z = self.y.requires_grad_(True), self.z.requires_grad_(True)
         optimizer = OPTIMIZERS[phase.optimizer]([{"params": [y]}, {"params": [z]}], phase)
         pace = self.plan.pace(phase.steps)
@@ -116,8 +114,6 @@ class Descent:
             optimizer.param_groups[0]["lr"] = size * step_size(self.qp)
             optimizer.param_groups[1]["lr"] = size * phase.z_step
             candidate = self._step(phase, done, y, z, optimizer)
-            if candidate is None and phase.score_every and pace.steps % phase.score_every == 0:
-                candidate = self.problem.candidate(y, z, self.qp)
             if candidate is not None:
                 looks_in_vain = 0 if self.keep(candidate) else looks_in_vain + 1
             self._advance()
@@ -151,14 +147,18 @@ class Descent:
                 self._descend(phase)
             if self.best is before:
                 direction = -direction
+        self.latest = self.best
 
     def _flip(self, operation: FlipSymbols) -> None:
+        pace = self.plan.pace(operation.steps)
+
         def keep_on(best: Candidate) -> bool:
             self.keep(best)
             self._advance()
-            return not self.is_over()
+            return pace.done() is not None and not self.is_over()
 
-        flip_symbols(self.problem, self.latest, operation.steps, keep_on)
+        pace.done()
+        flip_symbols(self.problem, self.latest, keep_on)
 
     def _advance(self) -> None:
         self.steps += 1

@@ -42,32 +42,29 @@ def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Outcome:
     return problem.evaluate(like, symbols.z, qp, lambda u: next(parts))
 
 
-def flip_symbols(problem: Problem, candidate: Candidate, steps: int, keep_on: Callable[[Candidate], bool]) -> Candidate:
-    """At most `steps` evaluations, those with gradients included; `keep_on` hears of the best after each of them.
-
-    Returns a candidate that is no worse. Ends early where nothing more is predicted to pay, or no batch does.
+def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
+    """Flips until nothing more is predicted to pay, or no batch does, or `keep_on`, which hears of the best after every
+    evaluation (those with gradients, too), says no. Returns a candidate that is no worse.
     """
     best, symbols = candidate, symbols_of(problem, candidate)
-    share, left = FIRST_SHARE, steps
-    while left >= 2:
+    share, better = FIRST_SHARE, True
+    while better:
         moves, predicted = predict(problem, symbols, best.qp)
         order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
-        better, left = False, left - 1
+        better = False
         if not keep_on(best):
             break
-        while left > 0 and not better and len(order) * share >= 1:
+        while not better and len(order) * share >= 1:
             trial = _flipped(symbols, moves, order[: int(len(order) * share)])
             with torch.no_grad():
                 found = problem.candidate_of(at_symbols(problem, trial, best.qp), best.qp)
-            better, left = found.J < best.J, left - 1
+            better = found.J < best.J
             if better:
                 best, symbols = found, trial
             else:
                 share /= 2
             if not keep_on(best):
                 return best
-        if not better:
-            break
     return best
 
 

@@ -21,12 +21,9 @@ class Phase:
 
     step_size: of the optimizer, for y in quantization steps; temperature: of the relaxation; rate: how relaxed slices
     of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes);
-    rate_weight: of R in the
-    loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate; the ramp is ours);
-    z_step: step size of z over that of y, 0 leaves z alone; score_every: steps between looks at the rounded latents,
-    0 for only at the end (a hard relaxation is looked at in every step for free); patience: looks in a row without
-    a better candidate that end the phase, 0 for any number; restart: begin at the best candidate so far and its
-    quantization step, not where the last phase ended.
+    rate_weight: of R in the loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate;
+    the ramp is ours); z_step: step size of z over that of y, 0 leaves z alone; patience: steps in a row without a
+    better candidate that end the phase, 0 for any number (only a hard relaxation has a candidate in every step).
     """
 
     steps: int
@@ -38,9 +35,7 @@ class Phase:
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.8, 0.95)
     z_step: float = 1.0
-    score_every: int = 0
     patience: int = 0
-    restart: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,14 +56,13 @@ class ChooseStep:
 
 @dataclass(frozen=True)
 class FlipSymbols:
-    """Discrete descent on the best candidate's symbols: see `tto.refine.flips`."""
+    """Discrete descent on the symbols that the latents round to: see `tto.refine.flips`. Steps are evaluations."""
 
     steps: int
 
 
 Operation = Phase | ChooseStep | FlipSymbols
 Stage = tuple[Operation, ...]
-
 
 FAST: Stage = (
     Phase(14, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
