@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -35,7 +36,7 @@ from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
-from tto.models import DEFAULT_MODEL, load_model, shipped_models
+from tto.models import DEFAULT_MODEL, checkpoint_path, load_model, shipped_models
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
 from tto.refine.distortion import Distortion, load_weights, make_distortion
 from tto.refine.engine import Watch, refine
@@ -273,8 +274,8 @@ def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
 
 
 @lru_cache(maxsize=2)
-def _shipped_codec(model: str, device: str) -> Codec:
-    return load_codec(model, device)
+def _shipped_codec(path: Path, device: str) -> Codec:
+    return load_codec(str(path), device)
 
 
 def decompress(
@@ -285,8 +286,8 @@ def decompress(
     Raises `WrongModel` where none of them did, or another `TTOError`.
     """
     header = read(data, max_pixels=max_pixels).header
-    codecs = chain((load_codec(m, device) for m in models), (_shipped_codec(m, device) for m in shipped_models()))
-    for codec in codecs:
+    shipped = (_shipped_codec(checkpoint_path(name), device) for name in shipped_models())
+    for codec in chain((load_codec(model, device) for model in models), shipped):
         if codec.fingerprint == header.fingerprint:
             return codec.decompress(data, max_pixels=max_pixels)
     raise WrongModel(
