@@ -83,6 +83,7 @@ def make_distortion(original: np.ndarray, metric: str, weights: np.ndarray | Non
     """The distortion of a picture uint8 [H, W, 3]. Raises `BadArgument`."""
     if metric not in METRICS:
         raise BadArgument(f"unknown metric {metric!r}: {' or '.join(METRICS)}")
+    original = np.array(original)  # PyTorch warns of arrays that it may not write to
     if metric == "ms-ssim":
         if weights is not None:
             raise BadArgument("a region of interest needs --metric mse")
