@@ -49,7 +49,7 @@ def demo(
     write_picture(photograph, out / "original.png")
 
     table = Table(title=f"{original.width}x{original.height} photograph, {model}")
-    for column in ("quality", "bytes", "dB", f"bytes, {effort}", "dB", "J", "JPEG bytes", "dB", "seconds"):
+    for column in ("quality", "bytes", "dB", f"bytes, {effort}", "dB", "J", "JPEG bytes", "dB", "s"):
         table.add_column(column, justify="right")
     qualities = sorted({min(quality, float(codec.qualities)) for quality in QUALITIES})
     for quality in qualities:
