@@ -3,7 +3,7 @@
 The strided convolutions of g_a start as a cascade of 2×2 rearrangements and principal-component projections, those of
 g_s as their transposes, and everything residual starts as zero. So an untrained network already is an orthonormal
 transform coder of 16×16 blocks, with channels in order of variance, and training starts where the discrete cosine
-transform would stand. Random filters need hours to get there, colours last.
+transform would stand.
 
 Source of the idea: principal components minimize the error of a linear autoencoder (Baldi & Hornik 1989).
 """
