@@ -44,6 +44,7 @@ class CropPlan:
     crop: int
     batch: int  # per step, over all processes
     resize_small: bool = False
+    zoom: float = 1.0  # half of the crops are enlarged, by up to this factor
 
 
 class CropSampler:
@@ -68,11 +69,19 @@ class CropSampler:
         stratum = (k % self.plan.batch + random.random()) / self.plan.batch  # a batch covers all qualities evenly
         position = float(np.clip(stratum * (1 + 2 * SNAPPED) - SNAPPED, 0.0, 1.0))
         pixels = self._fit(self._image(k))
-        size = self.plan.crop
+        size = round(self.plan.crop / self._enlargement(random))
         top = random.integers(pixels.shape[0] - size + 1)
         left = random.integers(pixels.shape[1] - size + 1)
         crop = pixels[top : top + size, left : left + size]
+        if size != self.plan.crop:
+            enlarged = Image.fromarray(crop).resize((self.plan.crop, self.plan.crop), Image.Resampling.BICUBIC)
+            crop = np.asarray(enlarged)
         return (crop[:, ::-1] if random.random() < 0.5 else crop), position
+
+    def _enlargement(self, random: np.random.Generator) -> float:
+        if self.plan.zoom == 1.0 or random.random() < 0.5:
+            return 1.0
+        return random.uniform(1.0, self.plan.zoom)
 
     def _image(self, k: int) -> np.ndarray:
         """The image of sample k, or the next usable one of the permutation."""

@@ -175,7 +175,10 @@ class Trainer:
         optimizer = accelerator.prepare_optimizer(create_optimizer(self.model, names, settings.optimizer))
         trains_bottleneck = any(name.startswith("entropy_bottleneck.") for name in names)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        plan = CropPlan(recipe.seed, number, settings.crop, settings.batch, recipe.data.too_small == "resize")
+        data = recipe.data
+        plan = CropPlan(
+            recipe.seed, number, settings.crop, settings.batch, data.too_small == "resize", data.zoom
+        )
         sampler = CropSampler(self.store, plan, accelerator.process_index, processes)
         count = sum(parameter.numel() for parameter in parameters)
         self.report.console.say(f"stage {settings.name}: {count:,} parameters, {batch} crops of {settings.crop}²")
