@@ -52,6 +52,17 @@ def test_crops_cover_the_image_and_are_flipped_half_the_time(tmp_path):
     assert set(crops.min((1, 2, 3))) == set(range(37))
 
 
+def test_zoom_enlarges_half_of_the_crops(tmp_path):
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (200, 1, 3))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    store = ImageStore(find_images((str(tmp_path),)), 10**6)
+    crops, _ = CropSampler(store, CropPlan(0, 0, 64, 400, zoom=2.0)).pixels(0)
+    assert crops.shape == (400, 64, 64, 3)
+    spread = np.ptp(crops[:, 0, :, 0], axis=1)  # 63 at scale 1, 31 at scale 2
+    assert 0.4 < (spread == 63).mean() < 0.6
+    assert 31 <= spread.min() < 34
+
+
 def test_every_batch_covers_all_qualities_and_the_ends_often_enough(store):
     positions = CropSampler(store, CropPlan(0, 0, 64, 400)).pixels(0)[1]
     assert [(positions == end).mean() for end in (0, 1)] == pytest.approx([0.03 / 1.06] * 2, abs=0.005)
