@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 import torch
+import yaml
 
 from tests.end_to_end.train_runs import finish, last_weights, losses, records, start, wait_for
 from tests.unit.train.conftest import plain, smooth_image
@@ -141,8 +141,8 @@ def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_size
         sizes["msfa_scales"] = 0
     overrides = [f"model.config.{key}={value}" for key, value in sizes.items()]
     overrides += [f"data.train={pictures}", "data.too_small=resize", "log_every=1", "trackers=[]", "data.cache_gib=0.1"]
-    overrides += ["model.checkpoint=null", f"stages.*.crop={crop}", "stages.*.batch=1", "stages.*.epochs=null", "stages.*.share=null",
-                  "stages.*.steps=3"]  # fmt: skip
+    overrides += ["model.checkpoint=null", f"stages.*.crop={crop}", "stages.*.batch=1", "stages.*.epochs=null"]
+    overrides += ["stages.*.share=null", "stages.*.steps=3"]
     train_recipe(path, overrides, tmp_path / "run")
     stages = [record["stage"] for record in records(tmp_path / "run") if record["kind"] == "train"]
     names = [stage["name"] for stage in yaml.safe_load(path.read_text())["stages"]]
