@@ -8,8 +8,10 @@ import os
 import pickle
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from .registry import create_model
 
 FORMAT = "tto-base-model-1"
+SIDE_PREFIX = "side."  # tensors below it belong to modules beside the base
 
 
 class CheckpointError(ValueError):
@@ -83,7 +86,8 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> n
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                keys = [key for key in file.keys() if not key.startswith(SIDE_PREFIX)]  # noqa: SIM118
+                state = {key: file.get_tensor(key) for key in keys}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
             model = create_model(metadata["model"], **json.loads(metadata["config"]))
@@ -101,22 +105,33 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> n
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
 
 
-def save_checkpoint(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_checkpoint(
+    model: nn.Module,
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    exact: bool = False,
+    extra: Mapping[str, Tensor] = MappingProxyType({}),
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Writes weights, coding tables and configuration as safetensors, atomically.
 
-    `dtype` (for example `torch.float16`) is what parameters are stored in; tables and buffers stay as they are.
+    `dtype` (for example `torch.float16`) is what parameters are stored in, with `exact` only those that lose nothing;
+    tables and buffers stay as they are. `extra` tensors and `metadata` are stored beside, as they are.
     Raises `CheckpointError` where a weight is not finite in `dtype`.
     """
     parameters = {key for key, _ in model.named_parameters()}
-    state = {}
+    state = dict(extra)
     for key, value in model.state_dict().items():
-        value = value.detach().cpu().contiguous()
         if dtype is not None and key in parameters and not key.startswith("entropy_bottleneck"):
-            value = value.to(dtype)
+            narrow = value.to(dtype)
+            value = value if exact and not torch.equal(narrow.to(value.dtype), value) else narrow
+        state[key] = value
+    for key, value in state.items():
+        state[key] = value = value.detach().cpu().contiguous()
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{key} holds values that are not finite in {value.dtype}")
-        state[key] = value
-    metadata = {"format": FORMAT, "model": model.registered_name, "config": json.dumps(asdict(model.config))}
+    config = json.dumps(asdict(model.config))
+    metadata = {"format": FORMAT, "model": model.registered_name, "config": config, **metadata}
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
@@ -132,11 +147,16 @@ def save_checkpoint(model: nn.Module, path: str | Path, dtype: torch.dtype | Non
 
 
 def fingerprint(model: nn.Module) -> bytes:
-    """First 8 bytes of the SHA-256 of the canonical weights: names in order, shapes, little-endian float32 or int32."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
+    """First 8 bytes of the SHA-256 of the canonical weights."""
+    return digest(model.state_dict())[:8]
+
+
+def digest(state: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 of tensors: names in order, shapes, values as little-endian float32 or int32."""
+    sha = hashlib.sha256()
+    for key, value in sorted(state.items()):
         array = value.detach().cpu()
         array = array.float().numpy().astype("<f4") if array.is_floating_point() else array.numpy().astype("<i4")
-        digest.update(f"{key} {list(array.shape)}\n".encode())
-        digest.update(array.tobytes())
-    return digest.digest()[:8]
+        sha.update(f"{key} {list(array.shape)}\n".encode())
+        sha.update(array.tobytes())
+    return sha.digest()

@@ -1,0 +1,41 @@
+"""The data-dependent transform."""
+
+from __future__ import annotations
+
+import torch
+
+from tto.modules.ddt import DDT, apply_transform
+
+
+def test_parameters_are_those_of_table_2():
+    ddt = DDT()
+    assert sum(p.numel() for p in ddt.encoder.parameters()) == 20_292
+    assert sum(p.numel() for p in ddt.decoder.parameters()) == 36_617
+
+
+def test_new_module_changes_nothing():
+    ddt, x = DDT(), torch.rand(2, 3, 33, 50)
+    syntax = ddt.encoder(x)
+    assert syntax.shape == (2, 9)
+    assert torch.equal(apply_transform(x, ddt.decoder(syntax)), x)
+
+
+def test_syntax_holds_means_of_the_picture_and_its_features():
+    encoder, x = DDT().encoder, torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        encoder.head.weight.zero_()
+        encoder.head.bias.zero_()
+        encoder.head.weight[0, 1] = 1.0  # mean of green
+        encoder.head.weight[1, 3 + 5] = 1.0  # mean of map 5 of the first layer
+    syntax = encoder(x)[0]
+    assert torch.allclose(syntax[0], x[0, 1].mean())
+    assert torch.allclose(syntax[1], encoder.conv1(x)[0, 5].relu().mean())
+
+
+def test_matrix_maps_each_pixel_and_adds_to_it():
+    x_hat = torch.rand(2, 3, 4, 5)
+    swap = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # blue into red
+    changed = apply_transform(x_hat, torch.stack([swap, 0.5 * torch.eye(3)]))
+    assert torch.allclose(changed[0, 0], x_hat[0, 0] + x_hat[0, 2])
+    assert torch.equal(changed[0, 1:], x_hat[0, 1:])
+    assert torch.allclose(changed[1], 1.5 * x_hat[1])

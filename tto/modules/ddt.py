@@ -1,0 +1,62 @@
+"""DDT, the data-dependent transform: a 3×3 colour matrix per picture, told in nine values.
+
+Paper: H. Kuang, W. Yang, Z. Guo, J. Liu, "Cross-Granularity Online Optimization with Masked Compensated Information
+for Learned Image Compression", supplement, Table 2, after D. Wang, W. Yang, Y. Hu, J. Liu, "Neural Data-Dependent
+Transform for Learned Image Compression", CVPR 2022. Ours: the last layer starts at zero, so a new DDT changes nothing.
+
+Shapes: `B` batch, `H W` size of the picture.
+
+    x ─ encoder ─ syntax (9) ─ decoder ─ K (3×3) ─┐
+                                      x_hat ──────┴─ x_hat + K·x_hat
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+SYNTAX = 9
+"""Values of a syntax."""
+
+
+class DDTEncoder(nn.Module):
+    """Picture → syntax, from the means of the picture and of two feature maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
+        self.head = nn.Conv2d(3 + 32 + 64, SYNTAX, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Picture [B, 3, H, W] in [0, 1] → syntax [B, 9]."""
+        low = self.conv1(x).relu()
+        high = self.conv2(low).relu()
+        means = torch.cat([maps.mean((2, 3), keepdim=True) for maps in (x, low, high)], dim=1)
+        return self.head(means)[:, :, 0, 0]
+
+
+class DDTDecoder(nn.Sequential):
+    """Syntax [B, 9] → matrix [B, 3, 3]."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(SYNTAX, 128), nn.GELU(), nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 9))
+        nn.init.zeros_(self[-1].weight)
+        nn.init.zeros_(self[-1].bias)
+
+    def forward(self, syntax: Tensor) -> Tensor:
+        return super().forward(syntax).unflatten(1, (3, 3))
+
+
+class DDT(nn.Module):
+    """Encoder and decoder; only the syntax between them is sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = DDTEncoder()
+        self.decoder = DDTDecoder()
+
+
+def apply_transform(x_hat: Tensor, matrix: Tensor) -> Tensor:
+    """x̂ + K·x̂ of every pixel: x̂ [B, 3, H, W] with K [B, 3, 3], not clamped."""
+    return x_hat + torch.einsum("bij,bjhw->bihw", matrix, x_hat)

@@ -1,0 +1,68 @@
+"""MSC, masked compensation: what quantization took from a latent position, put back by one code of a codebook.
+
+Paper: H. Kuang, W. Yang, Z. Guo, J. Liu, "Cross-Granularity Online Optimization with Masked Compensated Information
+for Learned Image Compression", supplement, Table 1. Ours: networks for latents of other sizes, and that codes live
+in the domain where the quantization step is one whatever the quality.
+
+Shapes: `B` batch, `M` channels of y, `K` codes, `h w` size of y.
+
+    y - y_hat ─ encoder ─ nearest of the codebook ─ decoder ─ c;    y_hat + mask·c ─ synthesis
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+PUBLISHED_CHANNELS = 320
+PUBLISHED_WIDTH = 256
+FREQUENCY_TOTAL = 1 << 16
+
+
+def scaled_width(channels: int) -> int:
+    """Width of the published networks in proportion to `channels`, a multiple of 8."""
+    return max(8, 8 * round(PUBLISHED_WIDTH * channels / PUBLISHED_CHANNELS / 8))
+
+
+def pointwise(channels: int, width: int, bias: bool) -> nn.Sequential:
+    """Convolutions 1×1 of M – width – 2·width – width – M channels with GELU between."""
+    sizes = (channels, width, 2 * width, width, channels)
+    layers = []
+    for size_in, size_out in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Conv2d(size_in, size_out, 1, bias=bias), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class MSC(nn.Module):
+    """Encoder, codebook and decoder. A decoder needs the last two alone: `compensations` is all it asks for.
+
+    `encoder` maps the residual [B, M, h, w] to features of the same shape; `decoder` has no bias and maps zero to
+    zero. `frequencies` are those with which codes are expected, as integers of sum 2^16, each at least 1.
+    """
+
+    def __init__(self, channels: int = PUBLISHED_CHANNELS, codes: int = 256, width: int | None = None):
+        super().__init__()
+        width = scaled_width(channels) if width is None else width
+        self.encoder = pointwise(channels, width, bias=True)
+        self.decoder = pointwise(channels, width, bias=False)
+        self.codebook = nn.Parameter(torch.randn(codes, channels))
+        self.register_buffer("frequencies", integer_frequencies(torch.ones(codes)))
+
+    def compensations(self) -> Tensor:
+        """The compensation of every code, [K, M]."""
+        return self.decoder(self.codebook[:, :, None, None])[:, :, 0, 0]
+
+    def code_bits(self) -> Tensor:
+        """What each code costs, bits [K]."""
+        return -(self.frequencies.double() / FREQUENCY_TOTAL).log2()
+
+
+def integer_frequencies(counts: Tensor) -> Tensor:
+    """Counts [K], not negative → int64 [K] in proportion, each at least 1, of sum 2^16."""
+    counts = counts.detach().double().cpu() + 1e-9
+    spare = FREQUENCY_TOTAL - len(counts)
+    shares = counts / counts.sum() * spare
+    frequencies = shares.floor().long()
+    largest_rest = (shares - frequencies).argsort(descending=True, stable=True)
+    frequencies[largest_rest[: spare - int(frequencies.sum())]] += 1
+    return frequencies + 1
