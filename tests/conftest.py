@@ -80,3 +80,37 @@ def small_codec(small_model):
     from tto.codec import Codec
 
     return Codec(small_model, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_side_modules():
+    """`make_side_modules(channels, codes, seed)`: random side modules whose outputs have natural scales."""
+    import torch
+
+    from tto.modules.side import SideConfig, SideModules
+
+    def make(channels: int, codes: int = 16, seed: int = 0) -> SideModules:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            modules = SideModules(SideConfig(channels, codes))
+            for parameter in modules.ddt.decoder[-1].parameters():
+                torch.nn.init.normal_(parameter, std=0.05)
+        with torch.no_grad():
+            size = modules.msc.compensations().norm(dim=1).mean()
+            modules.msc.decoder[-1].weight *= channels**0.5 * 0.3 / size
+        return modules.eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def other_side_modules(small_model, make_side_modules):
+    return make_side_modules(small_model.config.M, seed=1)
+
+
+@pytest.fixture(scope="session")
+def side_codec(small_model, make_side_modules):
+    """A codec of `small_model` with side modules of 16 codes."""
+    from tto.codec import Codec
+
+    return Codec(small_model, "cpu", make_side_modules(small_model.config.M))

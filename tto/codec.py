@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,13 +36,17 @@ from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
-from tto.models import DEFAULT_MODEL, checkpoint_path, load_model, shipped_models
+from tto.models import DEFAULT_MODEL, checkpoint_path, load_model, load_side, shipped_models
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
 from tto.refine.distortion import Distortion, load_weights, make_distortion
 from tto.refine.engine import Watch, refine
 from tto.refine.plan import Wish, make_plan
 from tto.refine.problem import Problem
 from tto.refine.targets import make_target, search
+from tto.side_information import NO_SIDE, Side, SideCoder, needs_side_modules
+
+if TYPE_CHECKING:
+    from tto.modules.side import SideModules
 
 FINISHING = 3.0
 """Seconds that a compression takes after refinement, over those of one trial: judging, then decoding once."""
@@ -92,12 +96,13 @@ class Trial:
 class Codec:
     """A base model that compresses and decompresses pictures."""
 
-    def __init__(self, model: torch.nn.Module, device: str = "auto"):
-        """`model` in eval mode with its coding tables; `device` is auto, cpu or cuda."""
+    def __init__(self, model: torch.nn.Module, device: str = "auto", side_modules: SideModules | None = None):
+        """`model` in eval mode with its coding tables, and its side modules if any; `device` is auto, cpu or cuda."""
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
         self.latent_coder = LatentCoder(self.model)
+        self.side_coder = None if side_modules is None else SideCoder(side_modules.to(self.device), self.device)
 
     @property
     def qualities(self) -> int:
@@ -161,9 +166,9 @@ class Codec:
     ) -> Result:
         """`compress` at one quality, its λ that of `distortion`; `start` is when the budget began."""
 
-        def judge(y: torch.Tensor, z: torch.Tensor, qp: int) -> Trial:
-            data, y_hat = self._pack(picture, y, z, quality, qp, native)
-            rgb = self.synthesise(y_hat, read(data, max_pixels=None).header)
+        def judge(y: torch.Tensor, z: torch.Tensor, qp: int, side: Side = NO_SIDE) -> Trial:
+            data, y_hat = self._pack(picture, y, z, quality, qp, native, side)
+            rgb = self.synthesise(y_hat, read(data, max_pixels=None).header, side)
             return Trial(data, rgb, rd_cost(len(data), distortion, rgb, lambda_))
 
         y, z = self.analyse(picture.rgb, quality)
@@ -173,12 +178,19 @@ class Codec:
         if not wish.is_none:
             judging = time.perf_counter() - began
             problem = Problem(
-                self.model, quality, lambda_, picture.height, picture.width, distortion, picture.grayscale
+                self.model,
+                quality,
+                lambda_,
+                picture.height,
+                picture.width,
+                distortion,
+                picture.grayscale,
+                side_coder=self.side_coder,
             )
             left = (wish.budget or 0.0) - (time.perf_counter() - start) - FINISHING * judging
             refinement = refine(problem, y.clone(), z.clone(), qp, make_plan(wish, problem, y, z, left), watch)
             done = refinement.steps
-            trials = (judge(found.y, found.z, found.qp) for found in refinement.candidates)
+            trials = (judge(found.y, found.z, found.qp, found.side) for found in refinement.candidates)
             best = min((base, *trials), key=lambda trial: trial.J)
         decoded = self._decode(best.data)
         if not np.array_equal(decoded.rgb, best.rgb):
@@ -218,19 +230,20 @@ class Codec:
         quality: float,
         qp: int = NEUTRAL_QP,
         native: bool = False,
+        side: Side = NO_SIDE,
     ) -> bytes:
         """The file of a picture whose latents are y and z."""
-        return self._pack(picture, y, z, quality, qp, native)[0]
+        return self._pack(picture, y, z, quality, qp, native, side)[0]
 
     def _pack(
-        self, picture: Picture, y: torch.Tensor, z: torch.Tensor, quality: float, qp: int, native: bool
+        self, picture: Picture, y: torch.Tensor, z: torch.Tensor, quality: float, qp: int, native: bool, side: Side
     ) -> tuple[bytes, torch.Tensor]:
         """The file, and ŷ as its decoder will have it."""
         flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
         check_size(picture.width, picture.height, None)
         header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
         sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native)
-        return write(Container(header, {**sections, **pack_attachments(picture)})), y_hat
+        return write(Container(header, {**sections, **side.sections, **pack_attachments(picture)})), y_hat
 
     def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:
         container = read(data, max_pixels=max_pixels)
@@ -243,17 +256,25 @@ class Codec:
         if header.quality > self.qualities:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         z_size = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
+        side = self._read_side(container, (4 * z_size[0], 4 * z_size[1]))
         y_hat = self.latent_coder.decode(container.sections, z_size, header.quality, header.qp, header.native)
-        rgb = self.synthesise(y_hat, header)
+        rgb = self.synthesise(y_hat, header, side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 
+    def _read_side(self, container: Container, size: tuple[int, int]) -> Side:
+        if self.side_coder is not None:
+            return self.side_coder.read(container.sections, size)
+        if needs_side_modules(container.sections):
+            raise WrongModel("the file was made with side modules, which this model does not have")
+        return NO_SIDE
+
     @torch.inference_mode()
-    def synthesise(self, y_hat: torch.Tensor, header: Header) -> np.ndarray:
-        """ŷ → uint8 pixels [H, W, 3], the three channels equal where the picture is gray."""
-        x_hat = self.model.synthesis(y_hat.float(), header.quality)
+    def synthesise(self, y_hat: torch.Tensor, header: Header, side: Side = NO_SIDE) -> np.ndarray:
+        """ŷ and side information → uint8 pixels [H, W, 3], the three channels equal where the picture is gray."""
+        x_hat = self.model.synthesis(side.on_latent(y_hat.float()), header.quality)
         if header.grayscale:
             x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
-        return to_uint8(crop(x_hat, header.height, header.width))
+        return to_uint8(side.on_picture(crop(x_hat, header.height, header.width)))
 
     def _checked_quality(self, quality: float) -> float:
         if not 1 <= quality <= max(self.qualities, 1):
@@ -270,7 +291,7 @@ class Codec:
 
 def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
     """A codec of a shipped model or of a checkpoint's path. Raises `BadArgument` or `BadCheckpoint`."""
-    return Codec(load_model(model), device)
+    return Codec(load_model(model), device, load_side(model))
 
 
 @lru_cache(maxsize=2)

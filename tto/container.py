@@ -248,6 +248,11 @@ def section_name(kind: int) -> str:
     return f"section {known.name.lower()}" if known else f"section {kind:#04x}"
 
 
+def section_size(body: bytes) -> int:
+    """Bytes that a section with this body takes in the file."""
+    return 1 + len(write_varint(len(body))) + CRC_STRUCT.size + len(body)
+
+
 def _read_section(data: bytes, start: int) -> tuple[int, bool, bytes, int]:
     """One section at `start`: its type, whether it is the last, its body, and where the next one begins."""
     if start >= len(data):

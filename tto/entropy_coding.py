@@ -73,6 +73,10 @@ class SymbolEncoder:
             for value in values[outside].tolist():
                 self._encode_gamma(2 * (value - escape) + 1 if value >= escape else -2 * value)
 
+    def encode_with(self, symbols: int | np.ndarray, model) -> None:
+        """One symbol, or int32 [n], with one of `constriction`'s models."""
+        self._coder.encode(symbols, model)
+
     def _encode_gamma(self, number: int) -> None:
         """A number ≥ 1 as its length in bits, then its bits below the leading one, sixteen at a time."""
         bits = number.bit_length() - 1
@@ -101,7 +105,7 @@ class SymbolDecoder:
         values = np.empty(len(indexes), dtype=np.int64)
         for table, start, end in _groups(grouped):
             escape = tables.escape(table)
-            group = self._decode(tables.models[table], end - start).astype(np.int64)
+            group = self.decode_with(tables.models[table], end - start).astype(np.int64)
             for position in np.flatnonzero(group == escape):
                 number = self._decode_gamma()
                 group[position] = escape + number // 2 if number % 2 else -number // 2
@@ -111,14 +115,15 @@ class SymbolDecoder:
         return symbols
 
     def _decode_gamma(self) -> int:
-        bits = int(self._decode(_GAMMA_LENGTH, 1)[0])
+        bits = int(self.decode_with(_GAMMA_LENGTH, 1)[0])
         number = 0
         for shift in range(0, bits, 16):
             width = min(16, bits - shift)
-            number |= int(self._decode(stream.model.Uniform(1 << width), 1)[0]) << shift
+            number |= int(self.decode_with(stream.model.Uniform(1 << width), 1)[0]) << shift
         return number | 1 << bits
 
-    def _decode(self, model, count: int) -> np.ndarray:
+    def decode_with(self, model, count: int) -> np.ndarray:
+        """int32 [count], each with one of `constriction`'s models. Raises `CorruptFile`."""
         try:
             return self._coder.decode(model, count)
         except AssertionError:

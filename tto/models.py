@@ -11,6 +11,8 @@ from tto.errors import BadArgument, BadCheckpoint
 if TYPE_CHECKING:
     from torch import nn
 
+    from tto.modules.side import SideModules
+
 DEFAULT_MODEL = "dcae-small"
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -41,5 +43,16 @@ def load_model(model: str) -> nn.Module:
     path = checkpoint_path(model)
     try:
         return load_checkpoint(path)
+    except CheckpointError as error:
+        raise BadCheckpoint(str(error)) from error
+
+
+def load_side(model: str) -> SideModules | None:
+    """The side modules of a model that `load_model` takes, or None where it has none. Raises as `load_model`."""
+    from base_models import CheckpointError
+    from tto.modules.side import load_side_modules
+
+    try:
+        return load_side_modules(checkpoint_path(model))
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error

@@ -130,6 +130,45 @@ def _damaged(body: bytes, generator: random.Random) -> bytes:
     return generator.randbytes(len(body))
 
 
+def test_damaged_side_information_never_crashes_and_is_named(tmp_path, small, tiny_checkpoint, make_side_modules):
+    """Damage behind valid checksums, in the sections of mask and codes and of the syntax."""
+    from base_models import load_checkpoint
+    from tto.modules.side import save_with_side_modules
+    from tto.side_coding import NO_CODE, Syntax
+    from tto.side_information import SideCoder
+
+    model = load_checkpoint(tiny_checkpoint)
+    modules = make_side_modules(model.config.M)
+    with_side = tmp_path / "with-side.safetensors"
+    save_with_side_modules(model, modules, with_side)
+    codes = np.random.default_rng(0).integers(NO_CODE, 16, (4, 4))
+    side = SideCoder(modules, model.z_medians().device).make(codes, Syntax((1, -2, 3, 0, 0, 1, 4, -3, 2), 4))
+    container = read(small)
+
+    def cases() -> dict[str, bytes]:
+        generator = random.Random(2)
+        made = {"whole": {}}
+        for kind, body in side.sections.items():
+            name = kind.name.lower()
+            made |= {f"{name}-cut-{length:02}": {kind: body[:length]} for length in range(len(body))}
+            made |= {f"{name}-damage-{n:02}": {kind: _damaged(body, generator)} for n in range(60)}
+        whole = {**container.sections, **side.sections}
+        return {name: write(Container(container.header, {**whole, **change})) for name, change in made.items()}
+
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    outcomes = decode_all(cases(), folder, with_side)
+    decoded = {"code": 0, "lines": [], "wrote": True}
+    assert outcomes["whole"] == decoded
+    assert {name: o for name, o in outcomes.items() if o != decoded and not is_clean_refusal(o)} == {}
+    for name in ("compensation", "syntax"):
+        assert f"section {name}" in outcomes[f"{name}-cut-03"]["lines"][0]
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    whole = {"whole": (folder / "whole.tto").read_bytes()}
+    assert "side modules" in assert_all_refused(whole, bare, tiny_checkpoint)["whole"]["lines"][0]
+
+
 def test_weights_that_are_not_numbers_are_refused(tiny_checkpoint):
     import torch
 

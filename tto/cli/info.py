@@ -6,8 +6,11 @@ import typer
 
 from tto.cli.jobs import to_json
 from tto.cli.options import Json, TTOFile
-from tto.container import VERSION, read, section_name
+from tto.container import VERSION, Container, SectionType, read, section_name
 from tto.files import read_bytes
+
+BLOCK, LATENTS_PER_BLOCK = 64, 4
+"""Pixels a side that pictures are padded to multiples of, and positions of y along that."""
 
 
 def info(file: TTOFile, as_json: Json = False) -> None:
@@ -32,6 +35,8 @@ def info(file: TTOFile, as_json: Json = False) -> None:
         "native": header.native,
         "sections": sections,
     }
+    if SectionType.COMPENSATION in container.sections:
+        record |= _compensation(container)
     if as_json:
         typer.echo(to_json(record))
         return
@@ -43,3 +48,15 @@ def info(file: TTOFile, as_json: Json = False) -> None:
     typer.echo(f"  arithmetic  {'native (this file is not portable)' if header.native else 'portable'}")
     for name, length in sections.items():
         typer.echo(f"  {name:<12}{length} bytes")
+    if "codes" in record:
+        typer.echo(f"  mask        {100 * record['mask_share']:.1f} % of positions, {record['codes']} codes")
+
+
+def _compensation(container: Container) -> dict[str, float]:
+    """How many positions of the latent have a code: `codes`, and `mask_share` of all."""
+    from tto.side_coding import FINGERPRINT_BYTES, decode_mask
+
+    header = container.header
+    size = tuple(LATENTS_PER_BLOCK * -(-side // BLOCK) for side in (header.height, header.width))
+    mask = decode_mask(container.sections[SectionType.COMPENSATION][FINGERPRINT_BYTES:], size)
+    return {"mask_share": float(mask.mean()), "codes": int(mask.sum())}

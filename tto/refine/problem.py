@@ -2,7 +2,7 @@
 
 Shapes: `M` channels of y, `N` of z, `h w` size of y, `H W` of the picture (not padded).
 
-    z ─ round ─ z_hat ─┐                               ┌─ g_s ─ crop, clamp ─ D
+    z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ transform ─ clamp ─ D
     y ─────────────── walk: round each slice at its μ ─┴─ ŷ after LRP
                         └─ R of the same rounded values
 """
@@ -22,6 +22,7 @@ from tto.container import step_size
 from tto.padding import crop
 from tto.refine.distortion import Distortion
 from tto.refine.rate import FactorizedBits, Rate, gaussian_bits
+from tto.side_information import NO_SIDE, Side, SideCoder
 
 Rounding = Callable[[Tensor], Tensor]
 
@@ -44,7 +45,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel."""
+    """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
+
+    `side` is in force in every evaluation, its bits included; `side_coder` is None for a model without side modules.
+    """
 
     model: nn.Module
     quality: float
@@ -53,6 +57,8 @@ class Problem:
     width: int
     distortion: Distortion
     grayscale: bool = False
+    side: Side = NO_SIDE
+    side_coder: SideCoder | None = None
 
     @property
     def pixels(self) -> int:
@@ -87,14 +93,15 @@ class Problem:
         walk = self.model.walk(z_hat, self.quality, code_slice)
         x_hat = self.picture(walk.y_hat)
         distortion = self.distortion(x_hat)
-        return Outcome(sum(bits), distortion, torch.cat(rounded, 1), z_hat, walk.y_hat, x_hat, walk.mu, walk.sigma)
+        total = sum(bits) + self.side.bits
+        return Outcome(total, distortion, torch.cat(rounded, 1), z_hat, walk.y_hat, x_hat, walk.mu, walk.sigma)
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
-        x_hat = crop(self.model.synthesis(y_hat, self.quality), self.height, self.width)
+        x_hat = crop(self.model.synthesis(self.side.on_latent(y_hat), self.quality), self.height, self.width)
         if self.grayscale:
             x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
-        return x_hat.clamp(0, 1)
+        return self.side.on_picture(x_hat).clamp(0, 1)
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
         return (z_hat - self._medians).round()
@@ -115,9 +122,8 @@ class Problem:
         bpp, distortion = float(outcome.bits) / self.pixels, float(self.distortion(levels / 255))
         mse = float(((levels - torch.as_tensor(self.distortion.original).permute(2, 0, 1).to(levels)) ** 2).mean())
         psnr = 10 * math.log10(255**2 / max(mse, 1e-10))
-        return Candidate(
-            outcome.y.detach(), outcome.z.detach(), qp, bpp, distortion, psnr, bpp + self.lambda_ * distortion
-        )
+        J = bpp + self.lambda_ * distortion
+        return Candidate(outcome.y.detach(), outcome.z.detach(), qp, bpp, distortion, psnr, J, self.side)
 
 
 @dataclass(frozen=True)
@@ -135,3 +141,4 @@ class Candidate:
     distortion: float
     psnr: float
     J: float
+    side: Side

@@ -1,0 +1,46 @@
+"""What `tto info` says of side information, without a model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tto.cli.info import info
+from tto.container import Container, Header, SectionType, write
+from tto.errors import CorruptFile
+from tto.side_coding import NO_CODE, Syntax, encode_codes, encode_syntax
+
+FINGERPRINT = b"side"
+
+
+def file_with(folder, compensation: bytes):
+    sections = {
+        SectionType.Z: b"zz",
+        SectionType.Y: b"yyy",
+        SectionType.COMPENSATION: FINGERPRINT + compensation,
+        SectionType.SYNTAX: FINGERPRINT + encode_syntax(Syntax((0,) * 9, 4)),
+    }
+    path = folder / "photo.tto"
+    path.write_bytes(write(Container(Header(100, 50, b"12345678", 4.0), sections)))
+    return path
+
+
+def test_mask_codes_and_syntax_are_shown(tmp_path, capsys):
+    codes = np.full((4, 8), NO_CODE)  # 100x50 pixels are padded to 128x64
+    codes[1, 2:6] = 3
+    path = file_with(tmp_path, encode_codes(codes, np.full(16, 4096)))
+    info(path)
+    shown = capsys.readouterr().out
+    assert "mask        12.5 % of positions, 4 codes" in shown
+    assert "syntax      7 bytes" in shown
+    info(path, as_json=True)
+    record = json.loads(capsys.readouterr().out)
+    assert (record["mask_share"], record["codes"]) == (0.125, 4)
+
+
+def test_a_mask_that_cannot_be_is_refused(tmp_path):
+    empty = encode_codes(np.full((4, 8), NO_CODE), np.full(16, 4096))
+    with pytest.raises(CorruptFile, match="section compensation"):
+        info(file_with(tmp_path, empty))

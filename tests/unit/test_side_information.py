@@ -1,0 +1,98 @@
+"""Side information in a file: what it does to the picture, and who can read it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tto.codec import Codec
+from tto.container import Container, SectionType, read, write
+from tto.errors import CorruptFile, WrongModel
+from tto.image import load_picture
+from tto.side_coding import NO_CODE, Syntax
+from tto.side_information import NO_SIDE
+
+SYNTAX = Syntax((1, -2, 3, 0, 0, 1, 4, -3, 2), 4)
+
+
+@pytest.fixture(scope="module")
+def packed(side_codec, photograph):
+    """`packed(side)`: the file of one picture with that side information."""
+    picture = load_picture(photograph(100, 70))
+    y, z = side_codec.analyse(picture.rgb, 4.0)
+
+    def pack(side=NO_SIDE) -> bytes:
+        return side_codec.pack(picture, y, z, 4.0, side=side)
+
+    return pack
+
+
+def codes_at(*positions) -> np.ndarray:
+    codes = np.full((8, 8), NO_CODE)
+    for row, column in positions:
+        codes[row, column] = (row + column) % 16
+    return codes
+
+
+def decoded(codec, data: bytes) -> np.ndarray:
+    return np.asarray(codec.decompress(data)).astype(int)
+
+
+def test_a_mask_that_is_off_everywhere_is_the_file_without(packed, side_codec):
+    side = side_codec.side_coder.make(codes_at())
+    assert side.bits == 0
+    assert packed(side) == packed()
+
+
+def test_a_code_changes_the_picture_near_its_position(packed, side_codec):
+    data = packed(side_codec.side_coder.make(codes_at((1, 1))))
+    change = np.abs(decoded(side_codec, data) - decoded(side_codec, packed())).sum(2)
+    assert change[16:32, 16:32].max() > 0
+    assert change[-8:, -8:].max() == 0
+
+
+def test_transform_is_applied_to_float_pixels(packed, side_codec):
+    side = side_codec.side_coder.make(syntax=SYNTAX)
+    header = read(packed()).header
+    y_hat = torch.zeros(1, side_codec.model.config.M, 8, 8)
+    plain, transformed = (side_codec.synthesise(y_hat, header, s).astype(float) for s in (NO_SIDE, side))
+    expected = plain @ (torch.eye(3) + side.matrix[0]).numpy().T
+    assert np.abs(transformed - expected.clip(0, 255)).max() <= 1.5
+    assert np.abs(transformed - plain).max() > 2
+
+
+def test_bits_are_what_the_file_grows_by(packed, side_codec):
+    for side in (
+        side_codec.side_coder.make(codes_at((0, 0), (3, 4), (7, 7))),
+        side_codec.side_coder.make(codes_at((2, 2)), SYNTAX),
+    ):
+        assert side.bits == 8 * (len(packed(side)) - len(packed()))
+
+
+def test_reading_gives_back_what_was_written(side_codec):
+    coder = side_codec.side_coder
+    side = coder.make(codes_at((0, 0), (3, 4)), SYNTAX)
+    again = coder.read(side.sections, (8, 8))
+    assert np.array_equal(again.codes, side.codes) and again.syntax == side.syntax
+    assert torch.equal(again.compensation, side.compensation) and torch.equal(again.matrix, side.matrix)
+    assert again.sections == side.sections
+    assert side.matrix.dtype == torch.float64
+
+
+def test_side_modules_that_are_absent_or_others_are_named(packed, side_codec, other_side_modules):
+    data = packed(side_codec.side_coder.make(codes_at((1, 1))))
+    with pytest.raises(WrongModel, match="made with side modules, which this model does not have"):
+        Codec(side_codec.model, device="cpu").decompress(data)
+    other = Codec(side_codec.model, "cpu", other_side_modules)
+    with pytest.raises(WrongModel, match=f"other side modules .*{side_codec.side_coder.fingerprint.hex()}"):
+        other.decompress(data)
+    assert Codec(side_codec.model, device="cpu").decompress(packed()).size == (100, 70)
+
+
+@pytest.mark.parametrize("kind", [SectionType.COMPENSATION, SectionType.SYNTAX])
+def test_a_section_that_is_too_short_is_named(packed, side_codec, kind):
+    container = read(packed())
+    short = write(Container(container.header, {**container.sections, kind: b"abc"}))
+    with pytest.raises(CorruptFile, match=f"section {kind.name.lower()}"):
+        side_codec.decompress(short)
