@@ -23,6 +23,7 @@ import torch
 import typer
 
 from tto.codec import Codec, load_codec, rd_cost
+from tto.device import descends_in_bfloat16
 from tto.image import Picture, load_picture
 from tto.models import DEFAULT_MODEL
 from tto.refine.distortion import SquaredError
@@ -113,7 +114,10 @@ def measure(codec: Codec, picture: Picture, name: str, quality: float, method: s
     y, z = (latent.clone() for latent in codec.analyse(picture.rgb, quality))
     lambda_ = float(codec.model.lambda_at(quality))
     distortion = SquaredError(picture.rgb)
-    problem = Problem(codec.model, quality, lambda_, picture.height, picture.width, distortion, picture.grayscale)
+    fast = descends_in_bfloat16(codec.device)
+    problem = Problem(
+        codec.model, quality, lambda_, picture.height, picture.width, distortion, picture.grayscale, bfloat16=fast
+    )
 
     def real(candidate: Candidate) -> tuple[int, float]:
         data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp)

@@ -31,7 +31,7 @@ from tto.container import (
     read,
     write,
 )
-from tto.device import pick_device
+from tto.device import descends_in_bfloat16, pick_device
 from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
@@ -186,6 +186,7 @@ class Codec:
                 distortion,
                 picture.grayscale,
                 side_coder=self.side_coder,
+                bfloat16=descends_in_bfloat16(self.device),
             )
             left = (wish.budget or 0.0) - (time.perf_counter() - start) - FINISHING * judging
             refinement = refine(problem, y.clone(), z.clone(), qp, make_plan(wish, problem, y, z, left), watch)

@@ -16,3 +16,10 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise BadArgument("no CUDA device on this machine; use --device cpu")
     return torch.device(name)
+
+
+def descends_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is worth having for gradients: it halves a step where the machine multiplies it itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()

@@ -78,7 +78,8 @@ def predict(problem: Problem, symbols: Symbols, qp: int) -> tuple[Tensor, Tensor
     """The better of +1 and −1 for each symbol of y, and the change of J in bits it should bring, each [1, M, h, w]."""
     step = step_size(qp)
     y = symbols.y.clone().requires_grad_(True)
-    outcome = at_symbols(problem, Symbols(y, symbols.z), qp)
+    with problem.for_gradients():
+        outcome = at_symbols(problem, Symbols(y, symbols.z), qp)
     loss = outcome.bits + problem.lambda_ * problem.pixels * outcome.distortion
     (gradient,) = torch.autograd.grad(loss, y, retain_graph=True)
     curvature = problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)

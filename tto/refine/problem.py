@@ -48,6 +48,7 @@ class Problem:
     """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
 
     `side` is in force in every evaluation, its bits included; `side_coder` is None for a model without side modules.
+    `bfloat16`: whether evaluations that only give gradients run the network in it.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class Problem:
     grayscale: bool = False
     side: Side = NO_SIDE
     side_coder: SideCoder | None = None
+    bfloat16: bool = False
 
     @property
     def pixels(self) -> int:
@@ -95,6 +97,10 @@ class Problem:
         distortion = self.distortion(x_hat)
         total = sum(bits) + self.side.bits
         return Outcome(total, distortion, torch.cat(rounded, 1), z_hat, walk.y_hat, x_hat, walk.mu, walk.sigma)
+
+    def for_gradients(self) -> torch.autocast:
+        """Around an evaluation of which only gradients are used; candidates are always judged in float32."""
+        return torch.autocast(self._medians.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
