@@ -2,7 +2,8 @@
 
 Paper: H. Kuang, W. Yang, Z. Guo, J. Liu, "Cross-Granularity Online Optimization with Masked Compensated Information
 for Learned Image Compression", supplement, Table 2, after D. Wang, W. Yang, Y. Hu, J. Liu, "Neural Data-Dependent
-Transform for Learned Image Compression", CVPR 2022. Ours: the last layer starts at zero, so a new DDT changes nothing.
+Transform for Learned Image Compression", CVPR 2022. Ours: a new DDT changes nothing, as its last layer is zero
+or (`start_linear`) its syntax.
 
 Shapes: `B` batch, `H W` size of the picture.
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 SYNTAX = 9
 """Values of a syntax."""
+SCALE = 0.05
+"""Entries of K for a syntax of one, where training starts."""
 
 
 class DDTEncoder(nn.Module):
@@ -27,6 +30,8 @@ class DDTEncoder(nn.Module):
         self.conv1 = nn.Conv2d(3, 32, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
         self.head = nn.Conv2d(3 + 32 + 64, SYNTAX, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Picture [B, 3, H, W] in [0, 1] → syntax [B, 9]."""
@@ -36,16 +41,32 @@ class DDTEncoder(nn.Module):
         return self.head(means)[:, :, 0, 0]
 
 
-class DDTDecoder(nn.Sequential):
-    """Syntax [B, 9] → matrix [B, 3, 3]."""
+class DDTDecoder(nn.Module):
+    """Syntax → matrix."""
 
     def __init__(self):
-        super().__init__(nn.Linear(SYNTAX, 128), nn.GELU(), nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 9))
-        nn.init.zeros_(self[-1].weight)
-        nn.init.zeros_(self[-1].bias)
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(SYNTAX, 128), nn.GELU(), nn.Linear(128, 256), nn.GELU())
+        self.head = nn.Linear(256, 9)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, syntax: Tensor) -> Tensor:
-        return super().forward(syntax).unflatten(1, (3, 3))
+        """Syntax [B, 9] → matrix [B, 3, 3]."""
+        return self.head(self.hidden(syntax)).unflatten(1, (3, 3))
+
+    @torch.no_grad()
+    def start_linear(self, samples: int = 4096) -> None:
+        """Fits the last layer so that K is nearly `SCALE` times the syntax, and zero for zero.
+
+        A syntax can then become any small matrix, as it should where it is optimized for one picture.
+        """
+        syntax = torch.randn(samples, SYNTAX)
+        features = self.hidden(syntax)
+        rest = self.hidden(torch.zeros(1, SYNTAX))
+        weight = torch.linalg.lstsq(features - rest, SCALE * syntax).solution
+        self.head.weight.copy_(weight.T)
+        self.head.bias.copy_(-(rest @ weight)[0])
 
 
 class DDT(nn.Module):

@@ -57,6 +57,30 @@ class MSC(nn.Module):
         return -(self.frequencies.double() / FREQUENCY_TOTAL).log2()
 
 
+@torch.no_grad()
+def start_linear(network: nn.Sequential, directions: Tensor) -> None:
+    """Makes the networks of MSC a projection onto orthonormal directions [w/2, M], w their width.
+
+    As GELU(v) − GELU(−v) = v, a pair of units hands a value on unchanged. Units that are left over stay as they are,
+    and unheard.
+    """
+    pairs = len(directions)
+    keep = torch.cat([torch.eye(pairs), -torch.eye(pairs)])  # [2·pairs, pairs]
+    first, second, third, last = network[::2]
+    for layer in network[::2]:
+        if layer.bias is not None:
+            layer.bias.zero_()
+    first.weight[: 2 * pairs, :, 0, 0] = keep @ directions
+    second.weight[: 2 * pairs, :, 0, 0] = _padded(keep @ keep.T, second.in_channels)
+    third.weight.zero_()
+    third.weight[: 2 * pairs, : 2 * pairs, 0, 0] = keep @ keep.T
+    last.weight[:, :, 0, 0] = _padded((keep @ directions).T, last.in_channels)
+
+
+def _padded(matrix: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1]))
+
+
 def integer_frequencies(counts: Tensor) -> Tensor:
     """Counts [K], not negative → int64 [K] in proportion, each at least 1, of sum 2^16."""
     counts = counts.detach().double().cpu() + 1e-9

@@ -10,10 +10,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from base_models import CheckpointError, create_model, load_checkpoint, save_checkpoint
+from tto.modules.side import save_with_side_modules
 from tto.train.crops import CropPlan, CropSampler, to_batch
 from tto.train.errors import RecipeError, SaveError
 from tto.train.images import ImageStore
-from tto.train.recipe import ModelSettings, Recipe
+from tto.train.objective import RateDistortion
+from tto.train.recipe import ModelSettings, Recipe, StageSettings
+from tto.train.side_model import BaseWithSide, build_with_side
+from tto.train.side_stages import STAGES
+from tto.train.step import Objective
 
 INITIALIZATION_CROPS = 96
 
@@ -26,14 +31,25 @@ def build_model(recipe: Recipe) -> nn.Module:
         model = create_model(settings.name, **settings.config)
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error.args[0] if error.args else error}") from None
-    if settings.checkpoint is not None:
+    if settings.side is not None:
+        model = build_with_side(model, settings)
+    elif settings.checkpoint is not None:
         _load_parameters(model, settings)
     return model.train()
 
 
+def stage_network(model: nn.Module, stage: StageSettings) -> tuple[nn.Module, Objective]:
+    """What a stage calls in a step, and what it minimizes; a side stage is both."""
+    if stage.objective == "rate-distortion":
+        return model, RateDistortion(stage.loss, model)
+    side = STAGES[stage.objective](model, stage.loss)
+    return side, side
+
+
 def initialize_latents(model: nn.Module, store: ImageStore, recipe: Recipe, device: torch.device) -> None:
-    """Gives the latents of a new network their scale on the first crops of the run, where it knows how."""
-    if recipe.model.checkpoint is not None or not hasattr(model, "init_from_images"):
+    """Fits a new network, or new side modules, to the first crops of the run, where it knows how."""
+    goes_on = recipe.model.checkpoint is not None and recipe.model.side is None
+    if goes_on or not hasattr(model, "init_from_images"):
         return
     resize = recipe.data.too_small == "resize"
     plan = CropPlan(recipe.seed, 0, recipe.chosen_stages[0].crop, INITIALIZATION_CROPS, resize)
@@ -42,9 +58,9 @@ def initialize_latents(model: nn.Module, store: ImageStore, recipe: Recipe, devi
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Module:
-    """The network as a step calls it: compiled, and with gradients averaged over processes."""
+    """The network as a step calls it: compiled, and with gradients, where it has any, averaged over processes."""
     network = torch.compile(model) if compiled else model
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return network
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
@@ -53,11 +69,15 @@ def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Modul
 def export(model: nn.Module, path: Path, dtype: torch.dtype | None) -> None:
     """Writes the model as the codec takes it, with quantiles and integer tables that fit its weights.
 
-    Raises `SaveError`.
+    A frozen base keeps its own. Raises `SaveError`, or `FrozenBaseChanged`.
     """
-    finished = copy.deepcopy(model).to("cpu").eval()
-    finished.update(force=True, update_quantiles=True)
     try:
+        if isinstance(model, BaseWithSide):
+            model.check_base()
+            save_with_side_modules(model.base, model.side_modules(), path, dtype)
+            return
+        finished = copy.deepcopy(model).to("cpu").eval()
+        finished.update(force=True, update_quantiles=True)
         save_checkpoint(finished, path, dtype)
     except (CheckpointError, OSError) as error:
         raise SaveError(f"cannot export {path}: {error}") from None

@@ -9,7 +9,7 @@ from torch import nn
 
 
 class AveragedModel:
-    """A copy of a model whose parameters follow it: `average += (1 − d)·(weights − average)`.
+    """A copy of a model whose parameters follow it (buffers are the same): `average += (1 − d)·(weights − average)`.
 
     The decay d grows from 0.1 to `decay` over the first updates, min(decay, (1 + n) / (10 + n)), so that early weights
     are forgotten.
@@ -26,3 +26,5 @@ class AveragedModel:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
+        for buffer, new in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(new)

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tto.train.building import build_model, export, initialize_latents, wrap
+from tto.train.building import build_model, export, initialize_latents, stage_network, wrap
 from tto.train.checkpoints import (
     Progress,
     TrainingState,
@@ -36,7 +36,6 @@ from tto.train.ema import AveragedModel
 from tto.train.errors import RecipeError, ResumeError
 from tto.train.identity import run_identity
 from tto.train.images import ImageStore, find_images
-from tto.train.objective import RateDistortion
 from tto.train.optimizers import (
     QuantileOptimizer,
     create_optimizer,
@@ -48,6 +47,8 @@ from tto.train.recipe import Recipe, StageSettings
 from tto.train.report import Report
 from tto.train.run_folder import RunFolder
 from tto.train.schedule import StageLength, learning_rate_factor, stage_length
+from tto.train.side_figures import side_figures
+from tto.train.side_stages import SideStage
 from tto.train.step import StepContext, accumulate_gradients
 from tto.train.validation import validate, validation_images
 from tto.train.watch import Averages, FiniteWatch, HyperLatentWatch
@@ -150,7 +151,8 @@ class Trainer:
                 break
             values = self._step(stage, done, finite)
             if values:
-                hyper.check(values["bpp_z"])
+                if "bpp_z" in values:
+                    hyper.check(values["bpp_z"])
                 averages.add(values)
             if self.progress.step % self.recipe.log_every == 0:
                 rates = [group["lr"] for group in stage.context.optimizer.param_groups]
@@ -180,6 +182,7 @@ class Trainer:
             recipe.seed, number, settings.crop, settings.batch, data.too_small == "resize", data.zoom
         )
         sampler = CropSampler(self.store, plan, accelerator.process_index, processes)
+        network, objective = stage_network(self.model, settings)
         count = sum(parameter.numel() for parameter in parameters)
         self.report.console.say(f"stage {settings.name}: {count:,} parameters, {batch} crops of {settings.crop}²")
         return ActiveStage(
@@ -187,10 +190,10 @@ class Trainer:
             length=stage_length(recipe, settings, len(self.store)),
             context=StepContext(
                 accelerator=accelerator,
-                network=wrap(self.model, accelerator, recipe.compile),
+                network=wrap(network, accelerator, recipe.compile),
                 parameters=parameters,
                 optimizer=optimizer,
-                objective=RateDistortion(settings.loss, self.model),
+                objective=objective,
                 clip_norm=settings.optimizer.clip_norm,
                 micro_batch=min(batch // processes, settings.micro_batch or batch),
                 seed=(recipe.seed, number),
@@ -235,7 +238,11 @@ class Trainer:
     def _validate(self, stage: ActiveStage) -> None:
         if self.validation_images and self.accelerator.is_main_process:
             objective, samples = stage.context.objective, self.recipe.validation.samples
-            self.report.validation(self.progress, validate(self.best_model, self.validation_images, objective, samples))
+            if isinstance(objective, SideStage):
+                self.report.figures(self.progress, side_figures(objective, self.validation_images))
+            else:
+                result = validate(self.best_model, self.validation_images, objective, samples)
+                self.report.validation(self.progress, result)
         self.accelerator.wait_for_everyone()
 
     def _save(self, stage: ActiveStage) -> None:

@@ -33,5 +33,9 @@ class DeadHyperLatent(TrainingError):
     """The hyper-latent spends no bits: the model will not learn to adapt its scales to the image."""
 
 
+class FrozenBaseChanged(TrainingError):
+    """A base model that should have stayed as it was did not."""
+
+
 class MissingModule(TrainingError):
     """A stage trains parameters that the model does not have."""

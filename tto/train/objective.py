@@ -8,7 +8,7 @@ mean over the range of qualities.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from tto.train.recipe import LossSettings
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """Per sample, each [B]: the weighted loss, bits per pixel of y and of z, and the mean squared error."""
 
     loss: Tensor
@@ -55,7 +54,18 @@ class RateDistortion:
         weight = self.lambda_at(quality).to(images.device)
         distortion = 255.0**2 * mse if self.settings.distortion == "mse" else 1.0 - ms_ssim(x_hat, images)
         loss = bpp_y + bpp_z + weight.to(mse.dtype) * distortion
-        return Terms(loss * (weight.rsqrt() / self._mean_weight).to(mse.dtype), bpp_y, bpp_z, mse)
+        return Terms(self._balanced(loss, quality), bpp_y, bpp_z, mse)
+
+    def values(self, output: dict, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """The same by name."""
+        return self(output, images, quality)._asdict()
+
+    def weighted(self, distortion: Tensor, quality: Tensor) -> Tensor:
+        """The part of the loss that comes from a distortion [B] at `quality` [B]."""
+        return self._balanced(self.lambda_at(quality).to(distortion) * distortion, quality)
+
+    def _balanced(self, loss: Tensor, quality: Tensor) -> Tensor:
+        return loss * (self.lambda_at(quality).rsqrt() / self._mean_weight).to(loss)
 
 
 def bits(likelihoods: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Which parameters a stage trains, and with which optimizer.
 
+A base model below side modules (`base.…`) is never trained.
+
 Muon (K. Jordan, 2024; timm's implementation) orthogonalizes the update of a matrix; a convolution kernel counts as the
 matrix [out, in·h·w]. Everything that is no linear map of features goes to Adam: biases, norms, scales, gains,
 relative positions, the dictionary, depth-wise kernels and the entropy bottleneck.
@@ -17,7 +19,8 @@ from torch.optim import Adam, Optimizer
 from tto.train.errors import MissingModule
 from tto.train.recipe import OptimizerSettings, StageSettings
 
-ADAM_ONLY = ("*relative_position_params", "dt", "gain_*", "entropy_bottleneck.*")
+ADAM_ONLY = ("*relative_position_params", "dt", "gain_*", "entropy_bottleneck.*", "msc.codebook")
+FROZEN = "base."
 
 
 def is_quantile(name: str) -> bool:
@@ -30,7 +33,7 @@ def trainable_names(model: nn.Module, stage: StageSettings) -> list[str]:
 
     Raises `MissingModule` if one of its patterns fits nothing.
     """
-    names = [name for name, _ in model.named_parameters() if not is_quantile(name)]
+    names = [name for name, _ in model.named_parameters() if not is_quantile(name) and not name.startswith(FROZEN)]
     for pattern in stage.trainable:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise MissingModule(

@@ -34,12 +34,25 @@ class DataSettings:
 
 
 @strict
+class SideSettings:
+    """Side modules to train beside a frozen base: number of codes, and width of the MSC networks (None: in proportion
+    to the published ones)."""
+
+    codes: Annotated[int, Field(ge=2, le=65536)] = 256
+    width: Count | None = None
+
+
+@strict
 class ModelSettings:
-    """Which network of `base_models`, which fields of its configuration change, and which weights it starts from."""
+    """Which network of `base_models`, which fields of its configuration change, and which weights it starts from.
+
+    With `side` these weights stay as they are, and modules beside them are trained.
+    """
 
     name: str
     config: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
+    side: SideSettings | None = None
 
 
 @strict
@@ -86,6 +99,7 @@ class StageSettings:
     batch: Count
     trainable: tuple[str, ...] = ("*",)  # patterns of parameter names
     loss: LossSettings = LossSettings()
+    objective: Literal["rate-distortion", "ddt", "msc", "codebook-warm-up", "codebook"] = "rate-distortion"
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     epochs: Positive | None = None
@@ -149,6 +163,12 @@ class Recipe:
         unknown = [name for name in self.only if name not in names]
         if unknown:
             raise ValueError(f"`only` names unknown stage {unknown[0]!r}; allowed: {', '.join(names)}")
+        for stage in self.stages:
+            if (stage.objective == "rate-distortion") != (self.model.side is None):
+                raise ValueError(
+                    f"stage {stage.name!r} has objective {stage.objective!r}, which is for models "
+                    f"{'without' if self.model.side else 'with'} `side`"
+                )
         shares = [stage.share for stage in self.chosen_stages]
         if any(share is None for share in shares) and any(share is not None for share in shares):
             raise ValueError("either every stage has a `share` of the minutes, or none has")

@@ -12,6 +12,14 @@ from tto.train.run_folder import RunFolder
 from tto.train.validation import ValidationResult
 
 SKIPPED_LINES = 10
+TOLD = {
+    "bpp_y": "y {:.4f}",
+    "bpp_z": "z {:.4f} bpp",
+    "psnr": "{:.2f} dB",
+    "gained_db": "gained {:.3f} dB",
+    "explained": "explained {:.1%}",
+}
+"""Values of a step that a log line shows, in its order."""
 
 
 class Report:
@@ -31,9 +39,9 @@ class Report:
         if "loss" not in means:
             return
         left = progress.stage_seconds * (1 - done) / done if done > 0 else None
+        told = "  ".join(form.format(means[name]) for name, form in TOLD.items() if name in means)
         self.console.say(
-            f"{progress.stage} {progress.step:6d} {done:6.1%}  loss {means['loss']:.4f}  "
-            f"y {means['bpp_y']:.4f}  z {means['bpp_z']:.4f} bpp  {means['psnr']:.2f} dB  "
+            f"{progress.stage} {progress.step:6d} {done:6.1%}  loss {means['loss']:.4f}  {told}  "
             f"grad {means['gradient_norm']:.2g}  lr {'/'.join(f'{rate:.1e}' for rate in rates)}  "
             f"{means['steps_per_second']:.2f} steps/s{'' if left is None else f'  left {duration(left)}'}"
         )
@@ -53,6 +61,15 @@ class Report:
         points = "  ".join(f"{bpp:.3f}/{psnr:.2f}" for bpp, psnr in zip(result.bpp, result.psnr, strict=True))
         z = sum(result.bpp_z) / len(result.bpp_z)
         self.console.say(f"validation: loss {result.loss:.4f}  z {z:.4f} bpp  bpp/dB per quality: {points}")
+
+    def figures(self, progress: Progress, figures: dict[str, float | list[float]]) -> None:
+        """What a side stage is judged by."""
+        self._record("figures", progress, figures)
+        texts = (
+            f"{name} {' '.join(f'{item:.3g}' for item in (value if isinstance(value, list) else [value]))}"
+            for name, value in figures.items()
+        )
+        self.console.say(f"{progress.stage}: {'; '.join(texts)}")
 
     def skipped_images(self, store: ImageStore) -> None:
         """Names images that could not be used, the first of them each on a line, and counts them."""

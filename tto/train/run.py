@@ -23,6 +23,8 @@ def train_recipe(
     recipe = load_recipe(path, overrides, minutes)
     if not recipe.data.train:
         raise RecipeError(f"{path}: data.train: no images given, for example data.train=photos")
+    if recipe.model.side and recipe.model.checkpoint is None:
+        raise RecipeError(f"{path}: model.checkpoint: side modules need a trained base, for example BASE.safetensors")
     if not resume and (folder / "checkpoints").is_dir():
         raise RecipeError(f"{folder} holds a run already; continue it with --resume {folder}, or choose another --out")
     accelerator = create_accelerator(recipe, folder)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import nn
+from torch import Tensor, nn
 
 from tto.train.crops import Batch
-from tto.train.objective import RateDistortion
+
+
+class Objective(Protocol):
+    """What a stage minimizes."""
+
+    def quality(self, position: Tensor) -> Tensor:
+        """Positions 0…1 as qualities 1…Q, [B]."""
+
+    def values(self, output: dict, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """Values [B] of a forward pass; `loss` is minimized, the others are told."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class StepContext:
     network: nn.Module  # as called: possibly compiled and distributed
     parameters: list[nn.Parameter]
     optimizer: AcceleratedOptimizer
-    objective: RateDistortion
+    objective: Objective
     clip_norm: float
     micro_batch: int
     seed: tuple[int, int]  # of the run, and number of the stage
@@ -32,13 +42,14 @@ def accumulate_gradients(context: StepContext, batch: Batch, step: int) -> dict[
     """Forward and backward of one batch; returns means over the batch of all processes, and the gradient norm.
 
     Each part of the batch has its own noise, seeded by its place in the global batch, so the result does not depend
-    on how the batch is divided among processes. Gradients are clipped.
+    on how the batch is divided among processes. Gradients are clipped. A loss without gradient is that of a network
+    that learns by itself, such as a codebook of running means.
     """
     accelerator = context.accelerator
     count = len(batch.images)
     parts = range(0, count, context.micro_batch)
     first_part = accelerator.process_index * len(parts)
-    sums = torch.zeros(4, device=batch.images.device)
+    sums: dict[str, Tensor] = {}
     for number, start in enumerate(parts):
         part = batch.part(start, context.micro_batch)
         quality = context.objective.quality(part.position)
@@ -47,13 +58,15 @@ def accumulate_gradients(context: StepContext, batch: Batch, step: int) -> dict[
         with nullcontext() if last else accelerator.no_sync(context.network):
             with accelerator.autocast():
                 output = context.network(part.images, quality)
-            terms = context.objective(output, part.images, quality)
-            accelerator.backward(terms.loss.sum() / count)
-        sums += torch.stack([t.detach().float().sum() for t in (terms.loss, terms.bpp_y, terms.bpp_z, terms.mse)])
+            values = context.objective.values(output, part.images, quality)
+            if values["loss"].requires_grad:
+                accelerator.backward(values["loss"].sum() / count)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value.detach().float().sum()
     norm = accelerator.clip_grad_norm_(context.parameters, context.clip_norm)
-    means = accelerator.reduce(sums / count, reduction="mean")
-    values = torch.cat([means, norm.reshape(1).to(means)]).tolist()
-    return dict(zip(("loss", "bpp_y", "bpp_z", "mse", "gradient_norm"), values, strict=True))
+    means = accelerator.reduce(torch.stack(list(sums.values())) / count, reduction="mean")
+    told = torch.cat([means, norm.reshape(1).to(means)]).tolist()
+    return dict(zip((*sums, "gradient_norm"), told, strict=True))
 
 
 def noise_seed(seed: int, stage: int, step: int, part: int) -> int:

@@ -10,12 +10,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tto.train.building import build_model
+from tto.train.building import build_model, stage_network
 from tto.train.console import duration
 from tto.train.crops import Batch
 from tto.train.errors import MissingModule
 from tto.train.images import find_images
-from tto.train.objective import RateDistortion
 from tto.train.optimizers import create_optimizer, freeze_all_but, trainable_names
 from tto.train.recipe import Recipe, StageSettings
 from tto.train.recipe_file import dump_recipe
@@ -83,10 +82,10 @@ def _seconds_per_step(
     """Time of a step, from the second run of a few crops (of 512² pixels together), scaled to the whole batch."""
     optimizer = create_optimizer(model, names, stage.optimizer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    objective = RateDistortion(stage.loss, model)
+    network, objective = stage_network(model, stage)
     local = stage.batch / accelerator.num_processes
     count = max(1, min(int(local), MEASURED_PIXELS // stage.crop**2))
-    context = StepContext(accelerator, model, parameters, optimizer, objective, 1.0, count, (recipe.seed, 0))
+    context = StepContext(accelerator, network, parameters, optimizer, objective, 1.0, count, (recipe.seed, 0))
     crops = torch.rand(count, 3, stage.crop, stage.crop, device=accelerator.device)
     batch = Batch(crops, torch.linspace(0, 1, count, dtype=torch.float64))
     for parameter_group in optimizer.param_groups:

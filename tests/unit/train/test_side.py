@@ -1,0 +1,183 @@
+"""Side modules trained on a frozen base: the four stages, their figures, and what is exported."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from base_models import create_model, fingerprint, load_checkpoint
+from tto.modules.side import load_side_modules
+from tto.train.building import build_model, export
+from tto.train.errors import FrozenBaseChanged, MissingModule, RecipeError
+from tto.train.optimizers import trainable_names
+from tto.train.recipe import LossSettings, ModelSettings, Recipe, SideSettings, StageSettings
+from tto.train.recipe_file import check_recipe
+from tto.train.side_figures import side_figures
+from tto.train.side_stages import STAGES, random_mask
+
+QUALITY = torch.tensor([2.0, 6.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def stage():
+    return StageSettings(name="ddt", crop=64, batch=2, steps=1, objective="ddt", trainable=("*",))
+
+
+@pytest.fixture
+def recipe(tiny_checkpoint, tiny_sizes, stage):
+    settings = ModelSettings("dcae-small", tiny_sizes, str(tiny_checkpoint), SideSettings(codes=8))
+    return Recipe(model=settings, stages=(stage,))
+
+
+@pytest.fixture
+def model(recipe):
+    return build_model(recipe)
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(2)
+    return torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8), size=(64, 64), mode="bicubic").clamp(0, 1)
+
+
+def test_base_stays_in_evaluation_mode_and_is_never_trained(model, stage):
+    assert model.training and not model.base.training
+    names = trainable_names(model, stage)
+    assert "ddt.encoder.conv1.weight" in names and "msc.codebook" in names
+    assert not [name for name in names if name.startswith("base.")]
+
+
+def test_new_side_modules_pass_on_the_strongest_directions_of_the_residual(model, images):
+    model.init_from_images(images)
+    residual = torch.randn(1, 16, 3, 3)
+    once = model.msc.decoder(model.msc.encoder(residual))
+    again = model.msc.decoder(model.msc.encoder(once))
+    assert torch.allclose(once, again, atol=1e-5) and once.norm() > 0.3 * residual.norm()
+    rank = torch.linalg.matrix_rank(model.msc.decoder(torch.eye(16)[:, :, None, None])[:, :, 0, 0], rtol=1e-4)
+    assert rank == 8  # half of the width
+    syntax = torch.randn(5, 9)
+    matrix = model.ddt.decoder(syntax).flatten(1)
+    assert (matrix - 0.05 * syntax).abs().max() < 0.02
+    assert model.ddt.decoder(torch.zeros(1, 9)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["ddt", "msc", "codebook"])
+def test_stage_lowers_its_loss_and_leaves_the_base_alone(name, model, images):
+    torch.manual_seed(0)
+    model.init_from_images(images)
+    side = STAGES[name](model, LossSettings()).train()
+    trained = [p for n, p in model.named_parameters() if not n.startswith("base.")]
+    model.base.requires_grad_(False)
+    adam = torch.optim.Adam(trained, lr=3e-3)
+    losses = []
+    for _ in range(15):
+        torch.manual_seed(1)
+        loss = side(images, QUALITY)["loss"].mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    model.check_base()
+
+
+def test_codebook_is_what_the_quantizer_looks_up(model, images):
+    model.init_from_images(images)
+    warm_up = STAGES["codebook-warm-up"](model, LossSettings()).train()
+    values = [warm_up(images, QUALITY) for _ in range(3)]
+    assert values[-1]["explained"].min() > 0.3 and not values[-1]["loss"].requires_grad
+    features = model.msc.encoder(model.quantized(images, QUALITY).residual)
+    codes, indexes, _ = model.quantizer.eval()(features)
+    side = model.side_modules()
+    assert torch.equal(side.msc.codebook[indexes].permute(0, 3, 1, 2), codes)
+    assert torch.allclose(side.msc.compensations()[indexes[0, 1, 2]], side.msc.decoder(codes)[0, :, 1, 2], atol=1e-6)
+
+
+def test_frequencies_are_those_of_the_codes_in_use(model):
+    for _ in range(600):
+        model.count_codes(torch.tensor([3, 3, 3, 5]))
+    frequencies = model.side_modules().msc.frequencies
+    assert frequencies[3] / 65536 == pytest.approx(0.75, abs=0.01)
+    assert frequencies[5] / 65536 == pytest.approx(0.25, abs=0.01)
+    assert int(frequencies.min()) >= 1
+
+
+def test_mask_is_a_part_of_the_best_positions():
+    torch.manual_seed(0)
+    saved = torch.rand(4, 16, 16)
+    mask = random_mask(saved)[:, 0].bool()
+    for values, on in zip(saved, mask, strict=True):
+        assert 0 < on.sum() < 0.45 * on.numel()
+        assert (values >= values[on].min()).double().mean() < 0.45
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_choice_saves_distortion(model, images):
+    """On a codebook that holds the residual of a position, this is what the position takes, and it pays."""
+    model.init_from_images(images)
+    stage = STAGES["codebook"](model, LossSettings()).eval()
+    latents = model.quantized(images, QUALITY)
+    with torch.no_grad():
+        before, slope = stage.slope(latents.y_hat, images, QUALITY)
+        model.msc.codebook.copy_(-slope[0, :, 1, :].T.repeat(2, 1) / slope.norm(dim=1).max() * 0.1)
+        choice = stage.choose(slope)
+        after = stage.compensated(latents.y_hat, choice.codes, (choice.saved > 0).float(), QUALITY)
+        old, new = (stage.distortion_bits(x_hat, images, QUALITY) for x_hat in (before, after))
+    assert choice.codes.shape == (2, 4, 4)
+    assert (new < old).all()
+
+
+def test_figures_of_the_last_stage(model, images):
+    model.init_from_images(images)
+    figures = side_figures(STAGES["codebook"](model, LossSettings()), [images[:1]])
+    assert len(figures["psnr_gained_db_per_quality"]) == len(figures["J_gained_percent_per_quality"]) == 8
+    assert 1 <= figures["perplexity"] <= 8 and 0 < figures["live_codes"] <= 1 and 0 <= figures["positions_on"] <= 1
+
+
+def test_export_holds_the_base_unchanged(model, tiny_checkpoint, tmp_path):
+    export(model, tmp_path / "both.safetensors", torch.float16)
+    assert fingerprint(load_checkpoint(tmp_path / "both.safetensors")) == fingerprint(load_checkpoint(tiny_checkpoint))
+    assert load_side_modules(tmp_path / "both.safetensors").config.codes == 8
+
+
+def test_next_run_goes_on_with_the_side_modules_of_the_checkpoint(model, recipe, tiny_sizes, tmp_path, images):
+    with torch.no_grad():
+        model.msc.codebook[3, 5] = 0.75
+    export(model, tmp_path / "both.safetensors", None)
+    path = str(tmp_path / "both.safetensors")
+    settings = ModelSettings("dcae-small", tiny_sizes, path, SideSettings(codes=8))
+    again = build_model(Recipe(model=settings, stages=recipe.stages))
+    again.init_from_images(images)
+    assert again.msc.codebook[3, 5] == 0.75
+    assert all(p.requires_grad for n, p in again.named_parameters() if n.startswith("msc"))
+
+
+def test_changed_base_is_not_exported(model, tmp_path):
+    with torch.no_grad():
+        model.base.g_s[0].bias[0] += 1e-3
+    with pytest.raises(FrozenBaseChanged, match="frozen base"):
+        export(model, tmp_path / "both.safetensors", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_objective_and_model_must_fit(tiny_sizes):
+    tree = {"model": {"name": "dcae-small"}, "stages": [{"name": "x", "crop": 64, "batch": 1, "steps": 1}]}
+    tree["stages"][0]["objective"] = "msc"
+    with pytest.raises(RecipeError, match="objective 'msc', which is for models with `side`"):
+        check_recipe(tree, "r")
+    tree["stages"][0]["objective"] = "rate-distortion"
+    tree["model"]["side"] = {"codes": 4}
+    with pytest.raises(RecipeError, match="'rate-distortion', which is for models without `side`"):
+        check_recipe(tree, "r")
+
+
+def test_base_of_another_size_is_refused(tiny_checkpoint, stage):
+    settings = ModelSettings("dcae-small", {}, str(tiny_checkpoint), SideSettings())
+    with pytest.raises(RecipeError, match="does not fit the recipe's model"):
+        build_model(Recipe(model=settings, stages=(stage,)))
+
+
+def test_stage_without_its_modules_stops_with_one_line(tiny_sizes):
+    stage = StageSettings(name="tuning", crop=64, batch=1, steps=1, trainable=("ddt.*",))
+    with pytest.raises(MissingModule, match="stage 'tuning' trains 'ddt..', which model 'dcae-small' does not have"):
+        trainable_names(create_model("dcae-small", **tiny_sizes), stage)

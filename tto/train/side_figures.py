@@ -1,0 +1,64 @@
+"""What a side stage is judged by, on whole images at every integer quality, 32-bit floats, before latents are refined.
+
+Gains in PSNR leave out the bits of the side information, so they are upper bounds; for the codebook there is also J
+with the mask chosen in one go, its bits estimated.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tto.train.objective import RateDistortion
+from tto.train.side_stages import CodebookStage, SideStage, squared_error
+
+MASK_BITS = 3.0  # of a position that is on, for the choice
+
+
+def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | list[float]]:
+    """Figures by name, means over images [1, 3, H, W]; lists have one value per quality."""
+    was_training = stage.training
+    stage.eval()
+    quality = torch.arange(1, stage.objective.qualities + 1, dtype=torch.float64)
+    gained, codes, masked = [], [], []
+    with torch.no_grad():
+        for image in images:
+            batch = image.expand(len(quality), -1, -1, -1)
+            found = stage.reconstruct(batch, quality)
+            before, after = (squared_error(x_hat.clamp(0, 1), batch) for x_hat in (found.before, found.after))
+            gained.append(10.0 * (before / after).log10())
+            if found.codes is not None:
+                codes.append(found.codes.flatten())
+            if isinstance(stage, CodebookStage):
+                masked.append(masked_gain(stage, batch, quality))
+    stage.train(was_training)
+    per_quality = torch.stack(gained).mean(0)
+    figures = {"psnr_gained_db": per_quality.mean().item(), "psnr_gained_db_per_quality": per_quality.tolist()}
+    if codes:
+        shares = torch.bincount(torch.cat(codes), minlength=len(stage.model.usage)).double()
+        shares /= shares.sum()
+        figures["perplexity"] = torch.special.entr(shares).sum().exp().item()
+        figures["live_codes"] = (shares > 0).double().mean().item()
+    if masked:
+        figures["J_gained_percent"], figures["positions_on"] = torch.stack(masked).mean(0).mean(1).tolist()
+        figures["J_gained_percent_per_quality"] = torch.stack(masked).mean(0)[0].tolist()
+    return figures
+
+
+def masked_gain(stage: CodebookStage, images: Tensor, quality: Tensor) -> Tensor:
+    """J gained in percent, and share of positions that are on, [2, B]: a position is on where it should pay."""
+    base, pixels = stage.model.base, images.shape[-1] * images.shape[-2]
+    objective: RateDistortion = stage.objective
+    terms = objective(base(images, quality), images, quality)
+    rate = (terms.bpp_y + terms.bpp_z) * pixels
+    latents = stage.model.quantized(images, quality)
+    before, slope = stage.slope(latents.y_hat, images, quality)
+    choice = stage.choose(slope)
+    mask = (choice.saved > MASK_BITS).float()
+    after = stage.compensated(latents.y_hat, choice.codes, mask, quality)
+    share = mask.mean((1, 2))
+    mask_bits = (torch.special.entr(share) + torch.special.entr(1 - share)) / torch.log(torch.tensor(2.0))
+    code_bits = (stage.model.code_bits()[choice.codes] * mask).sum((1, 2))
+    side = code_bits + mask_bits * mask[0].numel()
+    old, new = (stage.distortion_bits(x_hat.clamp(0, 1), images, quality) for x_hat in (before, after))
+    return torch.stack([100.0 * (old - new - side) / (rate + old), share])

@@ -1,0 +1,139 @@
+"""A frozen base model with the side modules that are trained beside it, as one network of a run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from vector_quantize_pytorch import VectorQuantize
+
+from base_models import CheckpointError, load_checkpoint
+from base_models.checkpoints import digest
+from tto.modules.msc import integer_frequencies, start_linear
+from tto.modules.side import SideConfig, SideModules, load_side_modules
+from tto.train.errors import FrozenBaseChanged, RecipeError
+from tto.train.recipe import ModelSettings
+
+KMEANS_ITERATIONS = 20
+CODEBOOK_DECAY = 0.9  # of the running means that a code follows
+DEAD_BELOW = 1.0  # vectors per step, running mean: a code that gets fewer starts anew at one of them
+
+
+USAGE_DECAY = 0.99
+RARE = 0.1  # of the mean share, added to each
+FIRST_CURVATURE = 10.0
+
+
+class Quantized(NamedTuple):
+    """Latents as a decoder has them, each [B, M, h, w], without gradient, in units of the quantization step."""
+
+    y: Tensor
+    y_hat: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        """What quantization took."""
+        return self.y - self.y_hat
+
+
+class BaseWithSide(nn.Module):
+    """`base` never changes; `ddt` and `msc` are what stages train; `quantizer` finds the first codebook."""
+
+    def __init__(self, base: nn.Module, side: SideModules, is_new: bool):
+        super().__init__()
+        self.base, self.is_new = base, is_new
+        self.side_config = side.config
+        self.ddt, self.msc = side.ddt, side.msc
+        self.quantizer = VectorQuantize(
+            dim=side.config.channels,
+            codebook_size=side.config.codes,
+            kmeans_init=True,
+            kmeans_iters=KMEANS_ITERATIONS,
+            decay=CODEBOOK_DECAY,
+            threshold_ema_dead_code=DEAD_BELOW,
+            accept_image_fmap=True,
+        )
+        codes = side.config.codes
+        self.register_buffer("usage", torch.full((codes,), 1.0 / codes))  # running share of each code
+        self.register_buffer("curvature", torch.tensor(FIRST_CURVATURE))  # of distortion, bits per squared step
+        self.registered_name, self.config, self.lambda_at = base.registered_name, base.config, base.lambda_at
+        self._base_digest = digest(base.state_dict())
+
+    def train(self, mode: bool = True) -> BaseWithSide:
+        """Training mode of everything but the base."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+    def side_modules(self) -> SideModules:
+        """The trained modules, in eval mode on the CPU, as a codec takes them."""
+        side = SideModules(self.side_config)
+        own = self.state_dict()
+        side.load_state_dict({name: own[name].cpu() for name in side.state_dict()})
+        side.msc.frequencies = integer_frequencies(self.usage)
+        return side.eval().requires_grad_(False)
+
+    def count_codes(self, codes: Tensor) -> None:
+        """Takes note of codes [n] that were in use."""
+        if codes.numel():
+            counts = torch.bincount(codes, minlength=len(self.usage)).to(self.usage)
+            self.usage.lerp_(counts / counts.sum(), 1.0 - USAGE_DECAY)
+
+    def code_bits(self) -> Tensor:
+        """What codes cost in training, bits [K]; a code that is hardly used stays affordable."""
+        return -(self.usage + RARE / len(self.usage)).log2()
+
+    @torch.no_grad()
+    def quantized(self, images: Tensor, quality: Tensor) -> Quantized:
+        """Latents of images [B, 3, H, W], rounded for good."""
+        base = self.base
+        y = base.analysis(images, quality)
+        medians = base.z_medians()
+        z_hat = (base.hyper_analysis(y, quality) - medians).round() + medians
+        slices = y.chunk(base.config.num_slices, 1)
+        walk = base.walk(z_hat, quality, lambda i, mu, sigma: (slices[i] - mu).round() + mu)
+        return Quantized(y, walk.y_hat)
+
+    @torch.no_grad()
+    def init_from_images(self, images: Tensor) -> None:
+        """Starting point of new side modules: MSC passes on the strongest directions of the residual of these crops.
+
+        Modules that came with the checkpoint stay as they are.
+        """
+        if not self.is_new:
+            return
+        self.ddt.decoder.start_linear()
+        quality = torch.linspace(1, len(self.config.lambdas), len(images), dtype=torch.float64)
+        parts = [self.quantized(image[None], q[None]).residual for image, q in zip(images, quality, strict=True)]
+        residual = torch.cat(parts).permute(1, 0, 2, 3).flatten(1)
+        _, vectors = torch.linalg.eigh(residual @ residual.T)
+        directions = vectors.T.flip(0)[: self.msc.encoder[0].out_channels // 2].cpu()
+        for network in (self.msc.encoder, self.msc.decoder):
+            start_linear(network, directions)
+
+    def check_base(self) -> None:
+        """Raises `FrozenBaseChanged` unless every tensor of the base is what it was."""
+        if digest(self.base.state_dict()) != self._base_digest:
+            raise FrozenBaseChanged("the frozen base model has changed in training; nothing was exported")
+
+
+def build_with_side(wanted: nn.Module, settings: ModelSettings) -> BaseWithSide:
+    """The base of the recipe's checkpoint, of the size of `wanted`, with its side modules, or else new ones.
+
+    Without a checkpoint the base is `wanted` itself: good enough to count parameters and measure time.
+    Raises `RecipeError`.
+    """
+    side = SideModules(SideConfig(wanted.config.M, settings.side.codes, settings.side.width))
+    if settings.checkpoint is None:
+        return BaseWithSide(wanted, side, is_new=True)
+    try:
+        base = load_checkpoint(settings.checkpoint, settings.name, **settings.config)
+        known = load_side_modules(settings.checkpoint)
+    except CheckpointError as error:
+        raise RecipeError(f"model.checkpoint: {error}") from None
+    if base.config != wanted.config:
+        raise RecipeError(f"model.checkpoint: {settings.checkpoint} does not fit the recipe's model.config")
+    if known is None or known.config != side.config:
+        return BaseWithSide(base, side, is_new=True)
+    return BaseWithSide(base, known.requires_grad_(True), is_new=False)
