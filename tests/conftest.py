@@ -93,7 +93,7 @@ def make_side_modules():
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             modules = SideModules(SideConfig(channels, codes))
-            for parameter in modules.ddt.decoder[-1].parameters():
+            for parameter in list(modules.ddt.decoder.parameters())[-2:]:  # its last layer
                 torch.nn.init.normal_(parameter, std=0.05)
         with torch.no_grad():
             size = modules.msc.compensations().norm(dim=1).mean()

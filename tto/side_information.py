@@ -74,7 +74,7 @@ class SideCoder:
         self.frequencies = modules.msc.frequencies.cpu().numpy().astype(np.int64)
         with torch.no_grad():
             self.compensations = modules.msc.compensations().float().to(device)  # [K, M]
-        self._transform_decoder = copy.deepcopy(modules.ddt.decoder).cpu().double().eval().requires_grad_(False)
+        self.transform_decoder = copy.deepcopy(modules.ddt.decoder).cpu().double().eval().requires_grad_(False)
         self._device = device
 
     def make(self, codes: np.ndarray | None = None, syntax: Syntax | None = None) -> Side:
@@ -101,7 +101,7 @@ class SideCoder:
     @torch.no_grad()
     def matrix(self, syntax: Tensor) -> Tensor:
         """Syntax float64 [1, 9] → K [1, 3, 3] float64."""
-        return self._transform_decoder(syntax).to(self._device)
+        return self.transform_decoder(syntax).to(self._device)
 
     def _side(self, sections: Mapping[SectionType, bytes], codes: np.ndarray | None, syntax: Syntax | None) -> Side:
         compensation = None if codes is None else self._compensation(codes)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from tto.container import step_size
+from tto.refine.compensation import choose_codes
 from tto.refine.flips import flip_symbols
 from tto.refine.plan import Plan
-from tto.refine.presets import ChooseStep, FlipSymbols, Operation, Phase
+from tto.refine.presets import ChooseStep, Compensate, FlipSymbols, Operation, Phase, SideOperation
 from tto.refine.problem import Candidate, Problem
+from tto.refine.transform import fit_transform
 
 SEED = 0
 OPTIMIZERS = {
@@ -95,6 +97,8 @@ class Descent:
             self._choose_step(operation)
         elif isinstance(operation, FlipSymbols):
             self._flip(operation)
+        elif isinstance(operation, SideOperation):
+            self._add_side(operation)
 
     def is_over(self) -> bool:
         out_of_time = self.plan.seconds is not None and time.monotonic() - self._start >= self.plan.seconds
@@ -154,15 +158,27 @@ class Descent:
         self.latest = self.best
 
     def _flip(self, operation: FlipSymbols) -> None:
+        flip_symbols(self.problem, self.latest, self._keeping(operation))
+
+    def _add_side(self, operation: SideOperation) -> None:
+        """Side information for the best so far; what follows goes on from there."""
+        search = choose_codes if isinstance(operation, Compensate) else fit_transform
+        search(self.problem, self.best, self._keeping(operation))
+        self.problem = replace(self.problem, side=self.best.side)
+        self.y, self.z, self.qp = self.best.y.clone(), self.best.z.clone(), self.best.qp
+        self.latest = self.best
+
+    def _keeping(self, operation: Operation) -> Callable[[Candidate], bool]:
+        """For a search over candidates: keeps the best, counts a step, and says whether there is another."""
         pace = self.plan.pace(operation.steps)
+        pace.done()
 
         def keep_on(best: Candidate) -> bool:
             self.keep(best)
             self._advance()
             return pace.done() is not None and not self.is_over()
 
-        pace.done()
-        flip_symbols(self.problem, self.latest, keep_on)
+        return keep_on
 
     def _advance(self) -> None:
         self.steps += 1

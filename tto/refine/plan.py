@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tto.container import NEUTRAL_QP
 from tto.errors import BadArgument
-from tto.refine.presets import EFFORTS, ChooseStep, Operation, Stage, stages_of, steps_of
+from tto.refine.presets import EFFORTS, ChooseStep, Operation, SideOperation, Stage, stages_of, steps_of
 from tto.refine.problem import Problem
 
 STEP_OVER_EVALUATION = 2.3
@@ -77,25 +77,38 @@ class Plan:
 def make_plan(wish: Wish, problem: Problem, y: Tensor, z: Tensor, seconds_left: float) -> Plan:
     """The stages of a wish; where it is a budget, `seconds_left` of it are for refinement.
 
-    Which effort's stages suit a budget is judged from the time of one evaluation; the clock then paces them.
+    Stages that need side modules are left out for a model that has none. Which effort's stages suit a budget is judged
+    from the time of one evaluation; the clock then paces them.
     """
+    has_side = problem.side_coder is not None
     if wish.budget is None:
-        return Plan(stages_of(wish.effort) if wish.steps is None else stages_for(wish.steps))
+        if wish.steps is not None:
+            return Plan(stages_for(wish.steps, has_side))
+        return Plan(_possible(stages_of(wish.effort), has_side))
     start = time.monotonic()
     problem.candidate(y, z, NEUTRAL_QP)
     evaluation = time.monotonic() - start
     seconds_left -= 2 * evaluation  # this one, and the one before the first step
     steps = int(seconds_left / (STEP_OVER_EVALUATION * evaluation))
-    return Plan(stages_for(steps), seconds_left) if steps > 0 else Plan(())
+    return Plan(stages_for(steps, has_side), seconds_left) if steps > 0 else Plan(())
 
 
-def stages_for(steps: int) -> tuple[Stage, ...]:
-    """The stages of the smallest effort with so many steps, or of the highest, stretched or shrunk to `steps`."""
+def stages_for(steps: int, has_side: bool) -> tuple[Stage, ...]:
+    """The stages of the smallest effort with so many steps, or of the highest, stretched or shrunk to `steps`.
+
+    `has_side` says whether the model has side modules.
+    """
     if steps == 0:
         return ()
-    fitting = [stages for stages in EFFORTS.values() if steps_of(stages) >= steps]
-    stages = fitting[0] if fitting else EFFORTS["best"]
-    return _scaled(stages, steps)
+    efforts = [_possible(stages, has_side) for stages in EFFORTS.values()]
+    fitting = [stages for stages in efforts if steps_of(stages) >= steps]
+    return _scaled(fitting[0] if fitting else efforts[-1], steps)
+
+
+def _possible(stages: tuple[Stage, ...], has_side: bool) -> tuple[Stage, ...]:
+    return tuple(
+        stage for stage in stages if has_side or not any(isinstance(operation, SideOperation) for operation in stage)
+    )
 
 
 def _scaled(stages: tuple[Stage, ...], steps: int) -> tuple[Stage, ...]:

@@ -61,7 +61,22 @@ class FlipSymbols:
     steps: int
 
 
-Operation = Phase | ChooseStep | FlipSymbols
+@dataclass(frozen=True)
+class Compensate:
+    """Masked compensation (CGOO): see `tto.refine.compensation`. Steps are evaluations."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The colour transform (CGOO): see `tto.refine.transform`. Steps are evaluations, of which it takes two."""
+
+    steps: int = 2
+
+
+SideOperation = Compensate | Transform
+Operation = Phase | ChooseStep | FlipSymbols | SideOperation
 Stage = tuple[Operation, ...]
 
 FAST: Stage = (
@@ -82,11 +97,19 @@ BEST: Stage = (
     ),
     FlipSymbols(30),
 )
+SIDE: Stage = (
+    Compensate(24),
+    Phase(12, SoftRounding(), Cosine(0.04, 0.01), Constant(0.25)),
+    FlipSymbols(12),
+    Compensate(10),
+    Transform(),
+)
+"""For models with side modules."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),
     "fast": (FAST,),
     "balanced": (FAST, BALANCED),
-    "best": (FAST, BALANCED, BEST),
+    "best": (FAST, BALANCED, BEST, SIDE),
 }
 
 

@@ -104,10 +104,12 @@ class Problem:
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
+        return self.side.on_picture(self.reconstruction(y_hat)).clamp(0, 1)
+
+    def reconstruction(self, y_hat: Tensor) -> Tensor:
+        """ŷ → x̂ [1, 3, H, W] before the transform, not clamped."""
         x_hat = crop(self.model.synthesis(self.side.on_latent(y_hat), self.quality), self.height, self.width)
-        if self.grayscale:
-            x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
-        return self.side.on_picture(x_hat).clamp(0, 1)
+        return x_hat.mean(1, keepdim=True).expand_as(x_hat) if self.grayscale else x_hat
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
         return (z_hat - self._medians).round()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,3 +42,12 @@ def latents(tiny_codec, picture) -> tuple[torch.Tensor, torch.Tensor]:
     """y and z at quality 4."""
     y, z = tiny_codec.analyse(picture.rgb, 4.0)
     return y.clone(), z.clone()
+
+
+@pytest.fixture(scope="session")
+def side_problem(problem, make_side_modules) -> Problem:
+    """`problem` for a model with side modules of 16 codes."""
+    from tto.side_information import SideCoder
+
+    modules = make_side_modules(problem.model.config.M)
+    return replace(problem, side_coder=SideCoder(modules, torch.device("cpu")))

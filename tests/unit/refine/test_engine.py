@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from tto.container import SectionType, read
 from tto.refine.engine import Watch, refine
 from tto.refine.plan import Plan
-from tto.refine.presets import ChooseStep, FlipSymbols, Phase
+from tto.refine.presets import EFFORTS, ChooseStep, Compensate, FlipSymbols, Phase, Transform
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine
@@ -51,7 +52,7 @@ def test_every_stage_has_a_candidate_and_they_never_get_worse(problem, latents):
 def test_absurd_step_sizes_leave_the_unrefined_latents(problem, latents):
     wild = Phase(3, StraightThrough(), Constant(1000.0))
     base = problem.candidate(*latents, 128)
-    assert run(problem, latents, (wild,)).candidates[-1].J == pytest.approx(base.J, rel=1e-6)
+    assert pytest.approx(base.J, rel=1e-6) == run(problem, latents, (wild,)).candidates[-1].J
 
 
 def test_same_run_gives_the_same_latents(problem, latents):
@@ -133,4 +134,31 @@ def test_gradients_in_bfloat16_lead_down_and_candidates_are_still_exact(problem,
     rough = replace(problem, bfloat16=True)
     best = run(rough, latents, (DESCENT, SETTLING, FlipSymbols(4))).candidates[-1]
     assert best.J < 0.99 * problem.candidate(*latents, 128).J
-    assert problem.candidate(best.y, best.z, best.qp).J == pytest.approx(best.J, rel=1e-5)
+    assert pytest.approx(best.J, rel=1e-5) == problem.candidate(best.y, best.z, best.qp).J
+
+
+def test_side_information_goes_on_from_the_best_and_reaches_the_file(side_problem, latents, tiny_codec, picture):
+    from dataclasses import replace
+
+    costly = replace(side_problem, lambda_=1.0)  # distortion is worth any number of bits
+    stages = ((SETTLING,), (Compensate(4), SETTLING, Compensate(3), Transform()))
+    seen = []
+    before, after = run(costly, latents, *stages, on_progress=seen.append).candidates
+    assert after.J < before.J
+    assert set(after.side.sections) == {SectionType.COMPENSATION, SectionType.SYNTAX}
+    assert not before.side.sections
+    assert len(seen) <= 13
+    again = replace(costly, side=after.side).candidate(after.y, after.z, after.qp)
+    assert pytest.approx(after.J, rel=1e-5) == again.J
+
+
+def test_effort_best_with_side_modules_is_decoded_as_judged(tiny_codec, make_side_modules, photograph, monkeypatch):
+    from tto.codec import Codec
+
+    stages = ((SETTLING,), (Compensate(4), Transform()))
+    monkeypatch.setitem(EFFORTS, "best", stages)
+    codec = Codec(tiny_codec.model, "cpu", make_side_modules(tiny_codec.model.config.M))
+    result = codec.compress(photograph(70, 50), 4, effort="best", lambda_=1.0)
+    assert SectionType.COMPENSATION in read(result.data).sections
+    assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+    assert result.base_J > result.J

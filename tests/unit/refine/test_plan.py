@@ -4,16 +4,17 @@ import pytest
 
 from tto.errors import BadArgument
 from tto.refine.plan import Pace, Plan, Wish, make_plan, stages_for
-from tto.refine.presets import EFFORTS, steps_of
+from tto.refine.presets import EFFORTS, SIDE, SideOperation, steps_of
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 12, 20, 21, 70, 100, 196, 400])
-def test_any_number_of_steps_is_met_exactly(steps):
-    assert steps_of(stages_for(steps)) == steps
+@pytest.mark.parametrize("has_side", [False, True])
+def test_any_number_of_steps_is_met_exactly(steps, has_side):
+    assert steps_of(stages_for(steps, has_side)) == steps
 
 
 def test_no_steps_are_no_stages():
-    assert stages_for(0) == ()
+    assert stages_for(0, True) == ()
 
 
 def test_each_effort_begins_with_the_one_below():
@@ -25,7 +26,7 @@ def test_each_effort_begins_with_the_one_below():
 
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_an_efforts_own_number_of_steps_gives_its_own_stages(effort):
-    assert stages_for(steps_of(EFFORTS[effort])) == EFFORTS[effort]
+    assert stages_for(steps_of(EFFORTS[effort]), True) == EFFORTS[effort]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,15 @@ def test_an_efforts_own_number_of_steps_gives_its_own_stages(effort):
 def test_wishes_without_meaning_are_refused(wish):
     with pytest.raises(BadArgument):
         Wish(**wish)
+
+
+def test_a_model_without_side_modules_has_no_steps_for_them(problem, side_problem, latents):
+    bare, full = (make_plan(Wish("best"), p, *latents, seconds_left=0) for p in (problem, side_problem))
+    assert full.stages == EFFORTS["best"] == (*bare.stages, SIDE)
+    assert make_plan(Wish("balanced"), problem, *latents, 0).stages == EFFORTS["balanced"]
+    longest = [steps_of(stages_for(1000, has_side)) for has_side in (False, True)]
+    assert longest == [1000, 1000]
+    assert not any(isinstance(op, SideOperation) for stage in stages_for(1000, False) for op in stage)
 
 
 def test_a_budget_that_is_used_up_leaves_nothing_to_do(problem, latents):

@@ -1,0 +1,131 @@
+"""The colour transform (DDT) of one picture: its nine values by J **[ours]**.
+
+Squared error is quadratic in K: with x̂ the picture before the transform, a few moments of its pixels hold all that it
+depends on, so the syntax is fitted and quantized without going through the picture again. J then decides whether it
+stays. Values that are clamped before the transform are left out: they would ask for what clamping gives anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tto.padding import to_tensor
+from tto.refine.distortion import SquaredError
+from tto.refine.problem import Candidate, Problem
+from tto.side_coding import LARGEST_LEVEL, SYNTAX_SIZE, Syntax, encode_syntax
+
+EXPONENTS = range(1, 6)
+"""Of the quantization step, 2^−e, that are tried."""
+LBFGS_STEPS = 60
+SMALLEST_RIDGE = 1e-9
+
+
+class Moments(NamedTuple):
+    """255²·MSE of x̂ + K·x̂ less that of x̂, as a function of K: each row of K has a quadratic of its own.
+
+    `squares` [3, 3, 3] holds one matrix for each row, `products` [3, 3] is of errors and pixels.
+    """
+
+    squares: Tensor
+    products: Tensor
+
+    def change(self, K: Tensor) -> Tensor:
+        """K [n, 3, 3] → [n]."""
+        return torch.einsum("nri,rij,nrj->n", K, self.squares, K) - 2 * (K * self.products).sum((1, 2))
+
+    def best_matrix(self) -> Tensor:
+        """K of the smallest error, [1, 3, 3]: what a transform without syntax would reach."""
+        ridge = SMALLEST_RIDGE * torch.eye(3).to(self.squares)
+        return torch.linalg.solve(self.squares + ridge, self.products)[None]
+
+
+def fit_transform(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
+    """The candidate with the syntax that suits it best, or with none, or as it was: whichever has the lowest J.
+
+    `keep_on` hears of the best after every evaluation and may end the search. A gray picture is left alone.
+    """
+    if problem.grayscale:
+        return candidate
+    bare = replace(problem, side=problem.side_coder.make(problem.side.codes))
+    with torch.no_grad():
+        outcome = bare.evaluate(candidate.y, candidate.z, candidate.qp, torch.round)
+        x_hat = bare.reconstruction(outcome.y_hat)
+    moments = moments_of(problem, x_hat)
+    best = candidate
+    for syntax in (fit_syntax(problem, moments), None):
+        side = problem.side_coder.make(problem.side.codes, syntax)
+        bits = outcome.bits - bare.side.bits + side.bits
+        with_side = replace(problem, side=side)
+        pixels = side.on_picture(x_hat).clamp(0, 1)
+        best = min(best, with_side.candidate_of(outcome._replace(bits=bits, x_hat=pixels), best.qp), key=_cost)
+        if not keep_on(best):
+            break
+    return best
+
+
+def _cost(candidate: Candidate) -> float:
+    return candidate.J
+
+
+@torch.no_grad()
+def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
+    """Of x̂ [1, 3, H, W], not clamped, against the original; float64."""
+    distortion = problem.distortion
+    pixels = x_hat[0].flatten(1).double()
+    original = to_tensor(distortion.original).to(x_hat.device)[0].flatten(1).double()
+    weights = ((pixels >= 0) & (pixels <= 1)).double() * 255**2 / pixels.numel()
+    if isinstance(distortion, SquaredError) and distortion.weights is not None:
+        weights = weights * torch.as_tensor(distortion.weights).to(weights).flatten()
+    squares = torch.einsum("rp,ip,jp->rij", weights, pixels, pixels)
+    return Moments(squares, (weights * (original - pixels)) @ pixels.T)
+
+
+def fit_syntax(problem: Problem, moments: Moments) -> Syntax:
+    """The quantized syntax that should lower J most, by λ·D of the moments and its own bits."""
+    coder = problem.side_coder
+    weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
+    moments = Moments(*(moment.cpu() for moment in moments))
+    with torch.no_grad():
+        start = coder.modules.ddt.encoder(to_tensor(problem.distortion.original).to(coder.compensations.device))
+    values = _descend(coder.transform_decoder, moments, weight, start.double().cpu())
+    tries = [_settle(coder.transform_decoder, moments, weight, values, exponent) for exponent in EXPONENTS]
+    return min(tries, key=lambda found: found[1])[0]
+
+
+def _descend(decoder: nn.Module, moments: Moments, weight: float, start: Tensor) -> Tensor:
+    syntax = start.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([syntax], max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = weight * moments.change(decoder(syntax)).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return syntax.detach()
+
+
+@torch.no_grad()
+def _settle(decoder: nn.Module, moments: Moments, weight: float, values: Tensor, exponent: int) -> tuple[Syntax, float]:
+    """Rounds to multiples of 2^−exponent, then goes to the better neighbour while there is one. With its cost."""
+    moves = torch.cat([torch.eye(SYNTAX_SIZE), -torch.eye(SYNTAX_SIZE), torch.zeros(1, SYNTAX_SIZE)]).double()
+    levels = (values * 2**exponent).round().nan_to_num().clamp(-LARGEST_LEVEL, LARGEST_LEVEL)
+    cost = float("inf")
+    while True:
+        around = (levels + moves).clamp(-LARGEST_LEVEL, LARGEST_LEVEL)
+        errors = weight * moments.change(decoder(around * 2.0**-exponent))
+        bits = torch.tensor([8.0 * len(encode_syntax(_syntax(row, exponent))) for row in around])
+        lowest = int((errors + bits).argmin())
+        if float(errors[lowest] + bits[lowest]) >= cost:
+            return _syntax(levels[0], exponent), cost
+        levels, cost = around[lowest : lowest + 1], float(errors[lowest] + bits[lowest])
+
+
+def _syntax(levels: Tensor, exponent: int) -> Syntax:
+    return Syntax(tuple(int(level) for level in levels), exponent)
