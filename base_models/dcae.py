@@ -23,6 +23,7 @@ import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint_sequential
 
 from . import published
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
@@ -200,9 +201,15 @@ class DCAE(CompressionModel):
             sigmas.append(sigma)
         return Walk(torch.cat(y_hat, 1), torch.cat(mus, 1), torch.cat(sigmas, 1))
 
-    def synthesis(self, y_hat: Tensor, quality: float | Tensor = 1.0) -> Tensor:
-        """ŷ → x̂ [B, 3, H, W], not clamped."""
-        return full_precision(self.g_s(y_hat / self._gain("gain_y", quality, y_hat)))
+    def synthesis(self, y_hat: Tensor, quality: float | Tensor = 1.0, recompute: bool = False) -> Tensor:
+        """ŷ → x̂ [B, 3, H, W], not clamped.
+
+        With `recompute` a backward pass takes less memory and more time: only one stage's activations at once.
+        """
+        x = y_hat / self._gain("gain_y", quality, y_hat)
+        if recompute:
+            return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), x, use_reentrant=False))
+        return full_precision(self.g_s(x))
 
     # ---- training and estimation ----------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ class Codec:
 
         if target is None:
             return attempt(quality)
-        return search(attempt, target, float(quality), self.qualities)
+        return search(attempt, target, float(quality), self.qualities, watch.should_stop)
 
     def _compress(
         self,

@@ -69,6 +69,10 @@ class VerificationFailed(TTOError):
     """The file just made does not decode to what the encoder intended; nothing was written."""
 
 
+class NotEnoughMemory(TTOError):
+    """A picture is too large to be refined on this machine."""
+
+
 class TargetMissed(TTOError):
     """No file of the wanted size or quality was found."""
 

@@ -97,7 +97,9 @@ def compress(
         if job.output.suffix == BIN_SUFFIX:
             return write(job, compress_published(job))
         chosen = min(DEFAULT_QUALITY, codec().qualities) if quality is None else quality
-        with watched(interruption, refining=effort != "none" or bool(steps) or budget is not None) as watch:
+        searching = target_bpp is not None or target_psnr is not None
+        refining = effort != "none" or bool(steps) or budget is not None
+        with watched(interruption, refining or searching) as watch:
             result = codec().compress(
                 job.input,
                 chosen,

@@ -42,14 +42,14 @@ class Interruption:
 
 
 @contextmanager
-def watched(interruption: Interruption, refining: bool) -> Iterator[Watch]:
+def watched(interruption: Interruption, long: bool) -> Iterator[Watch]:
     """What `Codec.compress` takes: progress goes to a bar where there is a terminal, and nowhere elsewhere.
 
-    Where nothing is refined there is nothing to keep of a half-done work, and signals act as usual.
+    Where nothing is refined or searched for there is nothing to keep of a half-done work, and signals act as usual.
     """
     from tto.refine.engine import Watch
 
-    if not refining:
+    if not long:
         yield Watch()
         return
     with interruption.caught(), _bar() as on_progress:

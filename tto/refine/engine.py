@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,12 +18,14 @@ from torch import Tensor
 from tto.container import step_size
 from tto.refine.compensation import choose_codes
 from tto.refine.flips import flip_symbols
+from tto.refine.memory import with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.presets import ChooseStep, Compensate, FlipSymbols, Operation, Phase, SideOperation
-from tto.refine.problem import Candidate, Problem
+from tto.refine.problem import Candidate, Outcome, Problem
 from tto.refine.transform import fit_transform
 
 SEED = 0
+Result = TypeVar("Result")
 OPTIMIZERS = {
     "adam": lambda groups, phase: torch.optim.Adam(groups, betas=phase.betas),
     "adagrad": lambda groups, phase: torch.optim.Adagrad(groups),
@@ -104,43 +107,35 @@ class Descent:
         out_of_time = self.plan.seconds is not None and time.monotonic() - self._start >= self.plan.seconds
         return out_of_time or self.watch.should_stop()
 
-    def keep(self, candidate: Candidate) -> bool:
-        """Whether it is the best so far."""
+    def keep(self, candidate: Candidate) -> None:
         if candidate.J < self.best.J:
             self.best = candidate
-            return True
-        return False
 
     def _descend(self, phase: Phase) -> None:
         y, z = self.y.requires_grad_(True), self.z.requires_grad_(True)
         optimizer = OPTIMIZERS[phase.optimizer]([{"params": [y]}, {"params": [z]}], phase)
         pace = self.plan.pace(phase.steps)
-        looks_in_vain = 0
         while (done := pace.done()) is not None and not self.is_over():
             size = phase.step_size(done)
             optimizer.param_groups[0]["lr"] = size * step_size(self.qp)
-            optimizer.param_groups[1]["lr"] = size * phase.z_step
-            candidate = self._step(phase, done, y, z, optimizer)
-            if candidate is not None:
-                looks_in_vain = 0 if self.keep(candidate) else looks_in_vain + 1
+            optimizer.param_groups[1]["lr"] = size
+            outcome = self._with_memory(partial(self._differentiate, phase, done, y, z))
+            optimizer.step()
+            if phase.relaxation.hard:
+                self.keep(self.problem.candidate_of(outcome, self.qp))
             self._advance()
-            if phase.patience and looks_in_vain >= phase.patience:
-                break
         self.y, self.z = y.detach(), z.detach()
         self.latest = self.problem.candidate(self.y, self.z, self.qp)
         self.keep(self.latest)
 
-    def _step(self, phase: Phase, done: float, y: Tensor, z: Tensor, optimizer) -> Candidate | None:
-        """One step; where the relaxation is hard, the candidate that the latents were before it."""
+    def _differentiate(self, phase: Phase, done: float, y: Tensor, z: Tensor) -> Outcome:
+        """Gives y and z their gradients. Where the relaxation is hard, the outcome is that of a candidate."""
         rounding = partial(phase.relaxation, temperature=phase.temperature(done), generator=self._generator)
         with nullcontext() if phase.relaxation.hard else self.problem.for_gradients():
             outcome = self.problem.evaluate(y, z, self.qp, rounding, phase.rate)
         # In bits of the whole picture: Adam's epsilon then means the same at every size.
-        loss = phase.rate_weight(done) * outcome.bits
-        loss = loss + self.problem.lambda_ * self.problem.pixels * outcome.distortion
-        y.grad, z.grad = torch.autograd.grad(loss, (y, z))
-        optimizer.step()
-        return self.problem.candidate_of(outcome, self.qp) if phase.relaxation.hard else None
+        y.grad, z.grad = torch.autograd.grad(self.problem.cost(outcome) * self.problem.pixels, (y, z))
+        return outcome
 
     def _choose_step(self, operation: ChooseStep) -> None:
         """Moves Δ up or down by the operation's offset while that pays, each try refined from the best so far."""
@@ -158,7 +153,8 @@ class Descent:
         self.latest = self.best
 
     def _flip(self, operation: FlipSymbols) -> None:
-        flip_symbols(self.problem, self.latest, self._keeping(operation))
+        keep_on = self._keeping(operation)
+        self._with_memory(lambda: flip_symbols(self.problem, self.latest, keep_on))
 
     def _add_side(self, operation: SideOperation) -> None:
         """Side information for the best so far; what follows goes on from there."""
@@ -179,6 +175,14 @@ class Descent:
             return pace.done() is not None and not self.is_over()
 
         return keep_on
+
+    def _with_memory(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives; where memory runs out, again in less of it."""
+        while True:
+            try:
+                return work()
+            except (MemoryError, RuntimeError) as error:
+                self.problem = with_less_memory(self.problem, error)
 
     def _advance(self) -> None:
         self.steps += 1

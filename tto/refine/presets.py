@@ -20,10 +20,7 @@ class Phase:
     """One stretch of gradient descent. Schedules are functions of the part of it that is done.
 
     step_size: of the optimizer, for y in quantization steps; temperature: of the relaxation; rate: how relaxed slices
-    of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes);
-    rate_weight: of R in the loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate;
-    the ramp is ours); z_step: step size of z over that of y, 0 leaves z alone; patience: steps in a row without a
-    better candidate that end the phase, 0 for any number (only a hard relaxation has a candidate in every step).
+    of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes).
     """
 
     steps: int
@@ -31,11 +28,8 @@ class Phase:
     step_size: Schedule
     temperature: Schedule = Constant(1.0)
     rate: Rate = expected_bits
-    rate_weight: Schedule = Constant(1.0)
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.8, 0.95)
-    z_step: float = 1.0
-    patience: int = 0
 
 
 @dataclass(frozen=True)

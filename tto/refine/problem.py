@@ -48,7 +48,8 @@ class Problem:
     """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
 
     `side` is in force in every evaluation, its bits included; `side_coder` is None for a model without side modules.
-    `bfloat16`: whether evaluations that only give gradients run the network in it.
+    `bfloat16`: whether evaluations that only give gradients run the network in it. `recompute`: whether the backward
+    pass computes g_s anew, piece by piece, instead of remembering all of it.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class Problem:
     side: Side = NO_SIDE
     side_coder: SideCoder | None = None
     bfloat16: bool = False
+    recompute: bool = False
 
     @property
     def pixels(self) -> int:
@@ -108,7 +110,8 @@ class Problem:
 
     def reconstruction(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] before the transform, not clamped."""
-        x_hat = crop(self.model.synthesis(self.side.on_latent(y_hat), self.quality), self.height, self.width)
+        x_hat = self.model.synthesis(self.side.on_latent(y_hat), self.quality, self.recompute)
+        x_hat = crop(x_hat, self.height, self.width)
         return x_hat.mean(1, keepdim=True).expand_as(x_hat) if self.grayscale else x_hat
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:

@@ -67,8 +67,14 @@ def operating_point(s: float, qualities: int) -> tuple[float, int]:
     return quality, NEUTRAL_QP - round(QP_PER_QUALITY * (s - quality))
 
 
-def search(attempt: Callable[[float, int], Result], target: Target, start: float, qualities: int) -> Result:
-    """The first result of `attempt(quality, qp)` within the target's tolerance.
+def search(
+    attempt: Callable[[float, int], Result],
+    target: Target,
+    start: float,
+    qualities: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """The first result of `attempt(quality, qp)` within the target's tolerance, or the nearest when told to stop.
 
     Regula falsi (Illinois) between the closest values below and above, by the usual slope until there are both.
     Raises `TargetMissed` with the nearest value found.
@@ -80,10 +86,10 @@ def search(attempt: Callable[[float, int], Result], target: Target, start: float
     for _ in range(MOST_ATTEMPTS):
         result = attempt(*operating_point(s, qualities))
         miss = target.of(result) - target.value
-        if abs(miss) <= target.tolerance:
-            return result
         if nearest is None or abs(miss) < abs(target.of(nearest) - target.value):
             nearest = result
+        if abs(miss) <= target.tolerance or should_stop():
+            return nearest
         if miss < 0:
             below, above = (s, miss), above and (above[0], above[1] / 2 if below else above[1])
         else:

@@ -87,18 +87,6 @@ def test_progress_counts_steps_and_its_cost_never_rises(problem, latents):
     assert seen[-1].seconds_left == 0
 
 
-def test_patience_ends_a_phase(problem, latents):
-    hopeless = Phase(50, StraightThrough(), Constant(1000.0), patience=3)
-    assert run(problem, latents, (hopeless,)).steps < 10
-
-
-def test_a_frozen_z_does_not_move(problem, latents):
-    still = problem.candidate(*latents, 128)
-    moved = run(problem, latents, (replace(DESCENT, z_step=0.0),)).candidates[-1]
-    assert torch.equal(moved.z, still.z)
-    assert not torch.equal(moved.y, still.y)
-
-
 def test_choosing_the_step_tries_both_directions(problem, latents):
     tried = ChooseStep(offset=4, tries=2, phases=(SETTLING,))
     assert run(problem, latents, (tried,)).steps == 4 == tried.steps

@@ -32,6 +32,19 @@ def test_what_cannot_be_reached_is_said_with_the_nearest():
         search(attempt, make_target(None, 90.0), 4.0, 8)
 
 
+def test_told_to_stop_the_search_gives_the_nearest_so_far():
+    asked = iter([False, True])
+    tried = []
+
+    def noted(quality, qp):
+        tried.append(attempt(quality, qp))
+        return tried[-1]
+
+    found = search(noted, make_target(None, 90.0), 4.0, 8, lambda: next(asked))
+    assert len(tried) == 2
+    assert found is max(tried, key=lambda result: result.psnr)
+
+
 def test_a_rate_that_jumps_over_the_target_is_missed_not_looped_on():
     with pytest.raises(TargetMissed):
         search(lambda q, qp: SimpleNamespace(bpp=1.0 if q > 3.3 else 0.5, psnr=30), make_target(0.7, None), 4.0, 8)

@@ -1,0 +1,77 @@
+"""Running out of memory, simulated: a step is done again in less of it, and what cannot be done is said in a line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tto.errors import NotEnoughMemory
+from tto.refine.engine import Watch, refine
+from tto.refine.memory import largest_side, ran_out, with_less_memory
+from tto.refine.plan import Plan
+from tto.refine.presets import FlipSymbols, Phase
+from tto.refine.problem import Problem
+from tto.refine.relaxations import SoftRounding
+from tto.refine.schedules import Constant
+
+STAGES = ((Phase(2, SoftRounding(), Constant(0.05), Constant(0.3)), FlipSymbols(2)),)
+ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to…")
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), ON_CPU]
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """`short_of_memory(error, enough)`: evaluations with gradients raise `error` unless `enough(problem)`."""
+    evaluate = Problem.evaluate
+
+    def arrange(error, enough):
+        def limited(problem, *arguments):
+            if torch.is_grad_enabled() and not enough(problem):
+                raise error
+            return evaluate(problem, *arguments)
+
+        monkeypatch.setattr(Problem, "evaluate", limited)
+
+    return arrange
+
+
+def run(problem, latents):
+    return refine(problem, *latents, 128, Plan(STAGES), Watch())
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_recomputing_is_tried_first_and_gives_the_same_latents(problem, latents, short_of_memory, error):
+    unlimited = run(problem, latents)
+    short_of_memory(error, lambda problem: problem.recompute)
+    limited = run(problem, latents)
+    expected = pytest.approx(unlimited.candidates[-1].J, rel=1e-5)
+    assert limited.steps == unlimited.steps == 4
+    assert expected == limited.candidates[-1].J
+
+
+def test_then_gradients_are_taken_in_bfloat16(problem, latents, short_of_memory):
+    short_of_memory(ERRORS[0], lambda problem: problem.recompute and problem.bfloat16)
+    assert run(problem, latents).steps == 4
+
+
+def test_what_does_not_fit_is_said_with_what_does(problem, short_of_memory):
+    large = replace(problem, height=300, width=260, recompute=True, bfloat16=True)
+    short_of_memory(ERRORS[2], lambda problem: problem.width < 150)
+    with pytest.raises(NotEnoughMemory, match="not enough memory to refine 260x300; 128x128 fits"):
+        with_less_memory(large, ERRORS[2])
+
+
+def test_where_nothing_fits_refinement_is_to_be_left_out(problem, short_of_memory):
+    short_of_memory(ERRORS[1], lambda problem: False)
+    assert largest_side(problem) == 0
+    with pytest.raises(NotEnoughMemory, match="leave refinement out"):
+        with_less_memory(replace(problem, recompute=True, bfloat16=True), ERRORS[1])
+
+
+def test_other_errors_pass(problem):
+    other = RuntimeError("shapes do not match")
+    assert not ran_out(other)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        with_less_memory(problem, other)

@@ -1,0 +1,69 @@
+"""When memory runs out: the same work in less of it, in two steps, then an error that names what would fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tto.container import NEUTRAL_QP
+from tto.errors import NotEnoughMemory
+from tto.refine.distortion import SquaredError
+from tto.refine.problem import Problem
+from tto.side_information import NO_SIDE
+
+CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error is that of an allocation, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_MESSAGES)
+
+
+def with_less_memory(problem: Problem, error: BaseException) -> Problem:
+    """The problem after `error`: g_s recomputed piece by piece, then also gradients in bfloat16.
+
+    Raises `error` itself where it is another one, and `NotEnoughMemory` where nothing is left to try.
+    """
+    if not ran_out(error):
+        raise error
+    if not problem.recompute:
+        return replace(problem, recompute=True)
+    if not problem.bfloat16:
+        return replace(problem, bfloat16=True)
+    side = largest_side(problem)
+    raise NotEnoughMemory(
+        f"not enough memory to refine {problem.width}x{problem.height}; "
+        + (f"{side}x{side} fits, and without refinement more" if side else "leave refinement out")
+    ) from error
+
+
+def largest_side(problem: Problem) -> int:
+    """Side of a square in whose memory a step goes: the picture's area is halved until one does. 0 if none."""
+    stride = problem.model.stride
+    area = problem.pixels / 2
+    while (side := int(area**0.5) // stride * stride) > 0:
+        try:
+            _try_a_step(problem, side)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            area /= 2
+        else:
+            return side
+    return 0
+
+
+def _try_a_step(problem: Problem, side: int) -> None:
+    """Gradients for a black square."""
+    black = SquaredError(np.zeros((side, side, 3), np.uint8))
+    square = replace(problem, height=side, width=side, distortion=black, side=NO_SIDE)
+    config, device = problem.model.config, next(problem.model.parameters()).device
+    y = torch.zeros(1, config.M, side // 16, side // 16, device=device, requires_grad=True)
+    z = torch.zeros(1, config.N, side // 64, side // 64, device=device, requires_grad=True)
+    with square.for_gradients():
+        outcome = square.evaluate(y, z, NEUTRAL_QP, lambda u: u)
+    torch.autograd.grad(square.cost(outcome), (y, z))
