@@ -29,7 +29,7 @@ from tto.models import DEFAULT_MODEL
 from tto.refine.distortion import SquaredError
 from tto.refine.engine import Descent, Watch
 from tto.refine.plan import Plan
-from tto.refine.presets import EFFORTS, Phase, Stage
+from tto.refine.presets import BEST, EFFORTS, Phase, Stage
 from tto.refine.problem import Candidate, Problem
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, DeterministicAnnealing, SGAPlusSSL, StraightThrough, UniformNoise
@@ -62,7 +62,7 @@ METHODS: dict[str, tuple[Stage, ...]] = {
     ),
     "fast": EFFORTS["fast"],
     "balanced": EFFORTS["balanced"],
-    "best": EFFORTS["best"],
+    "best": (*EFFORTS["balanced"], BEST),  # what is below is about latents alone
 }
 
 
