@@ -256,15 +256,22 @@ class Codec:
             )
         if header.quality > self.qualities:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
-        z_size = (-(-header.height // self.model.stride), -(-header.width // self.model.stride))
-        side = self._read_side(container, (4 * z_size[0], 4 * z_size[1]))
-        y_hat = self.latent_coder.decode(container.sections, z_size, header.quality, header.qp, header.native)
+        side = self.read_side(container)
+        y_hat = self.latent_coder.decode(
+            container.sections, self.z_size(header), header.quality, header.qp, header.native
+        )
         rgb = self.synthesise(y_hat, header, side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 
-    def _read_side(self, container: Container, size: tuple[int, int]) -> Side:
+    def z_size(self, header: Header) -> tuple[int, int]:
+        """Height and width of z; those of y are four times that."""
+        return -(-header.height // self.model.stride), -(-header.width // self.model.stride)
+
+    def read_side(self, container: Container) -> Side:
+        """The side information in a file. Raises `WrongModel` or `CorruptFile`."""
+        height, width = self.z_size(container.header)
         if self.side_coder is not None:
-            return self.side_coder.read(container.sections, size)
+            return self.side_coder.read(container.sections, (4 * height, 4 * width))
         if needs_side_modules(container.sections):
             raise WrongModel("the file was made with side modules, which this model does not have")
         return NO_SIDE

@@ -7,7 +7,7 @@ Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, a multiple of 4
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -44,7 +44,8 @@ class LatentCoder:
         self._medians = model.z_medians()
         self.num_slices = model.config.num_slices
 
-    def _walker(self, native: bool) -> tuple[nn.Module, torch.dtype]:
+    def walker(self, native: bool) -> tuple[nn.Module, torch.dtype]:
+        """What walks over the slices, and in which precision."""
         return (self._native_walker, torch.float32) if native else (self.portable_walker, torch.float64)
 
     @torch.inference_mode()
@@ -56,7 +57,7 @@ class LatentCoder:
         Returns the sections and ŷ as the decoder will have it. Raises `BadCheckpoint` where latents are not finite
         or absurdly large, which only damaged weights give.
         """
-        walker, dtype = self._walker(native)
+        walker, dtype = self.walker(native)
         step = step_size(qp)
         z_symbols = _checked((z - self._medians).round())
         z_encoder = SymbolEncoder()
@@ -86,10 +87,19 @@ class LatentCoder:
 
     @torch.inference_mode()
     def decode(
-        self, sections: Mapping[SectionType, bytes], z_size: tuple[int, int], quality: float, qp: int, native: bool
+        self,
+        sections: Mapping[SectionType, bytes],
+        z_size: tuple[int, int],
+        quality: float,
+        qp: int,
+        native: bool,
+        on_slice: Callable[[Tensor, Tensor], None] = lambda symbols, sigma: None,
     ) -> Tensor:
-        """ŷ [1, M, 4·z_size[0], 4·z_size[1]]. Raises `CorruptFile`, or `IndexMismatch` naming the slice."""
-        walker, dtype = self._walker(native)
+        """ŷ [1, M, 4·z_size[0], 4·z_size[1]]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
+
+        `on_slice` hears of the symbols of each slice and of σ in steps.
+        """
+        walker, dtype = self.walker(native)
         device = self._medians.device
         step = step_size(qp)
         shape = (1, self._medians.shape[1], *z_size)
@@ -110,8 +120,9 @@ class LatentCoder:
                 indexes[position] = index
             if checksum(indexes) != checksums[i]:
                 raise IndexMismatch(i)
-            symbols = _tensor(y_decoder.decode(indexes, self._y_tables), dtype, device)
-            return symbols.view_as(mu) * step + mu
+            symbols = _tensor(y_decoder.decode(indexes, self._y_tables), dtype, device).view_as(mu)
+            on_slice(symbols, sigma / step)
+            return symbols * step + mu
 
         return walker.walk(z_symbols + self._medians.to(dtype), quality, read).y_hat
 

@@ -13,6 +13,7 @@ from tto.cli.jobs import (
     PICTURE_SUFFIXES,
     TTO_SUFFIX,
     Job,
+    make_folder,
     plan_jobs,
     refuse_overwriting,
     run_jobs,
@@ -72,6 +73,10 @@ def compress(
             rich_help_panel=REFINEMENT,
         ),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Draw where bits went, errors, mask, codes and dictionary as PNGs there."),
+    ] = None,
     device: Device = "auto",
     native: Annotated[
         bool, typer.Option("--native", help="Faster, but only this machine is sure to decode the file.")
@@ -85,6 +90,8 @@ def compress(
     """
     jobs = plan_jobs(inputs, output, PICTURE_SUFFIXES, TTO_SUFFIX)
     interruption = Interruption()
+    if explain is not None:
+        make_folder(explain)  # or no compressing
 
     @cache
     def codec():
@@ -114,13 +121,26 @@ def compress(
                 lambda_=lambda_,
                 watch=watch,
             )
-            return write(job, result)
+            drawings = {} if explain is None else draw(job, result)
+            record = write(job, result)
+            for path, data in drawings.items():
+                write_output(path, data)
+            return record
+
+    def draw(job: Job, result: Result) -> dict[Path, bytes]:
+        from tto.explain import explain as explain_file
+        from tto.image import load_picture
+
+        drawings = explain_file(codec(), load_picture(job.input), result.data)
+        return {explain / f"{job.output.stem}-{name}": data for name, data in drawings.items()}
 
     def compress_published(job: Job) -> Result:
         from tto.published_bin import compress_to_bin
 
         if effort != "none" or steps or budget is not None or target_bpp is not None or target_psnr is not None:
             raise BadArgument("published .bin files are not refined, and have the one rate of their model")
+        if explain is not None:
+            raise BadArgument("--explain draws .tto files, not published .bin files")
         return compress_to_bin(codec(), job.input, lambda_)
 
     def write(job: Job, result: Result) -> dict[str, Any]:

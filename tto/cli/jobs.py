@@ -125,11 +125,18 @@ def refuse_overwriting(job: Job, allowed: bool) -> None:
 
 def write_output(path: Path, data: bytes) -> None:
     """Write a whole file, and the folder it is to lie in if there is none. Raises `FileError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    make_folder(path.parent)
     write_atomic(path, data)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there, and those above it. Raises `FileError`, also where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write to the folder {folder}")
 
 
 @contextmanager

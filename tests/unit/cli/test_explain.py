@@ -1,0 +1,44 @@
+"""`tto compress --explain`: drawings beside nothing half-written."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tto.cli import main
+
+
+def call(*args) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    return stop.value.code
+
+
+@pytest.fixture
+def photo(tmp_path, photograph):
+    path = tmp_path / "photo.png"
+    photograph(40, 30).save(path)
+    return path
+
+
+def test_drawings_are_named_after_the_output(tmp_path, photo, tiny_checkpoint):
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why" / "so") == 0
+    names = sorted(path.name for path in (tmp_path / "why" / "so").iterdir())
+    assert names == ["photo-bits.png", "photo-dictionary.png", "photo-error.png"]
+
+
+def test_a_folder_that_cannot_be_is_one_line_and_nothing_is_written(tmp_path, photo, tiny_checkpoint, capsys):
+    (tmp_path / "file").write_text("")
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "file" / "why") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not photo.with_suffix(".tto").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_refused_first(tmp_path, photo, tiny_checkpoint, capsys):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", locked) == 2
+    assert f"cannot write to the folder {locked}" in capsys.readouterr().err
+    assert not photo.with_suffix(".tto").exists()

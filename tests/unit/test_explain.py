@@ -1,0 +1,56 @@
+"""Pictures of a file's contents: their data are the file's, and each is a PNG that can be opened."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tto.container import SectionType, read
+from tto.explain import explain, open_file
+from tto.image import load_picture
+from tto.side_coding import NO_CODE
+
+
+@pytest.fixture(scope="module")
+def picture(photograph):
+    return load_picture(photograph(100, 70))
+
+
+@pytest.fixture(scope="module")
+def files(side_codec, picture):
+    """A file with two codes, and one without side information."""
+    codes = np.full((8, 8), NO_CODE)
+    codes[1, 1:3] = 3, 5
+    y, z = side_codec.analyse(picture.rgb, 4.0)
+    return [side_codec.pack(picture, y, z, 4.0, side=side_codec.side_coder.make(c)) for c in (codes, None)]
+
+
+def test_bits_add_up_to_the_section(side_codec, files):
+    contents = open_file(side_codec, files[1])
+    section = len(read(files[1]).sections[SectionType.Y]) - 4 * side_codec.model.config.num_slices
+    assert contents.bits.shape == (8, 8)
+    assert contents.bits.sum() / 8 == pytest.approx(section, rel=0.05)  # escapes cost a few bits more
+
+
+def test_contents_are_what_the_decoder_gives(side_codec, files):
+    contents = open_file(side_codec, files[0])
+    assert np.array_equal(contents.rgb, np.asarray(side_codec.decompress(files[0])))
+    assert np.argwhere(contents.side.codes != NO_CODE).tolist() == [[1, 1], [1, 2]]
+    assert contents.attention.shape == (side_codec.model.config.dict_entries, 8, 8)
+    assert np.allclose(contents.attention.sum(0), 1)
+
+
+def test_every_drawing_can_be_opened(side_codec, picture, files):
+    drawings = explain(side_codec, picture, files[0])
+    assert set(drawings) == {"bits.png", "error.png", "mask.png", "codes.png", "dictionary.png"}
+    for data in drawings.values():
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_a_file_without_compensation_has_no_drawings_of_it(side_codec, picture, files):
+    assert set(explain(side_codec, picture, files[1])) == {"bits.png", "error.png", "dictionary.png"}

@@ -1,0 +1,224 @@
+"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, dictionary.
+
+Drawn from the file as its decoder reads it. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tto.codec import Codec
+from tto.container import Header, read
+from tto.image import Picture
+from tto.metrics import psnr
+from tto.refine.rate import gaussian_bits
+from tto.side_coding import NO_CODE
+from tto.side_information import Side
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HEAT = "inferno"
+DPI = 130
+WIDTH = 7.0  # inches of one picture
+LATENT_BLOCK = 16
+ERROR_BLOCK = 8
+ENTRIES = 8
+MOST_CODES = 40
+FULL_SCALE = 99.5  # percentile that a colour scale ends at
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file taken apart: `bits` [h, w] of y at each position, `attention` [E, h, w] of the last slice's dictionary or
+    None, and `rgb` uint8 [H, W, 3].
+    """
+
+    header: Header
+    bits: np.ndarray
+    attention: np.ndarray | None
+    side: Side
+    rgb: np.ndarray
+    size: int
+
+
+def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
+    """PNG files by name for a file that `codec` made of `picture`."""
+    contents = open_file(codec, data)
+    latents = codec.analyse(picture.rgb, contents.header.quality)
+    before = open_file(codec, codec.pack(picture, *latents, contents.header.quality))
+    figures = {
+        "bits": draw_bits(picture, contents),
+        "error": draw_errors(picture, before, contents),
+    }
+    if contents.side.codes is not None:
+        figures["mask"] = draw_mask(picture, contents.side.codes)
+        figures["codes"] = draw_codes(contents.side.codes, codec.side_coder.frequencies)
+    if contents.attention is not None:
+        figures["dictionary"] = draw_attention(picture, contents.attention)
+    return {f"{name}.png": _png(figure) for name, figure in figures.items()}
+
+
+@torch.inference_mode()
+def open_file(codec: Codec, data: bytes) -> Contents:
+    """Decodes a file and looks on."""
+    container = read(data, max_pixels=None)
+    header = container.header
+    bits, seen = [], []
+
+    def on_slice(symbols: torch.Tensor, sigma: torch.Tensor) -> None:
+        bits.append(gaussian_bits(symbols, sigma).sum((0, 1)))
+
+    with _listening(codec, header.native, seen.append):
+        y_hat = codec.latent_coder.decode(
+            container.sections, codec.z_size(header), header.quality, header.qp, header.native, on_slice
+        )
+    side = codec.read_side(container)
+    return Contents(
+        header,
+        sum(bits).cpu().numpy(),
+        seen[-1].cpu().numpy() if seen else None,
+        side,
+        codec.synthesise(y_hat, header, side),
+        len(data),
+    )
+
+
+def _listening(codec: Codec, native: bool, hear: Callable[[torch.Tensor], None]):
+    """While open, `hear` gets the attention maps [E, h, w] of each slice that is decoded."""
+    from contextlib import ExitStack
+
+    walker = codec.latent_coder.walker(native)[0]
+    stack = ExitStack()
+    for attention in getattr(walker, "dt_cross_attention", ()):
+        hook = attention.register_forward_pre_hook(lambda module, inputs: hear(module.attention_maps(*inputs)[0]))
+        stack.callback(hook.remove)
+    return stack
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def draw_bits(picture: Picture, contents: Contents) -> Figure:
+    figure, (axes,) = _figure(picture, 1, "Where the bits went")
+    bits = contents.bits
+    _backdrop(axes, picture)
+    image = _over(axes, picture, bits, cmap=HEAT, vmin=0, vmax=_full_scale(bits), alpha=0.75)
+    axes.set_title(f"{contents.size} bytes; main latent: {bits.sum() / 8:.0f} bytes by its entropy model", fontsize=9)
+    figure.colorbar(image, ax=axes, label="bits per position (16×16 pixels)", shrink=0.8)
+    return figure
+
+
+def draw_errors(picture: Picture, before: Contents, after: Contents) -> Figure:
+    figure, (*panels, last) = _figure(picture, 3, "Error of the decoded picture")
+    errors = [_block_errors(picture, contents) for contents in (before, after)]
+    highest = _full_scale(errors[0])
+    for axes, name, contents, error in zip(
+        panels, ("without refinement", "this file"), (before, after), errors, strict=True
+    ):
+        image = _over(axes, picture, error, ERROR_BLOCK, cmap=HEAT, vmin=0, vmax=highest)
+        axes.set_title(f"{name}: {contents.size} bytes, {psnr(picture.rgb, contents.rgb):.2f} dB", fontsize=9)
+    figure.colorbar(image, ax=panels, label=f"RMS in {ERROR_BLOCK}×{ERROR_BLOCK} pixels (levels of 255)", shrink=0.8)
+    change = errors[1] - errors[0]
+    most = _full_scale(np.abs(change))
+    image = _over(last, picture, change, ERROR_BLOCK, cmap="RdBu_r", vmin=-most, vmax=most)
+    last.set_title("change: blue has become better", fontsize=9)
+    figure.colorbar(image, ax=last, shrink=0.8)
+    return figure
+
+
+def draw_mask(picture: Picture, codes: np.ndarray) -> Figure:
+    figure, (axes,) = _figure(picture, 1, "Where compensation is on")
+    mask = codes != NO_CODE
+    _backdrop(axes, picture)
+    _over(axes, picture, np.where(mask, 1.0, np.nan), cmap="autumn", vmin=0, vmax=1, alpha=0.55)
+    axes.set_title(f"{mask.sum()} of {mask.size} positions ({100 * mask.mean():.1f} %), in colour", fontsize=9)
+    return figure
+
+
+def draw_codes(codes: np.ndarray, frequencies: np.ndarray) -> Figure:
+    from matplotlib.figure import Figure
+
+    used, counts = np.unique(codes[codes != NO_CODE], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_CODES]
+    expected = counts.sum() * frequencies[used[order]] / 65536
+    figure = Figure(figsize=(1.3 * WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(order))
+    axes.bar(places, counts[order], color="tab:orange", label="this picture")
+    axes.plot(places, expected, "_", color="black", markersize=9, label="expected by the model")
+    axes.set_xticks(places, used[order], fontsize=7, rotation=90)
+    axes.set(xlabel="code", ylabel="positions")
+    shown = f"; the {len(order)} most frequent" if len(used) > len(order) else ""
+    axes.set_title(f"Codes used: {len(used)} of {len(frequencies)}{shown}")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_attention(picture: Picture, attention: np.ndarray) -> Figure:
+    """As 001 Fig. 8: the entries whose use varies most over the picture."""
+    chosen = np.argsort(-attention.std((1, 2)), kind="stable")[:ENTRIES]
+    figure, panels = _figure(picture, len(chosen) + 1, "Dictionary entries and where they are used")
+    panels[0].imshow(picture.rgb)
+    panels[0].set_title("picture", fontsize=9)
+    for axes, entry in zip(panels[1:], chosen, strict=True):
+        image = _over(axes, picture, attention[entry], cmap="viridis", vmin=0, vmax=_full_scale(attention[chosen]))
+        axes.set_title(f"entry {entry}, mean {100 * attention[entry].mean():.1f} %", fontsize=9)
+    figure.colorbar(image, ax=panels, label="attention, mean over heads, last slice", shrink=0.8)
+    return figure
+
+
+def _figure(picture: Picture, count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of the picture's shape, without ticks."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    width = WIDTH if count == 1 else WIDTH / 1.6
+    height = width * min(max(picture.height / picture.width, 0.3), 2.5)
+    figure = Figure(figsize=(columns * width + 1.2, rows * (height + 0.3) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _backdrop(axes: Axes, picture: Picture) -> None:
+    axes.imshow(picture.rgb.mean(2), cmap="gray", vmin=0, vmax=255)
+
+
+def _over(axes: Axes, picture: Picture, values: np.ndarray, block: int = LATENT_BLOCK, **style):
+    """Values [h, w], one for each block of so many pixels a side, over the picture; the padding is cut off."""
+    image = axes.imshow(values, extent=(0, block * values.shape[1], block * values.shape[0], 0), **style)
+    axes.set(xlim=(0, picture.width), ylim=(picture.height, 0))
+    return image
+
+
+def _block_errors(picture: Picture, contents: Contents) -> np.ndarray:
+    """Root of the mean squared error of each block; those at the right and bottom may be smaller."""
+    squares = np.mean((picture.rgb.astype(np.float64) - contents.rgb) ** 2, axis=2)
+    rows, columns = (np.arange(0, side, ERROR_BLOCK) for side in squares.shape)
+    sums, counts = (
+        np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+        for values in (squares, np.ones_like(squares))
+    )
+    return np.sqrt(sums / counts)
+
+
+def _full_scale(values: np.ndarray) -> float:
+    return max(float(np.percentile(values, FULL_SCALE)), 1e-9)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
