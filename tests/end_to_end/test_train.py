@@ -159,7 +159,7 @@ def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_size
 @pytest.fixture(scope="module")
 def side_recipe(tmp_path_factory, tiny_sizes, tiny_checkpoint, pictures) -> Path:
     """Four side stages of six steps."""
-    stage = {"crop": 64, "batch": 2, "steps": 6, "optimizer": {"learning_rate": 1e-3}}
+    stage = {"crop": 64, "batch": 2, "steps": 6, "refine_steps": 1, "optimizer": {"learning_rate": 1e-3}}
     trainable = {"ddt": "ddt.*", "msc": "msc.*", "codebook-warm-up": "msc.codebook", "codebook": "msc.*"}
     tree = {
         "model": {

@@ -42,7 +42,7 @@ def stage_network(model: nn.Module, stage: StageSettings) -> tuple[nn.Module, Ob
     """What a stage calls in a step, and what it minimizes; a side stage is both."""
     if stage.objective == "rate-distortion":
         return model, RateDistortion(stage.loss, model)
-    side = STAGES[stage.objective](model, stage.loss)
+    side = STAGES[stage.objective](model, stage.loss, stage.refine_steps)
     return side, side
 
 

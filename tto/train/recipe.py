@@ -100,6 +100,7 @@ class StageSettings:
     trainable: tuple[str, ...] = ("*",)  # patterns of parameter names
     loss: LossSettings = LossSettings()
     objective: Literal["rate-distortion", "ddt", "msc", "codebook-warm-up", "codebook"] = "rate-distortion"
+    refine_steps: Annotated[int, Field(ge=0)] = 0  # of latents, before side modules are trained on them
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     epochs: Positive | None = None

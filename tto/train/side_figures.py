@@ -1,4 +1,5 @@
-"""What a side stage is judged by, on whole images at every integer quality, 32-bit floats, before latents are refined.
+"""What a side stage is judged by, on whole images at every integer quality, 32-bit floats; latents as refined as in
+the stage's training.
 
 Gains in PSNR leave out the bits of the side information, so they are upper bounds; for the codebook there is also J
 with the mask chosen in one go, its bits estimated.
@@ -6,13 +7,12 @@ with the mask chosen in one go, its bits estimated.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from tto.train.objective import RateDistortion
-from tto.train.side_stages import CodebookStage, SideStage, squared_error
-
-MASK_BITS = 3.0  # of a position that is on, for the choice
+from tto.train.side_stages import MASK_BITS, CodebookStage, SideStage, squared_error
 
 
 def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | list[float]]:
@@ -46,19 +46,15 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
 
 
 def masked_gain(stage: CodebookStage, images: Tensor, quality: Tensor) -> Tensor:
-    """J gained in percent, and share of positions that are on, [2, B]: a position is on where it should pay."""
-    base, pixels = stage.model.base, images.shape[-1] * images.shape[-2]
-    objective: RateDistortion = stage.objective
-    terms = objective(base(images, quality), images, quality)
-    rate = (terms.bpp_y + terms.bpp_z) * pixels
-    latents = stage.model.quantized(images, quality)
-    before, slope = stage.slope(latents.y_hat, images, quality)
-    choice = stage.choose(slope)
+    """J gained in percent (the rate of z left out), and share of positions that are on, [2, B]."""
+    latents = stage.latents(images, quality)
+    place = stage.place(latents, images, quality)
+    choice = stage.choose(place.slope)
     mask = (choice.saved > MASK_BITS).float()
-    after = stage.compensated(latents.y_hat, choice.codes, mask, quality)
+    found = stage.compensated(place, stage.look_up(choice.codes) * mask[:, None])
     share = mask.mean((1, 2))
-    mask_bits = (torch.special.entr(share) + torch.special.entr(1 - share)) / torch.log(torch.tensor(2.0))
+    mask_bits = (torch.special.entr(share) + torch.special.entr(1 - share)) / math.log(2.0)
     code_bits = (stage.model.code_bits()[choice.codes] * mask).sum((1, 2))
-    side = code_bits + mask_bits * mask[0].numel()
-    old, new = (stage.distortion_bits(x_hat.clamp(0, 1), images, quality) for x_hat in (before, after))
-    return torch.stack([100.0 * (old - new - side) / (rate + old), share])
+    old, new = (stage.distortion_bits(x_hat.clamp(0, 1), images, quality) for x_hat in (found.before, found.after))
+    saved = old - new - code_bits - mask_bits * mask[0].numel()
+    return torch.stack([100.0 * saved / (latents.bits + old), share])

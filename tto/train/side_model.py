@@ -10,8 +10,10 @@ from vector_quantize_pytorch import VectorQuantize
 
 from base_models import CheckpointError, load_checkpoint
 from base_models.checkpoints import digest
+from base_models.dcae import round_through
 from tto.modules.msc import integer_frequencies, start_linear
 from tto.modules.side import SideConfig, SideModules, load_side_modules
+from tto.refine.rate import gaussian_bits
 from tto.train.errors import FrozenBaseChanged, RecipeError
 from tto.train.recipe import ModelSettings
 
@@ -23,13 +25,16 @@ DEAD_BELOW = 1.0  # vectors per step, running mean: a code that gets fewer start
 USAGE_DECAY = 0.99
 RARE = 0.1  # of the mean share, added to each
 FIRST_CURVATURE = 10.0
+REFINE_STEP = 0.15  # quantization steps, falling to 0
+REFINE_BETAS = (0.8, 0.95)
 
 
 class Quantized(NamedTuple):
-    """Latents as a decoder has them, each [B, M, h, w], without gradient, in units of the quantization step."""
+    """Latents before and after rounding, [B, M, h, w] in units of the quantization step, and bits of y_hat [B]."""
 
     y: Tensor
     y_hat: Tensor
+    bits: Tensor
 
     @property
     def residual(self) -> Tensor:
@@ -85,15 +90,38 @@ class BaseWithSide(nn.Module):
         return -(self.usage + RARE / len(self.usage)).log2()
 
     @torch.no_grad()
-    def quantized(self, images: Tensor, quality: Tensor) -> Quantized:
-        """Latents of images [B, 3, H, W], rounded for good."""
-        base = self.base
-        y = base.analysis(images, quality)
-        medians = base.z_medians()
-        z_hat = (base.hyper_analysis(y, quality) - medians).round() + medians
-        slices = y.chunk(base.config.num_slices, 1)
-        walk = base.walk(z_hat, quality, lambda i, mu, sigma: (slices[i] - mu).round() + mu)
-        return Quantized(y, walk.y_hat)
+    def quantized(self, images: Tensor, quality: Tensor, refine_steps: int = 0) -> Quantized:
+        """Latents of images [B, 3, H, W], rounded for good, after a few steps of what a codec does to refine them.
+
+        Straight-through descent of y on J, as much as tells a refined latent from one that is not: side information
+        is for what refinement leaves over.
+        """
+        y = self.base.analysis(images, quality)
+        medians = self.base.z_medians()
+        z_hat = (self.base.hyper_analysis(y, quality) - medians).round() + medians
+        weight = self.lambda_at(quality).to(images) * 255.0**2 / 3.0
+        moved = y.clone().requires_grad_(True)
+        adam = torch.optim.Adam([moved], betas=REFINE_BETAS)
+        for step in range(refine_steps):
+            with torch.enable_grad():
+                y_hat, bits = self._rounded(moved, z_hat, quality)
+                error = (self.base.synthesis(y_hat, quality) - images).square().sum((1, 2, 3))
+                (moved.grad,) = torch.autograd.grad((bits + weight * error).sum(), moved)
+            adam.param_groups[0]["lr"] = REFINE_STEP * (1.0 - step / refine_steps)
+            adam.step()
+        return Quantized(y, *self._rounded(moved, z_hat, quality))
+
+    def _rounded(self, y: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """ŷ of y, with the gradient of the identity, and its bits [B]."""
+        slices = y.chunk(self.config.num_slices, 1)
+        bits = []
+
+        def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+            symbols = round_through(slices[i] - mu)
+            bits.append(gaussian_bits(symbols, sigma).flatten(1).sum(1))
+            return symbols + mu
+
+        return self.base.walk(z_hat, quality, code_slice).y_hat, sum(bits)
 
     @torch.no_grad()
     def init_from_images(self, images: Tensor) -> None:

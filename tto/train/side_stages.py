@@ -19,15 +19,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tto.modules.ddt import apply_transform
+from tto.modules.ddt import apply_transform, best_matrix
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
-from tto.train.side_model import BaseWithSide
+from tto.train.side_model import BaseWithSide, Quantized
 
 COMMITMENT = 0.05
-MASKED = (0.02, 0.4)  # part of the positions of a crop that a random mask leaves
-KEPT = 0.7  # part of the best positions that it keeps
-STEADY = 0.98  # of running means
+MASK_BITS = 4.0  # of a position that is on
+ALWAYS = 0.05  # part of the positions that may be on even where they do not pay
+KEPT = 0.8  # part of what may be on that a random mask leaves
+STEADY = 0.95  # of running means
+CURVATURES = (0.1, 1000.0)  # bits per squared step
 
 
 class Reconstruction(NamedTuple):
@@ -45,13 +47,27 @@ class Choice(NamedTuple):
     saved: Tensor
 
 
+class Place(NamedTuple):
+    """Latents where compensation is looked for, the colour matrix [B, 3, 3] that is in place, and x̂ with it.
+
+    `slope` [B, M, h, w] is the gradient of the distortion there, in bits of a picture.
+    """
+
+    y_hat: Tensor
+    quality: Tensor
+    matrix: Tensor
+    before: Tensor
+    slope: Tensor
+
+
 class SideStage(nn.Module):
     """What the stages share."""
 
-    def __init__(self, model: BaseWithSide, loss: LossSettings):
+    def __init__(self, model: BaseWithSide, loss: LossSettings, refine_steps: int = 0):
         super().__init__()
         self.model = model
         self.objective = RateDistortion(loss, model)
+        self.refine_steps = refine_steps
 
     def forward(self, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
         """One step's values."""
@@ -70,6 +86,9 @@ class SideStage(nn.Module):
         """What `forward` gave: it knows its own loss."""
         return output
 
+    def latents(self, images: Tensor, quality: Tensor) -> Quantized:
+        return self.model.quantized(images, quality, self.refine_steps)
+
     def terms(self, images: Tensor, quality: Tensor, before: Tensor, after: Tensor) -> dict[str, Tensor]:
         mse, mse_before = (squared_error(x_hat, images) for x_hat in (after, before))
         gained = 10.0 * (mse_before / mse.detach()).log10()
@@ -81,7 +100,7 @@ class DDTStage(SideStage):
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
         with torch.no_grad():
-            before = self.model.base.synthesis(self.model.quantized(images, quality).y_hat, quality)
+            before = self.model.base.synthesis(self.latents(images, quality).y_hat, quality)
         ddt = self.model.ddt
         return Reconstruction(before, apply_transform(before, ddt.decoder(ddt.encoder(images)).float()))
 
@@ -90,21 +109,38 @@ class MSCStage(SideStage):
     """Encoder and decoder of the compensation, with no codebook between them."""
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
-        base, msc = self.model.base, self.model.msc
-        latents = self.model.quantized(images, quality)
-        with torch.no_grad():
-            before = base.synthesis(latents.y_hat, quality)
-        compensation = msc.decoder(msc.encoder(latents.residual)).float()
-        return Reconstruction(before, base.synthesis(latents.y_hat + compensation, quality))
+        msc, latents = self.model.msc, self.latents(images, quality)
+        place = self.place(latents, images, quality)
+        return self.compensated(place, msc.decoder(msc.encoder(latents.residual)).float())
+
+    def place(self, latents: Quantized, images: Tensor, quality: Tensor) -> Place:
+        """Where codes are chosen: with the colours set right first, which is cheaper."""
+        with torch.enable_grad():
+            y_hat = latents.y_hat.detach().requires_grad_(True)
+            x_hat = self.model.base.synthesis(y_hat, quality)
+            matrix = best_matrix(x_hat.detach(), images)
+            before = apply_transform(x_hat, matrix)
+            (slope,) = torch.autograd.grad(self.distortion_bits(before, images, quality).sum(), y_hat)
+        return Place(y_hat.detach(), quality, matrix, before.detach(), slope)
+
+    def compensated(self, place: Place, compensation: Tensor, codes: Tensor | None = None) -> Reconstruction:
+        """Pictures without and with a compensation [B, M, h, w]."""
+        x_hat = self.model.base.synthesis(place.y_hat + compensation, place.quality)
+        return Reconstruction(place.before, apply_transform(x_hat, place.matrix), codes)
+
+    def distortion_bits(self, x_hat: Tensor, images: Tensor, quality: Tensor) -> Tensor:
+        """λ·255²·MSE of each picture in bits, [B]."""
+        weight = self.objective.lambda_at(quality).to(x_hat)
+        return weight * 255.0**2 * squared_error(x_hat, images) * images.shape[-1] * images.shape[-2]
 
 
-class WarmUpStage(SideStage):
+class WarmUpStage(MSCStage):
     """The first codebook. Codes are running means and have no gradient."""
 
     @torch.no_grad()
     def forward(self, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
         model = self.model
-        features = model.msc.encoder(model.quantized(images, quality).residual).float()
+        features = model.msc.encoder(self.latents(images, quality).residual).float()
         codes, indexes, _ = model.quantizer(features)
         model.msc.codebook.copy_(model.quantizer.codebook)
         model.count_codes(indexes.flatten())
@@ -112,87 +148,67 @@ class WarmUpStage(SideStage):
         return {"loss": error, "explained": 1.0 - error / features.square().mean((1, 2, 3))}
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
-        base, msc = self.model.base, self.model.msc
-        latents = self.model.quantized(images, quality)
+        msc, latents = self.model.msc, self.latents(images, quality)
         codes, indexes, _ = self.model.quantizer(msc.encoder(latents.residual).float())
-        after = base.synthesis(latents.y_hat + msc.decoder(codes).float(), quality)
-        return Reconstruction(base.synthesis(latents.y_hat, quality), after, indexes)
+        return self.compensated(self.place(latents, images, quality), msc.decoder(codes).float(), indexes)
 
 
-class CodebookStage(SideStage):
+class CodebookStage(MSCStage):
     """Codes for what pays: each position takes the code that lowers the distortion most, by its slope there."""
 
     def forward(self, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        model, msc = self.model, self.model.msc
-        latents = model.quantized(images, quality)
-        before, slope = self.slope(latents.y_hat, images, quality)
-        choice = self.choose(slope)
+        model, msc, latents = self.model, self.model.msc, self.latents(images, quality)
+        place = self.place(latents, images, quality)
+        choice = self.choose(place.slope)
         mask = random_mask(choice.saved)
         features = msc.encoder(latents.residual).float()
         codes = msc.codebook[choice.codes].permute(0, 3, 1, 2)
         compensation = msc.decoder(codes + features - features.detach()).float() * mask
-        after = model.base.synthesis(latents.y_hat + compensation, quality)
-        terms = self.terms(images, quality, before, after)
+        found = self.compensated(place, compensation)
         model.count_codes(choice.codes[mask[:, 0] > 0])
-        self._learn_curvature(slope, compensation.detach(), terms, before, images, quality)
+        self._learn_curvature(place, compensation.detach(), found, images)
         distance = ((features - codes.detach()).square() * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
+        terms = self.terms(images, quality, found.before, found.after)
         terms["loss"] = terms["loss"] + COMMITMENT * distance / features.shape[1]
         return terms
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
-        latents = self.model.quantized(images, quality)
-        before, slope = self.slope(latents.y_hat, images, quality)
-        codes = self.choose(slope).codes
-        return Reconstruction(before, self.compensated(latents.y_hat, codes, torch.ones_like(codes), quality), codes)
+        place = self.place(self.latents(images, quality), images, quality)
+        codes = self.choose(place.slope).codes
+        return self.compensated(place, self.look_up(codes), codes)
 
-    def compensated(self, y_hat: Tensor, codes: Tensor, mask: Tensor, quality: Tensor) -> Tensor:
-        """x̂ with these codes where mask [B, h, w] is 1."""
-        compensation = self.model.msc.compensations().float()[codes].permute(0, 3, 1, 2) * mask[:, None]
-        return self.model.base.synthesis(y_hat + compensation, quality)
-
-    def slope(self, y_hat: Tensor, images: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """x̂ of y_hat, and the gradient of the distortion in bits of a picture at y_hat [B, M, h, w]."""
-        with torch.enable_grad():
-            y_hat = y_hat.detach().requires_grad_(True)
-            x_hat = self.model.base.synthesis(y_hat, quality)
-            (slope,) = torch.autograd.grad(self.distortion_bits(x_hat, images, quality).sum(), y_hat)
-        return x_hat.detach(), slope
-
-    def distortion_bits(self, x_hat: Tensor, images: Tensor, quality: Tensor) -> Tensor:
-        """λ·255²·MSE of each picture in bits, [B]."""
-        weight = self.objective.lambda_at(quality).to(x_hat)
-        return weight * 255.0**2 * squared_error(x_hat, images) * images.shape[-1] * images.shape[-2]
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codes [B, h, w] → compensation [B, M, h, w]."""
+        return self.model.msc.compensations().float()[codes].permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def choose(self, slope: Tensor) -> Choice:
-        """By slope and mean curvature, less what a code costs."""
+        """By slope [B, M, h, w] and mean curvature, less what a code costs."""
         table = self.model.msc.compensations().float()
-        linear = torch.einsum("bmhw,km->bhwk", slope, table)
+        linear = torch.einsum("bmhw,km->bhwk", slope, table).float()
         quadratic = 0.5 * self.model.curvature * table.square().sum(1)
         saved, codes = (-linear - quadratic - self.model.code_bits()).max(-1)
         return Choice(codes, saved)
 
-    def _learn_curvature(
-        self, slope: Tensor, step: Tensor, terms: dict, before: Tensor, images: Tensor, quality: Tensor
-    ) -> None:
-        """What distortion gained less than its slope said, as a curvature."""
-        bits = self.distortion_bits(before, images, quality)
-        change = bits * (terms["mse"].detach() / squared_error(before, images) - 1.0)
-        missing = (change - (slope * step).sum((1, 2, 3))).sum()
-        found = 2.0 * missing / step.square().sum().clamp(min=1e-6)
-        self.model.curvature.lerp_(found.clamp(0.1, 1000.0), 1.0 - STEADY)
+    def _learn_curvature(self, place: Place, step: Tensor, found: Reconstruction, images: Tensor) -> None:
+        """What distortion fell less than its slope said, as a curvature."""
+        after, before = (
+            self.distortion_bits(x_hat.detach(), images, place.quality) for x_hat in (found.after, found.before)
+        )
+        missing = (after - before - (place.slope * step).sum((1, 2, 3))).sum()
+        curvature = 2.0 * missing / step.square().sum().clamp(min=1e-6)
+        self.model.curvature.lerp_(curvature.clamp(*CURVATURES), 1.0 - STEADY)
 
 
 STAGES = {"ddt": DDTStage, "msc": MSCStage, "codebook-warm-up": WarmUpStage, "codebook": CodebookStage}
 
 
 def random_mask(saved: Tensor) -> Tensor:
-    """A mask [B, 1, h, w] of some of the positions that save most; saved is [B, h, w]."""
-    ranks = saved.flatten(1).argsort(1, descending=True).argsort(1).view_as(saved) / saved[0].numel()
-    low, high = MASKED
-    part = low + (high - low) * torch.rand(len(saved), 1, 1, device=saved.device) ** 2
+    """A mask [B, 1, h, w] of most positions that save more than a few bits, by chance; and of a few that save most."""
+    threshold = MASK_BITS * torch.rand(len(saved), 1, 1, device=saved.device)
+    best = saved.flatten(1).quantile(1.0 - ALWAYS, dim=1)[:, None, None]
     kept = torch.rand_like(saved) < KEPT
-    return ((ranks < part) & kept)[:, None].to(saved.dtype)
+    return ((saved > torch.minimum(threshold, best)) & kept)[:, None].to(saved.dtype)
 
 
 def squared_error(x_hat: Tensor, images: Tensor) -> Tensor:

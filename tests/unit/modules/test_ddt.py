@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tto.modules.ddt import DDT, apply_transform
+from tto.modules.ddt import DDT, apply_transform, best_matrix
 
 
 def test_parameters_are_those_of_table_2():
@@ -30,6 +30,13 @@ def test_syntax_holds_means_of_the_picture_and_its_features():
     syntax = encoder(x)[0]
     assert torch.allclose(syntax[0], x[0, 1].mean())
     assert torch.allclose(syntax[1], encoder.conv1(x)[0, 5].relu().mean())
+
+
+def test_best_matrix_undoes_a_change_of_colours():
+    x = torch.rand(2, 3, 20, 30)
+    change = torch.eye(3) + 0.05 * torch.randn(2, 3, 3)
+    x_hat = torch.einsum("bij,bjhw->bihw", change, x)
+    assert torch.allclose(apply_transform(x_hat, best_matrix(x_hat, x)), x, atol=1e-4)
 
 
 def test_matrix_maps_each_pixel_and_adds_to_it():
