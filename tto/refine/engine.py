@@ -119,7 +119,7 @@ class Descent:
             size = phase.step_size(done)
             optimizer.param_groups[0]["lr"] = size * step_size(self.qp)
             optimizer.param_groups[1]["lr"] = size
-            outcome = self._with_memory(partial(self._differentiate, phase, done, y, z))
+            outcome = self._with_memory(partial(self.differentiate, phase, done, y, z))
             optimizer.step()
             if phase.relaxation.hard:
                 self.keep(self.problem.candidate_of(outcome, self.qp))
@@ -128,7 +128,7 @@ class Descent:
         self.latest = self.problem.candidate(self.y, self.z, self.qp)
         self.keep(self.latest)
 
-    def _differentiate(self, phase: Phase, done: float, y: Tensor, z: Tensor) -> Outcome:
+    def differentiate(self, phase: Phase, done: float, y: Tensor, z: Tensor) -> Outcome:
         """Gives y and z their gradients. Where the relaxation is hard, the outcome is that of a candidate."""
         rounding = partial(phase.relaxation, temperature=phase.temperature(done), generator=self._generator)
         with nullcontext() if phase.relaxation.hard else self.problem.for_gradients():

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from tto.errors import BadArgument
 from tto.refine.rate import Rate, expected_bits, gaussian_bits, mixed_bits
-from tto.refine.relaxations import Relaxation, SoftRounding, StraightThrough
-from tto.refine.schedules import Constant, Cosine, Geometric, Schedule
+from tto.refine.relaxations import SGA, Relaxation, SoftRounding, StraightThrough
+from tto.refine.schedules import Constant, Cosine, DelayedExponential, Geometric, Schedule
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,15 @@ FAST: Stage = (
 )
 BALANCED: Stage = (Phase(36, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)), FlipSymbols(14))
 BEST: Stage = (
-    Phase(80, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.25)),
-    FlipSymbols(24),
+    Phase(
+        220,
+        SGA(),
+        Constant(0.02),
+        DelayedExponential(0.5, rate=2.5, delay=0.3),
+        rate=gaussian_bits,
+        betas=(0.9, 0.999),
+    ),
+    FlipSymbols(20),
     ChooseStep(
         offset=8,
         tries=2,
