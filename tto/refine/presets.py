@@ -77,7 +77,7 @@ FAST: Stage = (
     Phase(14, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
     FlipSymbols(10),
 )
-BALANCED: Stage = (Phase(36, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)), FlipSymbols(14))
+BALANCED: Stage = (Phase(26, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)), FlipSymbols(24))
 BEST: Stage = (
     Phase(
         220,
