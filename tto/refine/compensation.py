@@ -141,13 +141,13 @@ class CodeSearch:
             bits = torch.cat([self._code_bits + on[:, None], off[:, None]], 1)
             total = distortion + bits - bits.gather(1, self.codes[:, None])
             chosen = total.argmin(1)
-            on, off = self._mask_bits(chosen)
+            on, off = self.mask_bits(chosen)
         picked = chosen[:, None]
         return Changes(
             chosen, linear.gather(1, picked)[:, 0], quadratic.gather(1, picked)[:, 0], total.gather(1, picked)[:, 0]
         )
 
-    def _mask_bits(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def mask_bits(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """What "on" and "off" cost at each position [P], with a mask such as that of `codes`."""
         mask = (codes != self.none).view(self._size).cpu().numpy()
         contexts = mask_contexts(mask)

@@ -98,14 +98,8 @@ BEST: Stage = (
     ),
     FlipSymbols(30),
 )
-SIDE: Stage = (
-    Compensate(24),
-    Phase(12, SoftRounding(), Cosine(0.04, 0.01), Constant(0.25)),
-    FlipSymbols(12),
-    Compensate(10),
-    Transform(),
-)
-"""For models with side modules."""
+SIDE: Stage = (Transform(), FlipSymbols(30), Compensate(16), Transform(), FlipSymbols(20), Compensate(8), Transform())
+"""For models with side modules. With the transform in place flips find more, so they come after it."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),
     "fast": (FAST,),

@@ -1,0 +1,346 @@
+"""What each part of refinement brings: real files of every combination, on the same pictures and qualities.
+
+    python scripts/ablate.py PICTURE... -q 2 -q 4 -q 6 -q 8 --crop 256 --out ablation [--bounds]
+
+Writes `ablation.csv` (one row for each picture, quality and variant) and `ablation.md` (means, BD-rate against the base
+over the qualities). With `--bounds` also `bounds.csv` and `bounds.md`: what side information could bring without
+quantization and without its rate, as change of J against latents and step alone, in percent; figures there are
+estimates of the refinement, not of files.
+
+Side information goes with further flips of symbols; what these bring alone is a variant of its own.
+The relaxed rate is a ramp of the weight of y's bits over the first phase, in pieces that each start the optimizer anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from tto.bench.bdrate import bd_rate
+from tto.codec import Codec, load_codec, rd_cost
+from tto.container import NEUTRAL_QP
+from tto.device import descends_in_bfloat16
+from tto.errors import BadArgument
+from tto.image import Picture, load_picture
+from tto.metrics import psnr
+from tto.models import DEFAULT_MODEL
+from tto.refine.compensation import CodeSearch
+from tto.refine.distortion import SquaredError
+from tto.refine.engine import Descent, Watch
+from tto.refine.plan import Plan
+from tto.refine.presets import BALANCED, BEST, FAST, SIDE, ChooseStep, Compensate, Operation, Stage, Transform
+from tto.refine.problem import Candidate, Problem
+from tto.refine.rate import Rate
+from tto.refine.schedules import Schedule
+from tto.refine.transform import fit_syntax, moments_of
+from tto.side_coding import Syntax
+from tto.side_information import Side, SideCoder
+
+BASE, FULL = "base", "latents + QP"
+RAMP = (0.7, 0.8, 0.9, 1.0)
+DECODES = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file. `J` with the quality's own λ; `seconds` of the whole encoding and of one decoding."""
+
+    image: str
+    quality: float
+    variant: str
+    bytes: int
+    bpp: float
+    psnr: float
+    J: float
+    encode_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Changes of J in percent."""
+
+    image: str
+    quality: float
+    bound: str
+    change: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """The piece of a schedule from `start` to `end`, both in [0, 1]."""
+
+    whole: Schedule
+    start: float
+    end: float
+
+    def __call__(self, t: float) -> float:
+        return self.whole(self.start + (self.end - self.start) * t)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A rate that counts for less."""
+
+    rate: Rate
+    weight: float
+
+    def __call__(self, u: Tensor, sigma: Tensor) -> Tensor:
+        return self.weight * self.rate(u, sigma)
+
+
+class FreeSideCoder(SideCoder):
+    """Side information that costs nothing."""
+
+    def __init__(self, coder: SideCoder):
+        super().__init__(coder.modules, coder.compensations.device)
+        self.frequencies = np.full(len(self.frequencies), 1 << 16)
+
+    def make(self, codes: np.ndarray | None = None, syntax: Syntax | None = None) -> Side:
+        return self._side({}, codes, syntax)
+
+
+class FreeCodeSearch(CodeSearch):
+    def mask_bits(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        return (torch.zeros(len(codes)).to(self.vectors),) * 2
+
+
+def relaxed(operations: Stage) -> Stage:
+    """A stage whose first phase has the ramp."""
+    first, *rest = operations
+    edges = [i / len(RAMP) for i in range(len(RAMP) + 1)]
+    pieces = [
+        replace(
+            first,
+            steps=round(first.steps * end) - round(first.steps * start),
+            step_size=Part(first.step_size, start, end),
+            temperature=Part(first.temperature, start, end),
+            rate=Weighted(first.rate, weight),
+        )
+        for start, end, weight in zip(edges, edges[1:], RAMP, strict=False)
+    ]
+    return (*pieces, *rest)
+
+
+def without(kind: type[Operation], operations: Stage) -> Stage:
+    return tuple(operation for operation in operations if not isinstance(operation, kind))
+
+
+LATENTS: Stage = without(ChooseStep, (*FAST, *BALANCED, *BEST))
+ALONE: dict[str, Stage] = {
+    "latents": LATENTS,
+    "latents + relaxed rate": relaxed(LATENTS),
+    FULL: (*FAST, *BALANCED, *BEST),
+}
+AFTERWARDS: dict[str, Stage] = {
+    f"{FULL} + as many flips as below": without(Compensate, without(Transform, SIDE)),
+    f"{FULL} + masked MSC": without(Transform, SIDE),
+    f"{FULL} + DDT": without(Compensate, SIDE),
+    "all": SIDE,
+}
+
+
+def ablate(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...")],
+    model: Annotated[str, typer.Option("-m", "--model")] = DEFAULT_MODEL,
+    quality: Annotated[list[float], typer.Option("-q", "--quality")] = [2.0, 4.0, 6.0],  # noqa: B006
+    crop: Annotated[int, typer.Option(help="Side of the central square to use, 0 for all.")] = 0,
+    threads: int = 1,
+    bounds: Annotated[bool, typer.Option("--bounds", help="Also what side information could bring.")] = False,
+    out: Path = Path("ablation"),
+) -> None:
+    torch.set_num_threads(threads)
+    codec = load_codec(model)
+    if codec.side_coder is None:
+        raise BadArgument(f"{model} has no side modules")
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    limits: list[Bound] = []
+    for path in pictures:
+        picture = _cropped(load_picture(path), crop)
+        for q in quality:
+            bench = Bench(codec, picture, path.stem, q)
+            for row in bench.rows():
+                rows.append(row)
+                print(
+                    f"{path.stem} q{q:g} {row.variant}: {row.bytes} bytes, {row.psnr:.2f} dB, J {row.J:.4f}", flush=True
+                )
+            if bounds:
+                limits += bench.bounds()
+            write_csv(out / "ablation.csv", Row, rows)
+            (out / "ablation.md").write_text(summary(rows), encoding="utf-8")
+            if bounds:
+                write_csv(out / "bounds.csv", Bound, limits)
+                (out / "bounds.md").write_text(summary_of_bounds(limits), encoding="utf-8")
+
+
+class Bench:
+    """One picture at one quality, and what has been found for it."""
+
+    def __init__(self, codec: Codec, picture: Picture, name: str, quality: float):
+        self.codec, self.picture, self.name, self.quality = codec, picture, name, quality
+        began = time.perf_counter()
+        self.y, self.z = (latent.clone() for latent in codec.analyse(picture.rgb, quality))
+        self.analysis_seconds = time.perf_counter() - began
+        self.problem = Problem(
+            codec.model,
+            quality,
+            float(codec.model.lambda_at(quality)),
+            picture.height,
+            picture.width,
+            SquaredError(picture.rgb),
+            picture.grayscale,
+            side_coder=codec.side_coder,
+            bfloat16=descends_in_bfloat16(codec.device),
+        )
+
+    def rows(self) -> Iterator[Row]:
+        yield self._row(BASE, self.problem.candidate(self.y, self.z, NEUTRAL_QP), 0.0)
+        for variant, operations in ALONE.items():
+            descent, seconds = self._descend(operations)
+            yield self._row(variant, descent.best, seconds)
+        self.full = descent.best
+        yield self._row(f"{FULL} + MSC everywhere", *self._everywhere(seconds))
+        for variant, operations in AFTERWARDS.items():
+            continued, more = self._go_on(copy.copy(descent), operations)
+            yield self._row(variant, continued.best, seconds + more)
+
+    def _descend(self, operations: Stage) -> tuple[Descent, float]:
+        plan = Plan((operations,))
+        return self._go_on(Descent(self.problem, self.y, self.z, NEUTRAL_QP, plan, Watch()), operations)
+
+    def _go_on(self, descent: Descent, operations: Stage) -> tuple[Descent, float]:
+        began = time.perf_counter()
+        for operation in operations:
+            descent.do(operation)
+        return descent, time.perf_counter() - began
+
+    def _everywhere(self, seconds: float) -> tuple[Candidate, float]:
+        """A code at every position: the one that the encoder gives, as without a mask."""
+        began = time.perf_counter()
+        with torch.no_grad():
+            features = self.codec.side_coder.modules.msc.encoder(self._residual(self.full))
+            distances = torch.cdist(features[0].flatten(1).T, self.codec.side_coder.modules.msc.codebook)
+        codes = distances.argmin(1).view(features.shape[-2:]).cpu().numpy()
+        return self._with(self.codec.side_coder.make(codes)), seconds + time.perf_counter() - began
+
+    def _row(self, variant: str, found: Candidate, seconds: float) -> Row:
+        began = time.perf_counter()
+        data = self.codec.pack(self.picture, found.y, found.z, self.quality, found.qp, side=found.side)
+        seconds += self.analysis_seconds + time.perf_counter() - began
+        decoding = []
+        for _ in range(DECODES):
+            began = time.perf_counter()
+            decoded = load_picture(self.codec.decompress(data)).rgb
+            decoding.append(time.perf_counter() - began)
+        cost = rd_cost(len(data), self.problem.distortion, decoded, self.problem.lambda_)
+        figures = (8 * len(data) / self.problem.pixels, psnr(self.picture.rgb, decoded), cost)
+        return Row(self.name, self.quality, variant, len(data), *figures, seconds, median(decoding))
+
+    def bounds(self) -> Iterator[Bound]:
+        """After `rows`."""
+        free = FreeSideCoder(self.codec.side_coder)
+        bare = self.problem
+        with torch.no_grad():
+            outcome = bare.evaluate(self.full.y, self.full.z, self.full.qp, torch.round)
+            moments = moments_of(bare, bare.reconstruction(outcome.y_hat))
+            unquantized = free.modules.msc.decoder(free.modules.msc.encoder(self._residual(self.full)))
+        syntax = fit_syntax(bare, moments)
+        found = {
+            "MSC without codebook, everywhere, no rate": self._with(Side(compensation=unquantized)),
+            "MSC with codebook, no rate": self._search(FreeCodeSearch, free),
+            "MSC with codebook and rate": self._search(CodeSearch, self.codec.side_coder),
+            "DDT without syntax, no rate": self._with(Side(matrix=moments.best_matrix())),
+            "DDT with quantized syntax, no rate": self._with(free.make(syntax=syntax)),
+            "DDT with quantized syntax and rate": self._with(self.codec.side_coder.make(syntax=syntax)),
+        }
+        for name, candidate in found.items():
+            yield Bound(self.name, self.quality, name, 100 * (candidate.J / self.full.J - 1))
+
+    def _search(self, search: Callable[[Problem, Candidate], CodeSearch], coder: SideCoder) -> Candidate:
+        searching = search(replace(self.problem, side_coder=coder), self.full)
+        searching.run(False, lambda best: True)
+        return searching.best
+
+    def _with(self, side: Side) -> Candidate:
+        return replace(self.problem, side=side).candidate(self.full.y, self.full.z, self.full.qp)
+
+    def _residual(self, found: Candidate) -> Tensor:
+        with torch.no_grad():
+            return self.y - self.problem.evaluate(found.y, found.z, found.qp, torch.round).y_hat
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Markdown: means over pictures and qualities, in the order of the variants."""
+    lines = [
+        "| variant | bytes | PSNR (dB) | J against base (%) | against latents + QP (%) | worst (%) | BD-rate (%) "
+        "| encode (s) | decode (s) |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for variant in dict.fromkeys(row.variant for row in rows):
+        own = [row for row in rows if row.variant == variant]
+        against_base, against_full = _changes(rows, own, BASE), _changes(rows, own, FULL)
+        worst = max(against_full) if against_full else float("nan")
+        means = [np.mean([getattr(row, name) for row in own]) for name in ("bytes", "psnr")]
+        seconds = [np.mean([getattr(row, name) for row in own]) for name in ("encode_seconds", "decode_seconds")]
+        lines.append(
+            f"| {variant} | {means[0]:.0f} | {means[1]:.2f} | {np.mean(against_base):+.2f} "
+            f"| {np.mean(against_full) if against_full else float('nan'):+.2f} | {worst:+.2f} "
+            f"| {bd_rate(*_curve(rows, BASE), *_curve(rows, variant)):+.2f} | {seconds[0]:.1f} | {seconds[1]:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _changes(rows: Sequence[Row], own: Sequence[Row], against: str) -> list[float]:
+    """Of J in percent, for each picture and quality that has both."""
+    anchors = {(row.image, row.quality): row.J for row in rows if row.variant == against}
+    pairs = [(row.J, anchors.get((row.image, row.quality))) for row in own]
+    return [100 * (J / anchor - 1) for J, anchor in pairs if anchor is not None]
+
+
+def _curve(rows: Sequence[Row], variant: str) -> tuple[list[float], list[float]]:
+    """bpp and PSNR, means over pictures for each quality."""
+    qualities = sorted({row.quality for row in rows})
+    of_quality = [[row for row in rows if row.variant == variant and row.quality == q] for q in qualities]
+    complete = [group for group in of_quality if group]
+    return tuple(
+        [float(np.mean([getattr(row, name) for row in group])) for group in complete] for name in ("bpp", "psnr")
+    )
+
+
+def summary_of_bounds(bounds: Sequence[Bound]) -> str:
+    lines = ["| side information | change of J (%) | best | worst |", "|---|---:|---:|---:|"]
+    for name in dict.fromkeys(bound.bound for bound in bounds):
+        changes = [bound.change for bound in bounds if bound.bound == name]
+        lines.append(f"| {name} | {np.mean(changes):+.2f} | {min(changes):+.2f} | {max(changes):+.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_csv(path: Path, kind: type, records: Sequence[Row | Bound]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(field.name for field in fields(kind))
+        table.writerows(astuple(record) for record in records)
+
+
+def _cropped(picture: Picture, side: int) -> Picture:
+    if not side:
+        return picture
+    top, left = (max(0, (length - side) // 2) for length in picture.rgb.shape[:2])
+    pixels = picture.rgb[top : top + side, left : left + side]
+    return Picture(np.ascontiguousarray(pixels), picture.grayscale)
+
+
+if __name__ == "__main__":
+    typer.run(ablate)

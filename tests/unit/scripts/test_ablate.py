@@ -1,0 +1,89 @@
+"""The ablation: one file for each variant, changes against the right anchors, and bounds without rate."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from base_models import load_checkpoint
+from tto.errors import BadArgument
+from tto.image import save_picture
+from tto.modules.side import save_with_side_modules
+from tto.refine.presets import Compensate, FlipSymbols, Phase, Transform
+from tto.refine.relaxations import SoftRounding
+from tto.refine.schedules import Constant, Linear
+
+PATH = Path(__file__).parents[3] / "scripts" / "ablate.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("tto_ablate_script", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def picture(tmp_path, photograph):
+    path = tmp_path / "picture.png"
+    save_picture(photograph(80, 60), path)
+    return path
+
+
+def test_every_variant_has_a_file_for_each_quality(
+    script, picture, tiny_checkpoint, make_side_modules, tmp_path, monkeypatch
+):
+    model = load_checkpoint(tiny_checkpoint)
+    checkpoint = tmp_path / "side.safetensors"
+    save_with_side_modules(model, make_side_modules(model.config.M), checkpoint)
+    monkeypatch.setattr(script, "ALONE", {"latents": (FlipSymbols(2),), script.FULL: (FlipSymbols(3),)})
+    monkeypatch.setattr(script, "AFTERWARDS", {"all": (Transform(), Compensate(2))})
+    script.ablate([picture], str(checkpoint), [3.0, 6.0], crop=48, bounds=True, out=tmp_path / "out")
+    with open(tmp_path / "out" / "ablation.csv") as file:
+        rows = list(csv.DictReader(file))
+    variants = ["base", "latents", script.FULL, f"{script.FULL} + MSC everywhere", "all"]
+    assert [(row["variant"], row["quality"]) for row in rows] == [(v, q) for q in ("3.0", "6.0") for v in variants]
+    J = {(row["variant"], row["quality"]): float(row["J"]) for row in rows}
+    for q in ("3.0", "6.0"):
+        assert J["all", q] <= J[script.FULL, q] * 1.001  # estimated when chosen, real here
+    assert "| base |" in (tmp_path / "out" / "ablation.md").read_text()
+    with open(tmp_path / "out" / "bounds.csv") as file:
+        bounds = {(row["bound"], row["quality"]): float(row["change"]) for row in csv.DictReader(file)}
+    for q in ("3.0", "6.0"):
+        assert bounds["MSC with codebook, no rate", q] <= bounds["MSC with codebook and rate", q] <= 0
+        free, priced = (bounds[f"DDT with quantized syntax{end}", q] for end in (", no rate", " and rate"))
+        assert bounds["DDT without syntax, no rate", q] <= free + 1e-3 < priced
+
+
+def test_summary_compares_with_the_base_and_with_latents_and_step(script):
+    rows = [
+        script.Row("a.png", q, variant, 100, bpp * q, 30 + q, J, 1.0, 0.1)
+        for q in (2.0, 4.0)
+        for variant, bpp, J in (("base", 1.0, 2.0), (script.FULL, 0.9, 1.6), ("all", 0.8, 1.2))
+    ]
+    last = script.summary(rows).splitlines()[-1]
+    assert [cell.strip() for cell in last.split("|")[1:9]] == [
+        "all", "100", "33.00", "-40.00", "-25.00", "-25.00", "-20.00", "1.0",
+    ]  # fmt: skip
+
+
+def test_relaxed_rate_goes_through_the_same_schedules_in_pieces(script):
+    stage = (Phase(10, SoftRounding(), Linear(1.0, 0.0), Constant(0.5)), FlipSymbols(4))
+    *pieces, flips = script.relaxed(stage)
+    assert flips == stage[1]
+    assert sum(piece.steps for piece in pieces) == 10
+    assert [piece.rate.weight for piece in pieces] == list(script.RAMP)
+    assert (pieces[0].step_size(0), pieces[-1].step_size(1)) == (1.0, 0.0)
+    assert pieces[0].step_size(1) == pieces[1].step_size(0)
+
+
+def test_a_model_without_side_modules_is_refused(script, picture, tiny_checkpoint, tmp_path):
+    with pytest.raises(BadArgument, match="no side modules"):
+        script.ablate([picture], str(tiny_checkpoint), [3.0], out=tmp_path / "out")
