@@ -36,7 +36,7 @@ from tto.image import Picture, load_picture
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL
 from tto.refine.compensation import CodeSearch
-from tto.refine.distortion import SquaredError
+from tto.refine.distortion import make_distortion
 from tto.refine.engine import Descent, Watch
 from tto.refine.plan import Plan
 from tto.refine.presets import BALANCED, BEST, FAST, SIDE, ChooseStep, Compensate, Operation, Stage, Transform
@@ -199,7 +199,7 @@ class Bench:
             float(codec.model.lambda_at(quality)),
             picture.height,
             picture.width,
-            SquaredError(picture.rgb),
+            make_distortion(picture.rgb, "mse"),
             picture.grayscale,
             side_coder=codec.side_coder,
             bfloat16=descends_in_bfloat16(codec.device),

@@ -159,7 +159,8 @@ class Descent:
     def _add_side(self, operation: SideOperation) -> None:
         """Side information for the best so far; what follows goes on from there."""
         search = choose_codes if isinstance(operation, Compensate) else fit_transform
-        search(self.problem, self.best, self._keeping(operation))
+        keep_on = self._keeping(operation)
+        self._with_memory(lambda: search(self.problem, self.best, keep_on))
         self.problem = replace(self.problem, side=self.best.side)
         self.y, self.z, self.qp = self.best.y.clone(), self.best.z.clone(), self.best.qp
         self.latest = self.best
