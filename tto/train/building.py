@@ -17,7 +17,7 @@ from tto.train.images import ImageStore
 from tto.train.objective import RateDistortion
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
 from tto.train.side_model import BaseWithSide, build_with_side
-from tto.train.side_stages import STAGES
+from tto.train.side_stages import STAGES, init_from_images
 from tto.train.step import Objective
 
 INITIALIZATION_CROPS = 96
@@ -48,13 +48,16 @@ def stage_network(model: nn.Module, stage: StageSettings) -> tuple[nn.Module, Ob
 
 def initialize_latents(model: nn.Module, store: ImageStore, recipe: Recipe, device: torch.device) -> None:
     """Fits a new network, or new side modules, to the first crops of the run, where it knows how."""
-    goes_on = recipe.model.checkpoint is not None and recipe.model.side is None
-    if goes_on or not hasattr(model, "init_from_images"):
+    goes_on = recipe.model.checkpoint is not None or not hasattr(model, "init_from_images")
+    if goes_on and not isinstance(model, BaseWithSide):
         return
     resize = recipe.data.too_small == "resize"
     plan = CropPlan(recipe.seed, 0, recipe.chosen_stages[0].crop, INITIALIZATION_CROPS, resize)
     crops = to_batch(*CropSampler(store, plan).pixels(0), device)
-    model.init_from_images(crops.images)
+    if isinstance(model, BaseWithSide):
+        init_from_images(model, crops.images)
+    else:
+        model.init_from_images(crops.images)
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Module:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from tto.train.side_stages import MASK_BITS, CodebookStage, SideStage, squared_error
+from tto.train.side_stages import MASK_BITS, CodebookStage, SideStage, WarmUpStage, squared_error
 
 
 def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | list[float]]:
@@ -25,11 +25,11 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
         for image in images:
             batch = image.expand(len(quality), -1, -1, -1)
             found = stage.reconstruct(batch, quality)
-            before, after = (squared_error(x_hat.clamp(0, 1), batch) for x_hat in (found.before, found.after))
+            before, after = (squared_error(x_hat, batch) for x_hat in (found.before, found.after))
             gained.append(10.0 * (before / after).log10())
             if found.codes is not None:
                 codes.append(found.codes.flatten())
-            if isinstance(stage, CodebookStage):
+            if isinstance(stage, WarmUpStage | CodebookStage):
                 masked.append(masked_gain(stage, batch, quality))
     stage.train(was_training)
     per_quality = torch.stack(gained).mean(0)
@@ -45,16 +45,15 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
     return figures
 
 
-def masked_gain(stage: CodebookStage, images: Tensor, quality: Tensor) -> Tensor:
+def masked_gain(stage: WarmUpStage | CodebookStage, images: Tensor, quality: Tensor) -> Tensor:
     """J gained in percent (the rate of z left out), and share of positions that are on, [2, B]."""
-    latents = stage.latents(images, quality)
-    place = stage.place(latents, images, quality)
-    choice = stage.choose(place.slope)
+    place = stage.place(images, quality)
+    choice = stage.choose(place)
     mask = (choice.saved > MASK_BITS).float()
     found = stage.compensated(place, stage.look_up(choice.codes) * mask[:, None])
     share = mask.mean((1, 2))
     mask_bits = (torch.special.entr(share) + torch.special.entr(1 - share)) / math.log(2.0)
     code_bits = (stage.model.code_bits()[choice.codes] * mask).sum((1, 2))
-    old, new = (stage.distortion_bits(x_hat.clamp(0, 1), images, quality) for x_hat in (found.before, found.after))
+    old, new = (stage.distortion_bits(x_hat, images, quality) for x_hat in (found.before, found.after))
     saved = old - new - code_bits - mask_bits * mask[0].numel()
-    return torch.stack([100.0 * saved / (latents.bits + old), share])
+    return torch.stack([100.0 * saved / (place.latents.bits + old), share])

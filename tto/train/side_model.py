@@ -24,22 +24,16 @@ DEAD_BELOW = 1.0  # vectors per step, running mean: a code that gets fewer start
 
 USAGE_DECAY = 0.99
 RARE = 0.1  # of the mean share, added to each
-FIRST_CURVATURE = 10.0
+FIRST_CURVATURE = 15.0
 REFINE_STEP = 0.15  # quantization steps, falling to 0
 REFINE_BETAS = (0.8, 0.95)
 
 
 class Quantized(NamedTuple):
-    """Latents before and after rounding, [B, M, h, w] in units of the quantization step, and bits of y_hat [B]."""
+    """Latents after rounding, [B, M, h, w] in units of the quantization step, and their bits [B]."""
 
-    y: Tensor
     y_hat: Tensor
     bits: Tensor
-
-    @property
-    def residual(self) -> Tensor:
-        """What quantization took."""
-        return self.y - self.y_hat
 
 
 class BaseWithSide(nn.Module):
@@ -100,16 +94,16 @@ class BaseWithSide(nn.Module):
         medians = self.base.z_medians()
         z_hat = (self.base.hyper_analysis(y, quality) - medians).round() + medians
         weight = self.lambda_at(quality).to(images) * 255.0**2 / 3.0
-        moved = y.clone().requires_grad_(True)
+        moved = y.requires_grad_(True)
         adam = torch.optim.Adam([moved], betas=REFINE_BETAS)
         for step in range(refine_steps):
             with torch.enable_grad():
                 y_hat, bits = self._rounded(moved, z_hat, quality)
-                error = (self.base.synthesis(y_hat, quality) - images).square().sum((1, 2, 3))
+                error = (self.base.synthesis(y_hat, quality).clamp(0, 1) - images).square().sum((1, 2, 3))
                 (moved.grad,) = torch.autograd.grad((bits + weight * error).sum(), moved)
             adam.param_groups[0]["lr"] = REFINE_STEP * (1.0 - step / refine_steps)
             adam.step()
-        return Quantized(y, *self._rounded(moved, z_hat, quality))
+        return Quantized(*self._rounded(moved, z_hat, quality))
 
     def _rounded(self, y: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """ŷ of y, with the gradient of the identity, and its bits [B]."""
@@ -124,21 +118,13 @@ class BaseWithSide(nn.Module):
         return self.base.walk(z_hat, quality, code_slice).y_hat, sum(bits)
 
     @torch.no_grad()
-    def init_from_images(self, images: Tensor) -> None:
-        """Starting point of new side modules: MSC passes on the strongest directions of the residual of these crops.
-
-        Modules that came with the checkpoint stay as they are.
-        """
-        if not self.is_new:
-            return
+    def init_from_steps(self, steps: Tensor) -> None:
+        """Starting point of new side modules: MSC passes on the strongest directions of these steps [B, M, h, w]."""
         self.ddt.decoder.start_linear()
-        quality = torch.linspace(1, len(self.config.lambdas), len(images), dtype=torch.float64)
-        parts = [self.quantized(image[None], q[None]).residual for image, q in zip(images, quality, strict=True)]
-        residual = torch.cat(parts).permute(1, 0, 2, 3).flatten(1)
-        _, vectors = torch.linalg.eigh(residual @ residual.T)
-        directions = vectors.T.flip(0)[: self.msc.encoder[0].out_channels // 2].cpu()
+        vectors = steps.permute(1, 0, 2, 3).flatten(1)
+        directions = torch.linalg.eigh(vectors @ vectors.T)[1].T.flip(0)
         for network in (self.msc.encoder, self.msc.decoder):
-            start_linear(network, directions)
+            start_linear(network, directions[: network[0].out_channels // 2].cpu())
 
     def check_base(self) -> None:
         """Raises `FrozenBaseChanged` unless every tensor of the base is what it was."""

@@ -1,12 +1,14 @@
 """The four stages that train side modules on a frozen base (002 §2): what each one does in a step.
 
     ddt                x_hat + K·x_hat towards x
-    msc                g_s(y_hat + decoder(encoder(y − y_hat))) towards x, nothing quantized
+    msc                g_s(y_hat + decoder(encoder(step))) towards x, nothing quantized
     codebook-warm-up   codes follow the encoder's outputs: k-means, then running means; the networks stay
     codebook           encoder, decoder and codes together, at random masks **[ours]**
 
 Distortion is weighed as in the training of a base: λ·255²·MSE in bits per pixel, times λ^-0.5, so that no quality
-drowns another. In the last stage codes are chosen as a codec chooses them, by how much they lower the distortion.
+drowns another. The encoder is given the step from y_hat that should lower the distortion most (gradient over mean
+curvature); the published y − y_hat says little of latents that were refined. Codes are chosen as a codec chooses them,
+by how much they lower the distortion.
 
 Shapes: `B` crops, `M` channels of y, `K` codes, `h w` size of y. A stage maps images [B, 3, H, W] and qualities [B]
 to named values [B]; `loss` is minimized.
@@ -53,7 +55,7 @@ class Place(NamedTuple):
     `slope` [B, M, h, w] is the gradient of the distortion there, in bits of a picture.
     """
 
-    y_hat: Tensor
+    latents: Quantized
     quality: Tensor
     matrix: Tensor
     before: Tensor
@@ -86,9 +88,6 @@ class SideStage(nn.Module):
         """What `forward` gave: it knows its own loss."""
         return output
 
-    def latents(self, images: Tensor, quality: Tensor) -> Quantized:
-        return self.model.quantized(images, quality, self.refine_steps)
-
     def terms(self, images: Tensor, quality: Tensor, before: Tensor, after: Tensor) -> dict[str, Tensor]:
         mse, mse_before = (squared_error(x_hat, images) for x_hat in (after, before))
         gained = 10.0 * (mse_before / mse.detach()).log10()
@@ -100,32 +99,35 @@ class DDTStage(SideStage):
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
         with torch.no_grad():
-            before = self.model.base.synthesis(self.latents(images, quality).y_hat, quality)
+            before = self.model.base.synthesis(self.model.quantized(images, quality, self.refine_steps).y_hat, quality)
         ddt = self.model.ddt
         return Reconstruction(before, apply_transform(before, ddt.decoder(ddt.encoder(images)).float()))
 
 
-class MSCStage(SideStage):
-    """Encoder and decoder of the compensation, with no codebook between them."""
+class CompensationStage(SideStage):
+    """What the stages of MSC share: where a code may be put, and which."""
 
-    def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
-        msc, latents = self.model.msc, self.latents(images, quality)
-        place = self.place(latents, images, quality)
-        return self.compensated(place, msc.decoder(msc.encoder(latents.residual)).float())
-
-    def place(self, latents: Quantized, images: Tensor, quality: Tensor) -> Place:
-        """Where codes are chosen: with the colours set right first, which is cheaper."""
+    def place(self, images: Tensor, quality: Tensor) -> Place:
+        """Latents with the colours set right first, which is cheaper than codes."""
+        latents = self.model.quantized(images, quality, self.refine_steps)
         with torch.enable_grad():
             y_hat = latents.y_hat.detach().requires_grad_(True)
             x_hat = self.model.base.synthesis(y_hat, quality)
             matrix = best_matrix(x_hat.detach(), images)
             before = apply_transform(x_hat, matrix)
             (slope,) = torch.autograd.grad(self.distortion_bits(before, images, quality).sum(), y_hat)
-        return Place(y_hat.detach(), quality, matrix, before.detach(), slope)
+        return Place(latents, quality, matrix, before.detach(), slope)
+
+    def features(self, place: Place) -> Tensor:
+        """What the encoder says of the step that would lower distortion most, [B, M, h, w]."""
+        return self.model.msc.encoder(self.newton_step(place)).float()
+
+    def newton_step(self, place: Place) -> Tensor:
+        return -place.slope / self.model.curvature
 
     def compensated(self, place: Place, compensation: Tensor, codes: Tensor | None = None) -> Reconstruction:
         """Pictures without and with a compensation [B, M, h, w]."""
-        x_hat = self.model.base.synthesis(place.y_hat + compensation, place.quality)
+        x_hat = self.model.base.synthesis(place.latents.y_hat + compensation, place.quality)
         return Reconstruction(place.before, apply_transform(x_hat, place.matrix), codes)
 
     def distortion_bits(self, x_hat: Tensor, images: Tensor, quality: Tensor) -> Tensor:
@@ -133,39 +135,58 @@ class MSCStage(SideStage):
         weight = self.objective.lambda_at(quality).to(x_hat)
         return weight * 255.0**2 * squared_error(x_hat, images) * images.shape[-1] * images.shape[-2]
 
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codes [B, h, w] → compensation [B, M, h, w]."""
+        return self.model.msc.compensations().float()[codes].permute(0, 3, 1, 2)
 
-class WarmUpStage(MSCStage):
+    @torch.no_grad()
+    def choose(self, place: Place) -> Choice:
+        """By slope and mean curvature, less what a code costs."""
+        table = self.model.msc.compensations().float()
+        linear = torch.einsum("bmhw,km->bhwk", place.slope, table).float()
+        quadratic = 0.5 * self.model.curvature * table.square().sum(1)
+        saved, codes = (-linear - quadratic - self.model.code_bits()).max(-1)
+        return Choice(codes, saved)
+
+
+class MSCStage(CompensationStage):
+    """Encoder and decoder of the compensation, with no codebook between them."""
+
+    def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
+        place = self.place(images, quality)
+        return self.compensated(place, self.model.msc.decoder(self.features(place)).float())
+
+
+class WarmUpStage(CompensationStage):
     """The first codebook. Codes are running means and have no gradient."""
 
     @torch.no_grad()
     def forward(self, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        model = self.model
-        features = model.msc.encoder(self.latents(images, quality).residual).float()
-        codes, indexes, _ = model.quantizer(features)
-        model.msc.codebook.copy_(model.quantizer.codebook)
-        model.count_codes(indexes.flatten())
+        features = self.features(self.place(images, quality))
+        codes, indexes, _ = self.model.quantizer(features)
+        self.model.msc.codebook.copy_(self.model.quantizer.codebook)
+        self.model.count_codes(indexes.flatten())
         error = (features - codes).square().mean((1, 2, 3))
         return {"loss": error, "explained": 1.0 - error / features.square().mean((1, 2, 3))}
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
-        msc, latents = self.model.msc, self.latents(images, quality)
-        codes, indexes, _ = self.model.quantizer(msc.encoder(latents.residual).float())
-        return self.compensated(self.place(latents, images, quality), msc.decoder(codes).float(), indexes)
+        place = self.place(images, quality)
+        codes, indexes, _ = self.model.quantizer(self.features(place))
+        return self.compensated(place, self.model.msc.decoder(codes).float(), indexes)
 
 
-class CodebookStage(MSCStage):
+class CodebookStage(CompensationStage):
     """Codes for what pays: each position takes the code that lowers the distortion most, by its slope there."""
 
     def forward(self, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        model, msc, latents = self.model, self.model.msc, self.latents(images, quality)
-        place = self.place(latents, images, quality)
-        choice = self.choose(place.slope)
+        msc, place = self.model.msc, self.place(images, quality)
+        choice = self.choose(place)
         mask = random_mask(choice.saved)
-        features = msc.encoder(latents.residual).float()
+        features = self.features(place)
         codes = msc.codebook[choice.codes].permute(0, 3, 1, 2)
         compensation = msc.decoder(codes + features - features.detach()).float() * mask
         found = self.compensated(place, compensation)
-        model.count_codes(choice.codes[mask[:, 0] > 0])
+        self.model.count_codes(choice.codes[mask[:, 0] > 0])
         self._learn_curvature(place, compensation.detach(), found, images)
         distance = ((features - codes.detach()).square() * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
         terms = self.terms(images, quality, found.before, found.after)
@@ -173,31 +194,27 @@ class CodebookStage(MSCStage):
         return terms
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
-        place = self.place(self.latents(images, quality), images, quality)
-        codes = self.choose(place.slope).codes
+        place = self.place(images, quality)
+        codes = self.choose(place).codes
         return self.compensated(place, self.look_up(codes), codes)
-
-    def look_up(self, codes: Tensor) -> Tensor:
-        """Codes [B, h, w] → compensation [B, M, h, w]."""
-        return self.model.msc.compensations().float()[codes].permute(0, 3, 1, 2)
-
-    @torch.no_grad()
-    def choose(self, slope: Tensor) -> Choice:
-        """By slope [B, M, h, w] and mean curvature, less what a code costs."""
-        table = self.model.msc.compensations().float()
-        linear = torch.einsum("bmhw,km->bhwk", slope, table).float()
-        quadratic = 0.5 * self.model.curvature * table.square().sum(1)
-        saved, codes = (-linear - quadratic - self.model.code_bits()).max(-1)
-        return Choice(codes, saved)
 
     def _learn_curvature(self, place: Place, step: Tensor, found: Reconstruction, images: Tensor) -> None:
         """What distortion fell less than its slope said, as a curvature."""
-        after, before = (
-            self.distortion_bits(x_hat.detach(), images, place.quality) for x_hat in (found.after, found.before)
-        )
+        pictures = (found.after.detach(), found.before)
+        after, before = (self.distortion_bits(x_hat, images, place.quality) for x_hat in pictures)
         missing = (after - before - (place.slope * step).sum((1, 2, 3))).sum()
         curvature = 2.0 * missing / step.square().sum().clamp(min=1e-6)
         self.model.curvature.lerp_(curvature.clamp(*CURVATURES), 1.0 - STEADY)
+
+
+@torch.no_grad()
+def init_from_images(model: BaseWithSide, images: Tensor) -> None:
+    """Fits new side modules to crops [B, 3, H, W]; those that came with a checkpoint stay as they are."""
+    if model.is_new:
+        stage = CompensationStage(model, LossSettings())
+        quality = torch.linspace(1, stage.objective.qualities, len(images), dtype=torch.float64)
+        places = [stage.place(image[None], q[None]) for image, q in zip(images, quality, strict=True)]
+        model.init_from_steps(torch.cat([stage.newton_step(place) for place in places]))
 
 
 STAGES = {"ddt": DDTStage, "msc": MSCStage, "codebook-warm-up": WarmUpStage, "codebook": CodebookStage}
@@ -212,5 +229,5 @@ def random_mask(saved: Tensor) -> Tensor:
 
 
 def squared_error(x_hat: Tensor, images: Tensor) -> Tensor:
-    """Mean squared error of each picture, [B]."""
-    return (x_hat.float() - images).square().mean((1, 2, 3))
+    """Mean squared error of each picture as it is shown, [B]."""
+    return (x_hat.float().clamp(0, 1) - images).square().mean((1, 2, 3))

@@ -13,7 +13,7 @@ from tto.train.optimizers import trainable_names
 from tto.train.recipe import LossSettings, ModelSettings, Recipe, SideSettings, StageSettings
 from tto.train.recipe_file import check_recipe
 from tto.train.side_figures import side_figures
-from tto.train.side_stages import MASK_BITS, STAGES, random_mask
+from tto.train.side_stages import MASK_BITS, STAGES, init_from_images, random_mask
 
 QUALITY = torch.tensor([2.0, 6.0], dtype=torch.float64)
 
@@ -47,12 +47,13 @@ def test_base_stays_in_evaluation_mode_and_is_never_trained(model, stage):
     assert not [name for name in names if name.startswith("base.")]
 
 
-def test_new_side_modules_pass_on_the_strongest_directions_of_the_residual(model, images):
-    model.init_from_images(images)
-    residual = torch.randn(1, 16, 3, 3)
-    once = model.msc.decoder(model.msc.encoder(residual))
+def test_new_side_modules_pass_on_the_strongest_directions(model, images):
+    init_from_images(model, images)
+    stage = STAGES["msc"](model, LossSettings())
+    steps = stage.newton_step(stage.place(images, QUALITY))
+    once = model.msc.decoder(model.msc.encoder(steps))
     again = model.msc.decoder(model.msc.encoder(once))
-    assert torch.allclose(once, again, atol=1e-5) and once.norm() > 0.3 * residual.norm()
+    assert torch.allclose(once, again, atol=1e-5) and once.norm() > 0.7 * steps.norm()
     rank = torch.linalg.matrix_rank(model.msc.decoder(torch.eye(16)[:, :, None, None])[:, :, 0, 0], rtol=1e-4)
     assert rank == 8  # half of the width
     syntax = torch.randn(5, 9)
@@ -64,7 +65,7 @@ def test_new_side_modules_pass_on_the_strongest_directions_of_the_residual(model
 @pytest.mark.parametrize("name", ["ddt", "msc", "codebook"])
 def test_stage_lowers_its_loss_and_leaves_the_base_alone(name, model, images):
     torch.manual_seed(0)
-    model.init_from_images(images)
+    init_from_images(model, images)
     side = STAGES[name](model, LossSettings()).train()
     trained = [p for n, p in model.named_parameters() if not n.startswith("base.")]
     model.base.requires_grad_(False)
@@ -82,11 +83,11 @@ def test_stage_lowers_its_loss_and_leaves_the_base_alone(name, model, images):
 
 
 def test_codebook_is_what_the_quantizer_looks_up(model, images):
-    model.init_from_images(images)
+    init_from_images(model, images)
     warm_up = STAGES["codebook-warm-up"](model, LossSettings()).train()
     values = [warm_up(images, QUALITY) for _ in range(3)]
     assert values[-1]["explained"].min() > 0.3 and not values[-1]["loss"].requires_grad
-    features = model.msc.encoder(model.quantized(images, QUALITY).residual)
+    features = warm_up.features(warm_up.place(images, QUALITY))
     codes, indexes, _ = model.quantizer.eval()(features)
     side = model.side_modules()
     assert torch.equal(side.msc.codebook[indexes].permute(0, 3, 1, 2), codes)
@@ -117,13 +118,13 @@ def test_mask_has_some_positions_even_where_none_pays():
 
 def test_choice_saves_distortion(model, images):
     """On a codebook that holds the residual of a position, this is what the position takes, and it pays."""
-    model.init_from_images(images)
+    init_from_images(model, images)
     stage = STAGES["codebook"](model, LossSettings()).eval()
-    place = stage.place(model.quantized(images, QUALITY), images, QUALITY)
+    place = stage.place(images, QUALITY)
     with torch.no_grad():
         slope = place.slope
         model.msc.codebook.copy_(-slope[0, :, 1, :].T.repeat(2, 1) / slope.norm(dim=1).max() * 0.1)
-        choice = stage.choose(slope)
+        choice = stage.choose(place)
         found = stage.compensated(place, stage.look_up(choice.codes))
         old, new = (stage.distortion_bits(x_hat, images, QUALITY) for x_hat in (found.before, found.after))
     assert choice.codes.shape == (2, 4, 4)
@@ -132,17 +133,16 @@ def test_choice_saves_distortion(model, images):
 
 def test_latents_are_refined_before_side_modules_see_them(model, images):
     plain, refined = (model.quantized(images, QUALITY, steps) for steps in (0, 6))
-    assert torch.equal(plain.y, refined.y)
     costs = []
     for latents in (plain, refined):
-        error = (model.base.synthesis(latents.y_hat, QUALITY) - images).square().mean((1, 2, 3))
+        error = (model.base.synthesis(latents.y_hat, QUALITY).clamp(0, 1) - images).square().mean((1, 2, 3))
         costs.append(latents.bits + model.lambda_at(QUALITY) * 255**2 * error * 64**2)
     assert (costs[1] < costs[0]).all()
     assert not refined.y_hat.requires_grad and not refined.bits.requires_grad
 
 
 def test_figures_of_the_last_stage(model, images):
-    model.init_from_images(images)
+    init_from_images(model, images)
     figures = side_figures(STAGES["codebook"](model, LossSettings()), [images[:1]])
     assert len(figures["psnr_gained_db_per_quality"]) == len(figures["J_gained_percent_per_quality"]) == 8
     assert 1 <= figures["perplexity"] <= 8 and 0 < figures["live_codes"] <= 1 and 0 <= figures["positions_on"] <= 1
@@ -161,7 +161,7 @@ def test_next_run_goes_on_with_the_side_modules_of_the_checkpoint(model, recipe,
     path = str(tmp_path / "both.safetensors")
     settings = ModelSettings("dcae-small", tiny_sizes, path, SideSettings(codes=8))
     again = build_model(Recipe(model=settings, stages=recipe.stages))
-    again.init_from_images(images)
+    init_from_images(again, images)
     assert again.msc.codebook[3, 5] == 0.75
     assert all(p.requires_grad for n, p in again.named_parameters() if n.startswith("msc"))
 
