@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,8 +91,9 @@ def compress(
     """
     jobs = plan_jobs(inputs, output, PICTURE_SUFFIXES, TTO_SUFFIX)
     interruption = Interruption()
-    if explain is not None:
-        make_folder(explain)  # or no compressing
+    if explain is not None:  # what is missing is said before compressing
+        import_module("matplotlib")
+        make_folder(explain)
 
     @cache
     def codec():

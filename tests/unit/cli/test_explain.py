@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -41,4 +42,11 @@ def test_a_folder_that_may_not_be_written_is_refused_first(tmp_path, photo, tiny
     locked.mkdir(mode=0o500)
     assert call("compress", photo, "-m", tiny_checkpoint, "--explain", locked) == 2
     assert f"cannot write to the folder {locked}" in capsys.readouterr().err
+    assert not photo.with_suffix(".tto").exists()
+
+
+def test_without_matplotlib_one_line_says_so_first(tmp_path, photo, tiny_checkpoint, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why") == 2
+    assert "matplotlib" in capsys.readouterr().err
     assert not photo.with_suffix(".tto").exists()
