@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from tto.train.side_stages import MASK_BITS, CodebookStage, SideStage, WarmUpStage, squared_error
+from tto.modules.ddt import apply_transform, best_matrix
+from tto.train.side_stages import MASK_BITS, CodebookStage, DDTStage, SideStage, WarmUpStage, squared_error
 
 
 def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | list[float]]:
@@ -20,13 +21,16 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
     was_training = stage.training
     stage.eval()
     quality = torch.arange(1, stage.objective.qualities + 1, dtype=torch.float64)
-    gained, codes, masked = [], [], []
+    gained, bound, codes, masked = [], [], [], []
     with torch.no_grad():
         for image in images:
             batch = image.expand(len(quality), -1, -1, -1)
             found = stage.reconstruct(batch, quality)
             before, after = (squared_error(x_hat, batch) for x_hat in (found.before, found.after))
             gained.append(10.0 * (before / after).log10())
+            if isinstance(stage, DDTStage):
+                best = apply_transform(found.before, best_matrix(found.before, batch))
+                bound.append(10.0 * (before / squared_error(best, batch)).log10())
             if found.codes is not None:
                 codes.append(found.codes.flatten())
             if isinstance(stage, WarmUpStage | CodebookStage):
@@ -34,6 +38,8 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
     stage.train(was_training)
     per_quality = torch.stack(gained).mean(0)
     figures = {"psnr_gained_db": per_quality.mean().item(), "psnr_gained_db_per_quality": per_quality.tolist()}
+    if bound:
+        figures["psnr_gained_by_best_matrix_db"] = torch.stack(bound).mean().item()
     if codes:
         shares = torch.bincount(torch.cat(codes), minlength=len(stage.model.usage)).double()
         shares /= shares.sum()

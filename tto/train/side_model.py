@@ -24,7 +24,7 @@ DEAD_BELOW = 1.0  # vectors per step, running mean: a code that gets fewer start
 
 USAGE_DECAY = 0.99
 RARE = 0.1  # of the mean share, added to each
-FIRST_CURVATURE = 15.0
+FIRST_CURVATURE = 22.0
 REFINE_STEP = 0.15  # quantization steps, falling to 0
 REFINE_BETAS = (0.8, 0.95)
 

@@ -141,6 +141,12 @@ def test_latents_are_refined_before_side_modules_see_them(model, images):
     assert not refined.y_hat.requires_grad and not refined.bits.requires_grad
 
 
+def test_no_transform_beats_the_best_matrix(model, images):
+    figures = side_figures(STAGES["ddt"](model, LossSettings()), [images[:1]])
+    assert figures["psnr_gained_db"] == 0.0  # a new one does nothing
+    assert figures["psnr_gained_by_best_matrix_db"] > 0.01
+
+
 def test_figures_of_the_last_stage(model, images):
     init_from_images(model, images)
     figures = side_figures(STAGES["codebook"](model, LossSettings()), [images[:1]])
