@@ -233,6 +233,13 @@ def test_model_of_another_size_is_refused_by_name(recipe, uninterrupted, tmp_pat
         train_recipe(recipe, overrides, tmp_path / "run")
 
 
+def test_checkpoint_can_be_a_shipped_models_name(capsys):
+    print_recipe(RECIPES / "dcae-small-continue.yaml", ["minutes=1"])
+    assert "checkpoint: dcae-small" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="model.checkpoint: no model 'dcae-tiny': shipped are dcae-small"):
+        print_recipe(RECIPES / "dcae-small-continue.yaml", ["minutes=1", "model.checkpoint=dcae-tiny"])
+
+
 def test_run_folder_that_is_taken_is_refused(recipe, uninterrupted):
     with pytest.raises(RecipeError, match="holds a run already; continue it with --resume"):
         train_recipe(recipe, [], uninterrupted)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -153,7 +154,8 @@ def model_series(
                     f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}"
                 )
         ladder = tuple(sorted(set(qualities))) if codec.qualities > 1 else (1.0,)
-        version = f"tto {source_version()}, weights {codec.fingerprint.hex()}"
+        weights = codec.fingerprint + (codec.side_coder.fingerprint if codec.side_coder else b"")
+        version = f"tto {source_version()}, weights {weights.hex()}"
         name = Path(model).stem if Path(model).is_file() else model
         for effort in dict.fromkeys(efforts):
             series.append(
@@ -191,4 +193,5 @@ def _sources() -> list[Path]:
     import base_models
 
     package, models = Path(tto.__file__).parent, Path(base_models.__file__).parent
-    return [*package.glob("*.py"), *package.glob("refine/**/*.py"), *models.glob("**/*.py")]
+    parts = (package.glob("*.py"), package.glob("refine/**/*.py"), package.glob("modules/**/*.py"))
+    return [*chain(*parts), *models.glob("**/*.py")]

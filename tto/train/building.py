@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from base_models import CheckpointError, create_model, load_checkpoint, save_checkpoint
+from tto.errors import BadArgument
+from tto.models import checkpoint_path
 from tto.modules.side import save_with_side_modules
 from tto.train.crops import CropPlan, CropSampler, to_batch
 from tto.train.errors import RecipeError, SaveError
@@ -89,8 +91,8 @@ def export(model: nn.Module, path: Path, dtype: torch.dtype | None) -> None:
 def _load_parameters(model: nn.Module, settings: ModelSettings) -> None:
     """Every parameter of `model` from a checkpoint that has exactly these."""
     try:
-        found = dict(load_checkpoint(settings.checkpoint, settings.name).named_parameters())
-    except CheckpointError as error:
+        found = dict(load_checkpoint(checkpoint_path(settings.checkpoint), settings.name).named_parameters())
+    except (BadArgument, CheckpointError) as error:
         raise RecipeError(f"model.checkpoint: {error}") from None
     own = dict(model.named_parameters())
     for name in sorted(own.keys() | found.keys()):

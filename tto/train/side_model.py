@@ -11,6 +11,8 @@ from vector_quantize_pytorch import VectorQuantize
 from base_models import CheckpointError, load_checkpoint
 from base_models.checkpoints import digest
 from base_models.dcae import round_through
+from tto.errors import BadArgument
+from tto.models import checkpoint_path
 from tto.modules.msc import integer_frequencies, start_linear
 from tto.modules.side import SideConfig, SideModules, load_side_modules
 from tto.refine.rate import gaussian_bits
@@ -142,9 +144,10 @@ def build_with_side(wanted: nn.Module, settings: ModelSettings) -> BaseWithSide:
     if settings.checkpoint is None:
         return BaseWithSide(wanted, side, is_new=True)
     try:
-        base = load_checkpoint(settings.checkpoint, settings.name, **settings.config)
-        known = load_side_modules(settings.checkpoint)
-    except CheckpointError as error:
+        path = checkpoint_path(settings.checkpoint)
+        base = load_checkpoint(path, settings.name, **settings.config)
+        known = load_side_modules(path)
+    except (BadArgument, CheckpointError) as error:
         raise RecipeError(f"model.checkpoint: {error}") from None
     if base.config != wanted.config:
         raise RecipeError(f"model.checkpoint: {settings.checkpoint} does not fit the recipe's model.config")
