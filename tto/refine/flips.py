@@ -3,7 +3,8 @@
 At fixed symbols, each one's effect on J is predicted: its own bits exactly; distortion and the bits of later slices,
 whose μ and σ depend on it, by the gradient; and by the curvature of distortion. The most promising are flipped
 together, and kept if J of all of them together is lower, else half as many are tried. This is what rate-distortion
-optimized quantization does in a classical encoder, with a network's derivatives for the transform's.
+optimized quantization does in a classical encoder, with a network's derivatives for the transform's. Only the best
+flip of each position and slice goes into a batch.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Cand
     share, better = FIRST_SHARE, True
     while better:
         moves, predicted = predict(problem, symbols, best.qp)
+        predicted = least_of_each_slice(predicted, problem.model.config.num_slices)
         order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
         better = False
         if not keep_on(best):
@@ -66,6 +68,17 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Cand
             if not keep_on(best):
                 return best
     return best
+
+
+def least_of_each_slice(predicted: Tensor, num_slices: int) -> Tensor:
+    """`predicted` [1, M, h, w] where it is the least of its position and slice, elsewhere infinity.
+
+    Flips at one position share the pixels that they mend and the contexts that they shift, so what each is predicted
+    to bring alone they do not bring together.
+    """
+    slices = predicted.unflatten(1, (num_slices, -1))
+    least = slices.amin(2, keepdim=True)
+    return torch.where(slices == least, slices, torch.inf).flatten(1, 2)
 
 
 def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:

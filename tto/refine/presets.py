@@ -80,14 +80,14 @@ FAST: Stage = (
 BALANCED: Stage = (Phase(26, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)), FlipSymbols(24))
 BEST: Stage = (
     Phase(
-        220,
+        100,
         SGA(),
         Constant(0.02),
         DelayedExponential(0.5, rate=2.5, delay=0.3),
         rate=gaussian_bits,
         betas=(0.9, 0.999),
     ),
-    FlipSymbols(20),
+    FlipSymbols(30),
     ChooseStep(
         offset=8,
         tries=2,

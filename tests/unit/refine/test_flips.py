@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tto.refine.distortion import SquaredError
-from tto.refine.flips import Symbols, at_symbols, predict, symbols_of
+from tto.refine.flips import Symbols, at_symbols, least_of_each_slice, predict, symbols_of
 
 
 def test_symbols_give_the_candidate_back(problem, latents):
@@ -40,6 +40,13 @@ def test_curvature_adds_to_the_prediction(problem, latents):
     without = predict(replace(problem, distortion=flat), symbols, 128)[1]
     assert (predicted >= without - 1e-3).all()
     assert (predicted > without + 1e-3).any()
+
+
+def test_one_flip_of_each_position_and_slice_is_left():
+    predicted = torch.tensor([[3.0, -1.0], [-2.0, -4.0], [5.0, 6.0], [-7.0, 0.5]]).view(1, 4, 1, 2)
+    left = least_of_each_slice(predicted, 2)
+    inf = torch.inf
+    assert left.view(4, 2).tolist() == [[inf, inf], [-2.0, -4.0], [inf, inf], [-7.0, 0.5]]
 
 
 class SquaredErrorWithoutCurvature(SquaredError):
