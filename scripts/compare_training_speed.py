@@ -3,8 +3,9 @@
     python scripts/compare_training_speed.py --steps 5 [--images FOLDER] [--compile] [--full]
 
 Rows: the data loader alone; `dcae-small` and (with --full) the published DCAE in 32-bit and bf16, channels last or
-not, compiled or not; and the step of CompressAI's example training script (`examples/train.py`) on `mbt2018-mean`.
-Every step is forward, backward, clipping and the updates of Adam and of the quantiles, on the same crops.
+not, with --compile also compiled (channels last); and the step of CompressAI's example training script
+(`examples/train.py`) on `mbt2018-mean`. Every step is forward, backward, clipping and the updates of Adam and of the
+quantiles, on the same crops.
 """
 
 from __future__ import annotations
@@ -112,9 +113,8 @@ def rows(arguments: argparse.Namespace) -> Iterator[tuple[str, float]]:
             steps = iter(range(10**6))
             yield name, count / seconds_per_call(lambda s=sampler, n=steps: s.pixels(next(n)), 20)
     names = ("dcae-small", "dcae") if arguments.full else ("dcae-small",)
-    for name, precision, channels_last, compiled in product(
-        names, ("fp32", "bf16"), (False, True), (False, True) if arguments.compile else (False,)
-    ):
+    layouts = [(False, False), (True, False)] + [(True, True)] * arguments.compile
+    for name, precision, (channels_last, compiled) in product(names, ("fp32", "bf16"), layouts):
         label = f"{name}, {precision}{', channels last' if channels_last else ''}{', compiled' if compiled else ''}"
         step = our_step(name, precision, channels_last, compiled, batch)
         yield label, count / seconds_per_call(step, arguments.steps)
