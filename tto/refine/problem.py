@@ -96,7 +96,8 @@ class Problem:
         z_hat = z_rounded + self._medians
         walk = self.model.walk(z_hat, self.quality, code_slice)
         x_hat = self.picture(walk.y_hat)
-        distortion = self.distortion(x_hat)
+        with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
+            distortion = self.distortion(x_hat)
         total = sum(bits) + self.side.bits
         return Outcome(total, distortion, torch.cat(rounded, 1), z_hat, walk.y_hat, x_hat, walk.mu, walk.sigma)
 
@@ -111,7 +112,7 @@ class Problem:
     def reconstruction(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] before the transform, not clamped."""
         x_hat = self.model.synthesis(self.side.on_latent(y_hat), self.quality, self.recompute)
-        x_hat = crop(x_hat, self.height, self.width)
+        x_hat = crop(x_hat, self.height, self.width).float()
         return x_hat.mean(1, keepdim=True).expand_as(x_hat) if self.grayscale else x_hat
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
