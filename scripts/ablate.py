@@ -8,7 +8,7 @@ quantization and without its rate, as change of J against latents and step alone
 estimates of the refinement, not of files.
 
 Side information goes with further flips of symbols; what these bring alone is a variant of its own.
-The relaxed rate is a ramp of the weight of y's bits over the first phase, in pieces that each start the optimizer anew.
+The relaxed rate is a ramp of the rate's weight over the first phase.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
 from tto.errors import BadArgument
-from tto.image import Picture, load_picture
+from tto.image import Picture, central, load_picture
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL
 from tto.refine.compensation import CodeSearch
@@ -41,14 +41,13 @@ from tto.refine.engine import Descent, Watch
 from tto.refine.plan import Plan
 from tto.refine.presets import BALANCED, BEST, FAST, SIDE, ChooseStep, Compensate, Operation, Stage, Transform
 from tto.refine.problem import Candidate, Problem
-from tto.refine.rate import Rate
-from tto.refine.schedules import Schedule
+from tto.refine.schedules import Linear
 from tto.refine.transform import fit_syntax, moments_of
 from tto.side_coding import Syntax
 from tto.side_information import Side, SideCoder
 
 BASE, FULL = "base", "latents + QP"
-RAMP = (0.7, 0.8, 0.9, 1.0)
+RAMP = Linear(0.7, 1.0)
 DECODES = 3
 
 
@@ -77,29 +76,6 @@ class Bound:
     change: float
 
 
-@dataclass(frozen=True)
-class Part:
-    """The piece of a schedule from `start` to `end`, both in [0, 1]."""
-
-    whole: Schedule
-    start: float
-    end: float
-
-    def __call__(self, t: float) -> float:
-        return self.whole(self.start + (self.end - self.start) * t)
-
-
-@dataclass(frozen=True)
-class Weighted:
-    """A rate that counts for less."""
-
-    rate: Rate
-    weight: float
-
-    def __call__(self, u: Tensor, sigma: Tensor) -> Tensor:
-        return self.weight * self.rate(u, sigma)
-
-
 class FreeSideCoder(SideCoder):
     """Side information that costs nothing."""
 
@@ -119,18 +95,7 @@ class FreeCodeSearch(CodeSearch):
 def relaxed(operations: Stage) -> Stage:
     """A stage whose first phase has the ramp."""
     first, *rest = operations
-    edges = [i / len(RAMP) for i in range(len(RAMP) + 1)]
-    pieces = [
-        replace(
-            first,
-            steps=round(first.steps * end) - round(first.steps * start),
-            step_size=Part(first.step_size, start, end),
-            temperature=Part(first.temperature, start, end),
-            rate=Weighted(first.rate, weight),
-        )
-        for start, end, weight in zip(edges, edges[1:], RAMP, strict=False)
-    ]
-    return (*pieces, *rest)
+    return (replace(first, rate_weight=RAMP), *rest)
 
 
 def without(kind: type[Operation], operations: Stage) -> Stage:
@@ -168,7 +133,8 @@ def ablate(
     rows: list[Row] = []
     limits: list[Bound] = []
     for path in pictures:
-        picture = _cropped(load_picture(path), crop)
+        picture = load_picture(path)
+        picture = Picture(central(picture.rgb, crop), picture.grayscale)
         for q in quality:
             bench = Bench(codec, picture, path.stem, q)
             for row in bench.rows():
@@ -332,14 +298,6 @@ def write_csv(path: Path, kind: type, records: Sequence[Row | Bound]) -> None:
         table = csv.writer(file)
         table.writerow(field.name for field in fields(kind))
         table.writerows(astuple(record) for record in records)
-
-
-def _cropped(picture: Picture, side: int) -> Picture:
-    if not side:
-        return picture
-    top, left = (max(0, (length - side) // 2) for length in picture.rgb.shape[:2])
-    pixels = picture.rgb[top : top + side, left : left + side]
-    return Picture(np.ascontiguousarray(pixels), picture.grayscale)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import typer
 
 from tto.codec import Codec, load_codec, rd_cost
 from tto.device import descends_in_bfloat16
-from tto.image import Picture, load_picture
+from tto.image import Picture, central, load_picture
 from tto.models import DEFAULT_MODEL
 from tto.refine.distortion import SquaredError
 from tto.refine.engine import Descent, Watch
@@ -98,7 +98,8 @@ def compare(
         table = csv.writer(file)
         table.writerow(field.name for field in fields(Row))
         for path in pictures:
-            picture = _cropped(load_picture(path), crop)
+            picture = load_picture(path)
+            picture = Picture(central(picture.rgb, crop), picture.grayscale)
             for q in quality:
                 for method in methods.split(","):
                     for row in measure(codec, picture, path.stem, q, method, most_steps):
@@ -174,14 +175,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
-
-
-def _cropped(picture: Picture, side: int) -> Picture:
-    if not side:
-        return picture
-    top, left = (max(0, (length - side) // 2) for length in picture.rgb.shape[:2])
-    pixels = picture.rgb[top : top + side, left : left + side]
-    return Picture(np.ascontiguousarray(pixels), picture.grayscale)
 
 
 if __name__ == "__main__":

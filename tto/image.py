@@ -63,6 +63,14 @@ class Picture:
 # --- in --------------------------------------------------------------------------------------------
 
 
+def central(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The middle `side` by `side` of pixels [H, W, ...], or less where there is less; all of them for 0."""
+    if not side:
+        return pixels
+    top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+
+
 def load_picture(source: str | os.PathLike | IO[bytes] | Image.Image) -> Picture:
     """Read a picture of 8-bit gray, palette or RGB, with or without alpha.
 

@@ -27,7 +27,7 @@ from tto.bench.memory import peak_mb, reset_peak
 from tto.bench.rows import Identity, Row, RowLog
 from tto.errors import TTOError
 from tto.files import write_atomic
-from tto.image import load_picture
+from tto.image import central, load_picture
 from tto.metrics import load_lpips, ms_ssim, ms_ssim_db, psnr
 
 
@@ -41,11 +41,7 @@ class Source:
 
     def pixels(self) -> np.ndarray:
         """uint8 [H, W, 3]; alpha and metadata are left out, gray has three equal channels."""
-        rgb = load_picture(self.path).rgb
-        if not self.crop:
-            return rgb
-        top, left = (max(0, (side - self.crop) // 2) for side in rgb.shape[:2])
-        return np.ascontiguousarray(rgb[top : top + self.crop, left : left + self.crop])
+        return central(load_picture(self.path).rgb, self.crop)
 
 
 @dataclass(frozen=True)

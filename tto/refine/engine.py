@@ -134,7 +134,8 @@ class Descent:
         with nullcontext() if phase.relaxation.hard else self.problem.for_gradients():
             outcome = self.problem.evaluate(y, z, self.qp, rounding, phase.rate)
         # In bits of the whole picture: Adam's epsilon then means the same at every size.
-        y.grad, z.grad = torch.autograd.grad(self.problem.cost(outcome) * self.problem.pixels, (y, z))
+        loss = self.problem.cost(outcome, phase.rate_weight(done)) * self.problem.pixels
+        y.grad, z.grad = torch.autograd.grad(loss, (y, z))
         return outcome
 
     def _choose_step(self, operation: ChooseStep) -> None:

@@ -20,7 +20,9 @@ class Phase:
     """One stretch of gradient descent. Schedules are functions of the part of it that is done.
 
     step_size: of the optimizer, for y in quantization steps; temperature: of the relaxation; rate: how relaxed slices
-    of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes).
+    of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes);
+    rate_weight: of R in the loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate;
+    the ramp is ours). No preset has one; `scripts/ablate.py` measures it.
     """
 
     steps: int
@@ -28,6 +30,7 @@ class Phase:
     step_size: Schedule
     temperature: Schedule = Constant(1.0)
     rate: Rate = expected_bits
+    rate_weight: Schedule = Constant(1.0)
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.8, 0.95)
 

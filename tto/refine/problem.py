@@ -118,9 +118,9 @@ class Problem:
     def z_symbols(self, z_hat: Tensor) -> Tensor:
         return (z_hat - self._medians).round()
 
-    def cost(self, outcome: Outcome) -> Tensor:
-        """J in bits per pixel."""
-        return outcome.bits / self.pixels + self.lambda_ * outcome.distortion
+    def cost(self, outcome: Outcome, rate_weight: float = 1.0) -> Tensor:
+        """J in bits per pixel, its rate weighted."""
+        return rate_weight * outcome.bits / self.pixels + self.lambda_ * outcome.distortion
 
     @torch.no_grad()
     def candidate(self, y: Tensor, z: Tensor, qp: int) -> Candidate:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tto.container import SectionType, read
-from tto.refine.engine import Watch, refine
+from tto.refine.engine import Descent, Watch, refine
 from tto.refine.plan import Plan
 from tto.refine.presets import EFFORTS, ChooseStep, Compensate, FlipSymbols, Phase, Transform
 from tto.refine.rate import gaussian_bits
@@ -47,6 +47,17 @@ def test_every_stage_has_a_candidate_and_they_never_get_worse(problem, latents):
     costs = [candidate.J for candidate in found]
     assert len(costs) == 3
     assert costs == sorted(costs, reverse=True)
+
+
+def test_rate_weight_weighs_the_rate_in_the_gradient_alone(problem, latents):
+    descent = Descent(problem, *latents, 128, Plan(((DESCENT,),)), Watch())
+    y, z = (latent.requires_grad_(True) for latent in (descent.y, descent.z))
+    gradients = []
+    for weight in (0.0, 0.5, 1.0):
+        descent.differentiate(replace(DESCENT, rate_weight=Constant(weight)), 0.0, y, z)
+        gradients.append(y.grad)
+    torch.testing.assert_close(gradients[1], (gradients[0] + gradients[2]) / 2, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(gradients[0], gradients[2], rtol=1e-3, atol=1e-3)
 
 
 def test_absurd_step_sizes_leave_the_unrefined_latents(problem, latents):

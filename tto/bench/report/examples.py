@@ -14,6 +14,7 @@ from PIL import Image
 from tto.bench.coders import ModelCoder
 from tto.bench.measure import Machine, Task
 from tto.bench.rows import Row
+from tto.image import central
 
 VIEW_SIDE = 1024
 """A larger image is shown by its central part of this many pixels a side."""
@@ -60,7 +61,7 @@ def _example(pairs: Sequence[tuple[Task, Row]], main: str, machine: Machine) -> 
     ladder = sorted(row.bpp for _, row in pairs if row.label == main)
     target = ladder[(len(ladder) - 1) // 2]
     pixels = pairs[0][0].source.pixels()
-    shown = _central(pixels)
+    shown = central(pixels, VIEW_SIDE)
     views = [View("original", f"{8 * pixels[0, 0].size} bpp", _data_url(shown))]
     for label in dict.fromkeys(row.label for _, row in pairs):
         own = [pair for pair in pairs if pair[1].label == label]
@@ -76,9 +77,9 @@ def _view(task: Task, row: Row, pixels: np.ndarray, machine: Machine) -> View:
     bits = ""
     if isinstance(coder, ModelCoder) and coder.effort == "none":
         bits = _data_url(
-            _central(bit_overlay(bits_per_position(coder, pixels, row.quality), pixels.shape[:2]))
+            central(bit_overlay(bits_per_position(coder, pixels, row.quality), pixels.shape[:2]), VIEW_SIDE)
         )
-    return View(row.label, note, _data_url(_central(decoded)), bits)
+    return View(row.label, note, _data_url(central(decoded, VIEW_SIDE)), bits)
 
 
 def bits_per_position(coder: ModelCoder, pixels: np.ndarray, quality: float) -> np.ndarray:
@@ -106,11 +107,6 @@ def bit_overlay(bits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     overlay[..., :3] = OVERLAY_RGB
     overlay[..., 3] = np.round(blocks)
     return overlay
-
-
-def _central(pixels: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (side - VIEW_SIDE) // 2) for side in pixels.shape[:2])
-    return pixels[top : top + VIEW_SIDE, left : left + VIEW_SIDE]
 
 
 def _data_url(pixels: np.ndarray) -> str:
