@@ -121,7 +121,8 @@ def measure(codec: Codec, picture: Picture, name: str, quality: float, method: s
     )
 
     def real(candidate: Candidate) -> tuple[int, float]:
-        data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp)
+        fit_scales = method in EFFORTS
+        data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp, fit_scales=fit_scales)
         return len(data), rd_cost(len(data), distortion, load_picture(codec.decompress(data)).rgb, lambda_)
 
     base = real(problem.candidate(y, z, 128))[1]

@@ -166,14 +166,14 @@ class Codec:
     ) -> Result:
         """`compress` at one quality, its λ that of `distortion`; `start` is when the budget began."""
 
-        def judge(y: torch.Tensor, z: torch.Tensor, qp: int, side: Side = NO_SIDE) -> Trial:
-            data, y_hat = self._pack(picture, y, z, quality, qp, native, side)
+        def judge(y: torch.Tensor, z: torch.Tensor, qp: int, side: Side = NO_SIDE, refined: bool = True) -> Trial:
+            data, y_hat = self._pack(picture, y, z, quality, qp, native, side, fit_scales=refined)
             rgb = self.synthesise(y_hat, read(data, max_pixels=None).header, side)
             return Trial(data, rgb, rd_cost(len(data), distortion, rgb, lambda_))
 
         y, z = self.analyse(picture.rgb, quality)
         began = time.perf_counter()
-        base = best = judge(y, z, qp)
+        base = best = judge(y, z, qp, refined=False)
         done = 0
         if not wish.is_none:
             judging = time.perf_counter() - began
@@ -232,18 +232,27 @@ class Codec:
         qp: int = NEUTRAL_QP,
         native: bool = False,
         side: Side = NO_SIDE,
+        fit_scales: bool = False,
     ) -> bytes:
-        """The file of a picture whose latents are y and z."""
-        return self._pack(picture, y, z, quality, qp, native, side)[0]
+        """The file of a picture whose latents are y and z. `fit_scales` as for `LatentCoder.encode`."""
+        return self._pack(picture, y, z, quality, qp, native, side, fit_scales)[0]
 
     def _pack(
-        self, picture: Picture, y: torch.Tensor, z: torch.Tensor, quality: float, qp: int, native: bool, side: Side
+        self,
+        picture: Picture,
+        y: torch.Tensor,
+        z: torch.Tensor,
+        quality: float,
+        qp: int,
+        native: bool,
+        side: Side,
+        fit_scales: bool = False,
     ) -> tuple[bytes, torch.Tensor]:
         """The file, and ŷ as its decoder will have it."""
         flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
         check_size(picture.width, picture.height, None)
         header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
-        sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native)
+        sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native, fit_scales)
         return write(Container(header, {**sections, **side.sections, **pack_attachments(picture)})), y_hat
 
     def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:

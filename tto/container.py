@@ -76,7 +76,7 @@ class SectionType(IntEnum):
     Z = MANDATORY | 1  # range-coded hyper-latent
     Y = MANDATORY | 2  # CRC-32 of each slice's scale indexes, then the range-coded latent
     INDEX_LIST = MANDATORY | 3  # scale indexes too close to a level's boundary to be recomputed
-    SLICE_QP = MANDATORY | 4  # one qp byte per slice, instead of the header's
+    SCALE_QP = MANDATORY | 4  # per slice the step that σ is divided by, instead of the header's
     SYNTAX = MANDATORY | 5  # quantized syntax of the decoder-side transform (DDT)
     COMPENSATION = MANDATORY | 6  # mask and codes of the masked compensation (MSC)
     ALPHA = MANDATORY | 7  # lossless alpha plane
@@ -309,6 +309,13 @@ def split_y(body: bytes, num_slices: int) -> tuple[tuple[int, ...], bytes]:
     if len(body) < size:
         raise CorruptFile("section y", f"{len(body)} bytes are too few for {num_slices} checksums")
     return struct.unpack(f"<{num_slices}I", body[:size]), body[size:]
+
+
+def read_scale_qps(body: bytes, num_slices: int) -> tuple[int, ...]:
+    """Body of section SCALE_QP: one byte for each slice."""
+    if len(body) != num_slices:
+        raise CorruptFile(section_name(SectionType.SCALE_QP), f"{len(body)} bytes for {num_slices} slices")
+    return tuple(body)
 
 
 def write_index_list(slices: Sequence[Sequence[tuple[int, int]]]) -> bytes:

@@ -23,6 +23,8 @@ BOUNDARY_MARGIN = 1e-9
 """Relative distance of σ from a level's boundary below which its index is written explicitly; float64 evaluations of
 one network differ by about 1e-13 between machines."""
 
+GAMMA_LENGTH_BITS = 5
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -50,8 +52,25 @@ class Tables:
         frequencies = (np.diff(row[:length]) for row, length in zip(self.cdfs, self.lengths, strict=True))
         return [stream.model.Categorical(f.astype(np.float64) / 65536, perfect=False) for f in frequencies]
 
+    @cached_property
+    def _costs(self) -> np.ndarray:
+        """Bits of each entry, [T, longest − 1]; 0 beyond a row's end."""
+        costs = np.zeros((len(self.cdfs), self.cdfs.shape[1] - 1))
+        for row, cdf, length in zip(costs, self.cdfs, self.lengths, strict=True):
+            row[: length - 1] = 16 - np.log2(np.diff(cdf[:length]))
+        return costs
+
     def escape(self, table: int) -> int:
         return int(self.lengths[table]) - 2
+
+    def bits(self, symbols: np.ndarray, indexes: np.ndarray) -> float:
+        """What `SymbolEncoder.encode` spends on them."""
+        values = symbols - self.offsets[indexes]
+        escapes = self.lengths[indexes] - 2
+        outside = (values < 0) | (values >= escapes)
+        numbers = np.where(values >= escapes, 2 * (values - escapes) + 1, -2 * values)[outside]
+        gamma = GAMMA_LENGTH_BITS + np.floor(np.log2(numbers))
+        return float(self._costs[indexes, np.where(outside, escapes, values)].sum() + gamma.sum())
 
 
 class SymbolEncoder:
@@ -130,7 +149,7 @@ class SymbolDecoder:
             raise CorruptFile(self._section, "the range-coded stream is damaged") from None
 
 
-_GAMMA_LENGTH = stream.model.Uniform(32)
+_GAMMA_LENGTH = stream.model.Uniform(1 << GAMMA_LENGTH_BITS)
 
 
 def _groups(sorted_indexes: np.ndarray):

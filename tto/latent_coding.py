@@ -7,7 +7,7 @@ Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, a multiple of 4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from tto.container import (
     SectionType,
     join_y,
     read_index_list,
+    read_scale_qps,
     section_name,
+    section_size,
     split_y,
     step_size,
     write_index_list,
@@ -26,6 +28,11 @@ from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum, s
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
 
 MAX_SYMBOL = 1 << 30
+SCALE_QP_OFFSETS = range(-4, 16, 2)
+"""Steps tried for σ, from y's own on: an octave has 32, and the tables are 5.7 apart. Refined latents are narrower than
+the network was trained to expect, and its index is rounded up."""
+Slice = tuple[np.ndarray, np.ndarray]
+"""Symbols int64 and σ float64 of one slice, flat."""
 
 
 class LatentCoder:
@@ -50,12 +57,13 @@ class LatentCoder:
 
     @torch.inference_mode()
     def encode(
-        self, y: Tensor, z: Tensor, quality: float, qp: int, native: bool = False
+        self, y: Tensor, z: Tensor, quality: float, qp: int, native: bool = False, fit_scales: bool = False
     ) -> tuple[dict[SectionType, bytes], Tensor]:
         """Rounds y [1, M, h, w] and z [1, N, h/4, w/4] and codes them.
 
-        Returns the sections and ŷ as the decoder will have it. Raises `BadCheckpoint` where latents are not finite
-        or absurdly large, which only damaged weights give.
+        `fit_scales` gives σ of each slice a step of its own where that saves bytes. Returns the sections and ŷ as the
+        decoder will have it. Raises `BadCheckpoint` where latents are not finite or absurdly large, which only damaged
+        weights give.
         """
         walker, dtype = self.walker(native)
         step = step_size(qp)
@@ -63,27 +71,47 @@ class LatentCoder:
         z_encoder = SymbolEncoder()
         z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self._z_tables)
 
-        y_encoder = SymbolEncoder()
-        checksums, listed = [], []
+        slices: list[Slice] = []
         y_slices = y.to(dtype).chunk(self.num_slices, 1)
 
-        def write(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+        def round_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
             symbols = _checked(((y_slices[i] - mu) / step).round())
-            indexes, near = scale_indexes(_flat_float(sigma) / step, self.scale_table)
-            y_encoder.encode(_flat(symbols), indexes, self._y_tables)
+            slices.append((_flat(symbols), _flat_float(sigma)))
+            return symbols * step + mu
+
+        walk = walker.walk(z_symbols.to(dtype) + self._medians.to(dtype), quality, round_slice)
+
+        scale_qps = self._fitting_scale_qps(slices, qp) if fit_scales else (qp,) * self.num_slices
+        y_encoder = SymbolEncoder()
+        checksums, listed = [], []
+        for (symbols, sigma), scale_qp in zip(slices, scale_qps, strict=True):
+            indexes, near = scale_indexes(sigma / step_size(scale_qp), self.scale_table)
+            y_encoder.encode(symbols, indexes, self._y_tables)
             checksums.append(checksum(indexes))
             positions = () if native else np.flatnonzero(near).tolist()
             listed.append([(position, int(indexes[position])) for position in positions])
-            return symbols * step + mu
-
-        walk = walker.walk(z_symbols.to(dtype) + self._medians.to(dtype), quality, write)
         sections = {
             SectionType.Z: z_encoder.data(),
             SectionType.Y: join_y(checksums, y_encoder.data()),
         }
         if any(listed):
             sections[SectionType.INDEX_LIST] = write_index_list(listed)
+        if any(scale_qp != qp for scale_qp in scale_qps):
+            sections[SectionType.SCALE_QP] = bytes(scale_qps)
         return sections, walk.y_hat
+
+    def _fitting_scale_qps(self, slices: Sequence[Slice], qp: int) -> tuple[int, ...]:
+        """The step of σ that codes each slice in the fewest bits, or `qp` for all where a section would cost more."""
+        tried = [max(0, min(255, qp + offset)) for offset in SCALE_QP_OFFSETS]
+        chosen, saved = [], 0.0
+        for symbols, sigma in slices:
+            bits = {
+                scale_qp: self._y_tables.bits(symbols, scale_indexes(sigma / step_size(scale_qp), self.scale_table)[0])
+                for scale_qp in tried
+            }
+            chosen.append(min(bits, key=bits.get))
+            saved += bits[qp] - bits[chosen[-1]]
+        return tuple(chosen) if saved > 8 * section_size(bytes(self.num_slices)) else (qp,) * self.num_slices
 
     @torch.inference_mode()
     def decode(
@@ -97,7 +125,7 @@ class LatentCoder:
     ) -> Tensor:
         """ŷ [1, M, 4·z_size[0], 4·z_size[1]]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
 
-        `on_slice` hears of the symbols of each slice and of σ in steps.
+        `on_slice` hears of the symbols of each slice and of σ in its steps.
         """
         walker, dtype = self.walker(native)
         device = self._medians.device
@@ -111,9 +139,13 @@ class LatentCoder:
         listed = [[] for _ in range(self.num_slices)]
         if SectionType.INDEX_LIST in sections:
             listed = read_index_list(sections[SectionType.INDEX_LIST], self.num_slices)
+        scale_qps = (qp,) * self.num_slices
+        if SectionType.SCALE_QP in sections:
+            scale_qps = read_scale_qps(sections[SectionType.SCALE_QP], self.num_slices)
 
         def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            indexes, _ = scale_indexes(_flat_float(sigma) / step, self.scale_table)
+            scale_step = step_size(scale_qps[i])
+            indexes, _ = scale_indexes(_flat_float(sigma) / scale_step, self.scale_table)
             for position, index in listed[i]:
                 if position >= len(indexes) or index >= len(self.scale_table):
                     raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
@@ -121,7 +153,7 @@ class LatentCoder:
             if checksum(indexes) != checksums[i]:
                 raise IndexMismatch(i)
             symbols = _tensor(y_decoder.decode(indexes, self._y_tables), dtype, device).view_as(mu)
-            on_slice(symbols, sigma / step)
+            on_slice(symbols, sigma / scale_step)
             return symbols * step + mu
 
         return walker.walk(z_symbols + self._medians.to(dtype), quality, read).y_hat

@@ -50,6 +50,15 @@ def test_any_symbols_in_any_tables_round_trip(extremes, seed):
     assert np.array_equal(decoded, symbols)
 
 
+@pytest.mark.parametrize("widened", [1.0, 30.0])
+def test_bits_are_what_the_coder_spends(widened):
+    """Also with the many escapes that symbols too wide for their tables need."""
+    random = np.random.default_rng(5)
+    indexes = random.integers(0, 40, 20_000)
+    symbols = np.round(random.normal(0, widened * SCALES[indexes])).astype(np.int64)
+    assert TABLES.bits(symbols, indexes) == pytest.approx(8 * len(code(symbols, indexes)), rel=1e-3)
+
+
 def test_size_is_close_to_the_information_in_the_symbols():
     random = np.random.default_rng(3)
     indexes = random.integers(5, 40, 50_000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tto.container import NEUTRAL_QP, SectionType, join_y, split_y
+from tto.container import NEUTRAL_QP, SectionType, join_y, section_size, split_y
 from tto.entropy_coding import scale_indexes
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
 from tto.latent_coding import LatentCoder
@@ -34,6 +34,38 @@ def test_decoder_gets_the_encoders_latent_exactly(coder, latents, qp, native):
     decoded = coder.decode(sections, Z_SIZE, QUALITY, qp, native)
     assert torch.equal(decoded, y_hat)
     assert decoded.dtype == (torch.float32 if native else torch.float64)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_fitted_scales_save_bytes_and_give_the_same_latent(coder, latents, native):
+    """The small model is not trained: its σ is far from what its latents need."""
+    plain, y_hat = coder.encode(*latents, QUALITY, NEUTRAL_QP, native)
+    fitted, same = coder.encode(*latents, QUALITY, NEUTRAL_QP, native, fit_scales=True)
+    assert torch.equal(same, y_hat)
+    assert torch.equal(coder.decode(fitted, Z_SIZE, QUALITY, NEUTRAL_QP, native), y_hat)
+    assert SectionType.SCALE_QP not in plain
+    assert len(fitted[SectionType.SCALE_QP]) == coder.num_slices
+    saved = len(plain[SectionType.Y]) - len(fitted[SectionType.Y])
+    assert saved > section_size(fitted[SectionType.SCALE_QP])
+
+
+def test_scales_stay_the_steps_own_where_a_section_would_cost_more(coder, latents, monkeypatch):
+    monkeypatch.setattr("tto.latent_coding.SCALE_QP_OFFSETS", (0, 200))
+    assert SectionType.SCALE_QP not in coder.encode(*latents, QUALITY, NEUTRAL_QP, fit_scales=True)[0]
+
+
+@pytest.mark.parametrize("body", [b"", b"\x80", bytes([128]) * 100])
+def test_scale_section_of_another_length_is_refused(coder, latents, body):
+    sections, _ = coder.encode(*latents, QUALITY, NEUTRAL_QP)
+    with pytest.raises(CorruptFile, match="scale_qp"):
+        coder.decode({**sections, SectionType.SCALE_QP: body}, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+
+
+def test_other_scales_than_the_encoders_are_noticed(coder, latents):
+    sections, _ = coder.encode(*latents, QUALITY, NEUTRAL_QP)
+    wrong = {**sections, SectionType.SCALE_QP: bytes([NEUTRAL_QP + 40] * coder.num_slices)}
+    with pytest.raises(IndexMismatch):
+        coder.decode(wrong, Z_SIZE, QUALITY, NEUTRAL_QP, False)
 
 
 def test_larger_step_costs_fewer_bytes(coder, latents):

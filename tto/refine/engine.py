@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from tto.container import step_size
 from tto.refine.compensation import choose_codes
-from tto.refine.flips import flip_symbols
+from tto.refine.flips import anneal_symbols, flip_symbols
 from tto.refine.memory import with_less_memory
 from tto.refine.plan import Plan
-from tto.refine.presets import ChooseStep, Compensate, FlipSymbols, Operation, Phase, SideOperation
+from tto.refine.presets import AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Operation, Phase, SideOperation
 from tto.refine.problem import Candidate, Outcome, Problem
 from tto.refine.transform import fit_transform
 
@@ -98,6 +98,8 @@ class Descent:
             self._descend(operation)
         elif isinstance(operation, ChooseStep):
             self._choose_step(operation)
+        elif isinstance(operation, AnnealSymbols):
+            self._anneal(operation)
         elif isinstance(operation, FlipSymbols):
             self._flip(operation)
         elif isinstance(operation, SideOperation):
@@ -114,8 +116,7 @@ class Descent:
     def _descend(self, phase: Phase) -> None:
         y, z = self.y.requires_grad_(True), self.z.requires_grad_(True)
         optimizer = OPTIMIZERS[phase.optimizer]([{"params": [y]}, {"params": [z]}], phase)
-        pace = self.plan.pace(phase.steps)
-        while (done := pace.done()) is not None and not self.is_over():
+        for done in self._parts(phase):
             size = phase.step_size(done)
             optimizer.param_groups[0]["lr"] = size * step_size(self.qp)
             optimizer.param_groups[1]["lr"] = size
@@ -123,7 +124,6 @@ class Descent:
             optimizer.step()
             if phase.relaxation.hard:
                 self.keep(self.problem.candidate_of(outcome, self.qp))
-            self._advance()
         self.y, self.z = y.detach(), z.detach()
         self.latest = self.problem.candidate(self.y, self.z, self.qp)
         self.keep(self.latest)
@@ -139,23 +139,36 @@ class Descent:
         return outcome
 
     def _choose_step(self, operation: ChooseStep) -> None:
-        """Moves Δ up or down by the operation's offset while that pays, each try refined from the best so far."""
+        """Moves Δ up or down by the operation's offset while that pays, each try from the best so far."""
         direction = 1
         for _ in range(operation.tries):
             if self.is_over():
-                return
+                break
             before = self.best
-            self.qp = max(0, min(255, before.qp + direction * operation.offset))
-            self.y, self.z = before.y.clone(), before.z.clone()
-            for phase in operation.phases:
-                self._descend(phase)
+            self._go_on_from(before, max(0, min(255, before.qp + direction * operation.offset)))
+            for part in operation.operations:
+                self.do(part)
             if self.best is before:
                 direction = -direction
-        self.latest = self.best
+        self._go_on_from(self.best, self.best.qp)
+
+    def _go_on_from(self, candidate: Candidate, qp: int) -> None:
+        """Its latents, rounded at step `qp`, are the latest."""
+        self.qp = qp
+        self.y, self.z = candidate.y.clone(), candidate.z.clone()
+        self.latest = candidate if qp == candidate.qp else self.problem.candidate(self.y, self.z, qp)
+
+    def _anneal(self, operation: AnnealSymbols) -> None:
+        parts = self._parts(operation)
+        self.latest = self._with_memory(
+            lambda: anneal_symbols(self.problem, self.latest, operation.temperature, parts, self._generator)
+        )
+        self.keep(self.latest)
 
     def _flip(self, operation: FlipSymbols) -> None:
         keep_on = self._keeping(operation)
         self._with_memory(lambda: flip_symbols(self.problem, self.latest, keep_on))
+        self.latest = self.best
 
     def _add_side(self, operation: SideOperation) -> None:
         """Side information for the best so far; what follows goes on from there."""
@@ -163,8 +176,14 @@ class Descent:
         keep_on = self._keeping(operation)
         self._with_memory(lambda: search(self.problem, self.best, keep_on))
         self.problem = replace(self.problem, side=self.best.side)
-        self.y, self.z, self.qp = self.best.y.clone(), self.best.z.clone(), self.best.qp
-        self.latest = self.best
+        self._go_on_from(self.best, self.best.qp)
+
+    def _parts(self, operation: Phase | AnnealSymbols) -> Iterator[float]:
+        """Before each step of an operation, the part of it that is done."""
+        pace = self.plan.pace(operation.steps)
+        while (done := pace.done()) is not None and not self.is_over():
+            yield done
+            self._advance()
 
     def _keeping(self, operation: Operation) -> Callable[[Candidate], bool]:
         """For a search over candidates: keeps the best, counts a step, and says whether there is another."""

@@ -5,11 +5,15 @@ whose μ and σ depend on it, by the gradient; and by the curvature of distortio
 together, and kept if J of all of them together is lower, else half as many are tried. This is what rate-distortion
 optimized quantization does in a classical encoder, with a network's derivatives for the transform's. Only the best
 flip of each position and slice goes into a batch.
+
+That descent ends where no batch pays. Annealing comes further: it makes each flip with a probability that its predicted
+change of J and a falling temperature give, and looks at J only in the end. Proposing all symbols' moves at once from
+one gradient is the discrete Langevin sampler's idea (Zhang 2022, "A Langevin-like Sampler for Discrete Distributions").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,9 +22,25 @@ from torch import Tensor
 from tto.container import step_size
 from tto.refine.problem import Candidate, Outcome, Problem
 from tto.refine.rate import gaussian_bits
+from tto.refine.schedules import Schedule
 
 FIRST_SHARE = 1.0
 """Of all flips predicted to pay, tried first; half of it after every batch that did not."""
+ANNEALED_SHARE = 0.8
+"""Probability of the surest flip in one step of annealing: what pays by itself may not beside its neighbours' flips."""
+CURVATURE_EVERY = 10
+"""Steps of annealing for which one estimate of curvature serves."""
+
+
+class Prediction(NamedTuple):
+    """For each symbol of y the better of +1 and −1, and the change of J in bits it should bring, each [1, M, h, w].
+
+    `curvature` is the second derivative of λ·D in bits, averaged over each channel's positions, [1, M, 1, 1].
+    """
+
+    moves: Tensor
+    change: Tensor
+    curvature: Tensor
 
 
 class Symbols(NamedTuple):
@@ -50,7 +70,7 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Cand
     best, symbols = candidate, symbols_of(problem, candidate)
     share, better = FIRST_SHARE, True
     while better:
-        moves, predicted = predict(problem, symbols, best.qp)
+        moves, predicted, _ = predict(problem, symbols, best.qp)
         predicted = least_of_each_slice(predicted, problem.model.config.num_slices)
         order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
         better = False
@@ -70,6 +90,27 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Cand
     return best
 
 
+def anneal_symbols(
+    problem: Problem, candidate: Candidate, temperature: Schedule, parts: Iterable[float], generator: torch.Generator
+) -> Candidate:
+    """Flips at random from the symbols of `candidate`, one step for each of `parts`, the part of it all that is done.
+
+    A flip predicted to change J by b bits is made with probability `ANNEALED_SHARE` / (1 + exp(b / temperature)).
+    What it ends with may be worse than `candidate`.
+    """
+    symbols, curvature = symbols_of(problem, candidate), None
+    for step, done in enumerate(parts):
+        if step % CURVATURE_EVERY == 0:
+            curvature = None
+        moves, predicted, curvature = predict(problem, symbols, candidate.qp, curvature)
+        predicted = least_of_each_slice(predicted, problem.model.config.num_slices)
+        probability = ANNEALED_SHARE * torch.sigmoid(-predicted / temperature(done))
+        chosen = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
+        symbols = Symbols(symbols.y + moves * chosen, symbols.z)
+    with torch.no_grad():
+        return problem.candidate_of(at_symbols(problem, symbols, candidate.qp), candidate.qp)
+
+
 def least_of_each_slice(predicted: Tensor, num_slices: int) -> Tensor:
     """`predicted` [1, M, h, w] where it is the least of its position and slice, elsewhere infinity.
 
@@ -87,15 +128,16 @@ def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:
     return Symbols(y.view_as(symbols.y), symbols.z)
 
 
-def predict(problem: Problem, symbols: Symbols, qp: int) -> tuple[Tensor, Tensor]:
-    """The better of +1 and −1 for each symbol of y, and the change of J in bits it should bring, each [1, M, h, w]."""
+def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | None = None) -> Prediction:
+    """What flips of single symbols should bring; an earlier prediction's `curvature` saves a backward pass."""
     step = step_size(qp)
     y = symbols.y.clone().requires_grad_(True)
     with problem.for_gradients():
         outcome = at_symbols(problem, Symbols(y, symbols.z), qp)
     loss = outcome.bits + problem.lambda_ * problem.pixels * outcome.distortion
-    (gradient,) = torch.autograd.grad(loss, y, retain_graph=True)
-    curvature = problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)
+    (gradient,) = torch.autograd.grad(loss, y, retain_graph=curvature is None)
+    if curvature is None:
+        curvature = problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)
     with torch.no_grad():
         sigma = outcome.sigma / step
     u = symbols.y.clone().requires_grad_(True)
@@ -107,7 +149,7 @@ def predict(problem: Problem, symbols: Symbols, qp: int) -> tuple[Tensor, Tensor
             sign * slope + 0.5 * curvature + gaussian_bits(symbols.y + sign, sigma) - own for sign in (1.0, -1.0)
         ])  # fmt: skip
         predicted, which = changes.min(0)
-        return 1.0 - 2.0 * which, predicted
+        return Prediction(1.0 - 2.0 * which, predicted, curvature)
 
 
 def _curvature(problem: Problem, x_hat: Tensor, y: Tensor) -> Tensor:

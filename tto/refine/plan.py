@@ -114,32 +114,37 @@ def _possible(stages: tuple[Stage, ...], has_side: bool) -> tuple[Stage, ...]:
 def _scaled(stages: tuple[Stage, ...], steps: int) -> tuple[Stage, ...]:
     """Every operation's steps times one factor, together `steps`; operations left with none are left out.
 
-    What rounding takes from one operation goes to the next; the last of every effort takes any number.
+    Choices of the step cannot take any number and are scaled first. What rounding takes from one of the other
+    operations goes to the next.
     """
-    total, given, planned = steps_of(stages), 0, 0
-    scaled = []
-    for stage in stages:
-        operations = []
-        for operation in stage:
-            planned += operation.steps
-            wanted = round(steps * planned / total) - given
-            resized = _resized(operation, wanted)
-            if resized is not None:
-                operations.append(resized)
-                given += resized.steps
-        scaled.append(tuple(operations))
-    return tuple(scaled)
+    operations = [operation for stage in stages for operation in stage]
+    choices = [operation for operation in operations if isinstance(operation, ChooseStep)]
+    others_total = sum(operation.steps for operation in operations if operation not in choices)
+    resized = {choice: _resized(choice, round(steps * choice.steps / steps_of(stages))) for choice in choices}
+    others_steps = steps - sum(choice.steps for choice in resized.values() if choice is not None)
+    given = planned = 0
+
+    def scale(operation: Operation) -> Operation | None:
+        nonlocal given, planned
+        if operation in choices:
+            return resized[operation]
+        planned += operation.steps
+        wanted = round(others_steps * planned / others_total) - given
+        given += wanted
+        return _resized(operation, wanted)
+
+    return tuple(tuple(filter(None, map(scale, stage))) for stage in stages)
 
 
 def _resized(operation: Operation, steps: int) -> Operation | None:
     """The operation with so many steps, or None where it cannot do anything in them."""
     if isinstance(operation, ChooseStep):
         each = steps / operation.tries
-        inner = sum(phase.steps for phase in operation.phases)
-        phases = tuple(
-            replace(phase, steps=resized)
-            for phase in operation.phases
-            if (resized := int(phase.steps * each / inner)) > 0
+        inner = sum(part.steps for part in operation.operations)
+        operations = tuple(
+            replace(part, steps=resized)
+            for part in operation.operations
+            if (resized := int(part.steps * each / inner)) > 0
         )
-        return replace(operation, phases=phases) if phases else None
+        return replace(operation, operations=operations) if operations else None
     return replace(operation, steps=steps) if steps > 0 else None

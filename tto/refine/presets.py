@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tto.errors import BadArgument
-from tto.refine.rate import Rate, expected_bits, gaussian_bits, mixed_bits
-from tto.refine.relaxations import SGA, Relaxation, SoftRounding, StraightThrough
-from tto.refine.schedules import Constant, Cosine, DelayedExponential, Geometric, Schedule
+from tto.refine.rate import Rate, expected_bits, mixed_bits
+from tto.refine.relaxations import Relaxation, SoftRounding
+from tto.refine.schedules import Constant, Cosine, Geometric, Schedule
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,34 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class ChooseStep:
-    """Adaptive quantization step (CGOO; choice and coding ours): Δ of y is moved by `offset` entries of the file's
-    geometric table (32 to an octave), up first, and the latents are refined there by `phases`. While that lowers J it
-    goes on in the same direction, else in the other, `tries` times in all.
-    """
+class AnnealSymbols:
+    """Flips of symbols at random, `temperature` in bits: see `tto.refine.flips.anneal_symbols`."""
 
-    offset: int
-    tries: int
-    phases: tuple[Phase, ...]
-
-    @property
-    def steps(self) -> int:
-        return self.tries * sum(phase.steps for phase in self.phases)
+    steps: int
+    temperature: Schedule = Geometric(2.0, 0.1)
 
 
 @dataclass(frozen=True)
 class FlipSymbols:
-    """Discrete descent on the symbols that the latents round to: see `tto.refine.flips`. Steps are evaluations."""
+    """Discrete descent on the symbols of the latest candidate: see `tto.refine.flips`. Steps are evaluations."""
 
     steps: int
+
+
+@dataclass(frozen=True)
+class ChooseStep:
+    """Adaptive quantization step (CGOO; choice and coding ours): Δ of y is moved by `offset` entries of the file's
+    geometric table (32 to an octave), up first, and the symbols that the best latents have there are bettered by
+    `operations`. While that lowers J it goes on in the same direction, else in the other, `tries` times in all.
+    """
+
+    offset: int
+    tries: int
+    operations: tuple[Phase | AnnealSymbols | FlipSymbols, ...]
+
+    @property
+    def steps(self) -> int:
+        return self.tries * sum(operation.steps for operation in self.operations)
 
 
 @dataclass(frozen=True)
@@ -73,35 +81,22 @@ class Transform:
 
 
 SideOperation = Compensate | Transform
-Operation = Phase | ChooseStep | FlipSymbols | SideOperation
+Operation = Phase | ChooseStep | AnnealSymbols | FlipSymbols | SideOperation
 Stage = tuple[Operation, ...]
 
 FAST: Stage = (
-    Phase(14, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
-    FlipSymbols(10),
+    Phase(8, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
+    AnnealSymbols(9),
+    FlipSymbols(7),
 )
-BALANCED: Stage = (Phase(26, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)), FlipSymbols(24))
+BALANCED: Stage = (AnnealSymbols(36), FlipSymbols(14))
 BEST: Stage = (
-    Phase(
-        100,
-        SGA(),
-        Constant(0.02),
-        DelayedExponential(0.5, rate=2.5, delay=0.3),
-        rate=gaussian_bits,
-        betas=(0.9, 0.999),
-    ),
-    FlipSymbols(30),
-    ChooseStep(
-        offset=8,
-        tries=2,
-        phases=(
-            Phase(14, SoftRounding(), Cosine(0.05, 0.01), Constant(0.3)),
-            Phase(2, StraightThrough(), Geometric(0.01, 0.003), rate=gaussian_bits),
-        ),
-    ),
-    FlipSymbols(30),
+    Phase(40, SoftRounding(), Cosine(0.08, 0.01), Geometric(0.4, 0.3)),
+    AnnealSymbols(40),
+    FlipSymbols(16),
+    ChooseStep(offset=8, tries=2, operations=(AnnealSymbols(12), FlipSymbols(6))),
 )
-SIDE: Stage = (Transform(), FlipSymbols(30), Compensate(16), Transform(), FlipSymbols(20), Compensate(8), Transform())
+SIDE: Stage = (Transform(), FlipSymbols(12), Compensate(8), Transform(), FlipSymbols(6))
 """For models with side modules. With the transform in place flips find more, so they come after it."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),

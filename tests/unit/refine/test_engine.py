@@ -11,7 +11,7 @@ import torch
 from tto.container import SectionType, read
 from tto.refine.engine import Descent, Watch, refine
 from tto.refine.plan import Plan
-from tto.refine.presets import EFFORTS, ChooseStep, Compensate, FlipSymbols, Phase, Transform
+from tto.refine.presets import EFFORTS, AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Phase, Transform
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine
@@ -99,7 +99,7 @@ def test_progress_counts_steps_and_its_cost_never_rises(problem, latents):
 
 
 def test_choosing_the_step_tries_both_directions(problem, latents):
-    tried = ChooseStep(offset=4, tries=2, phases=(SETTLING,))
+    tried = ChooseStep(offset=4, tries=2, operations=(SETTLING,))
     assert run(problem, latents, (tried,)).steps == 4 == tried.steps
     coarse = run(problem, latents, (tried,), qp=60).candidates[-1]  # far too fine a step to begin with
     assert coarse.qp > 60
@@ -107,6 +107,28 @@ def test_choosing_the_step_tries_both_directions(problem, latents):
 
 def test_qp_stays_in_its_byte(problem, latents):
     assert run(problem, latents, (ChooseStep(9, 2, (SETTLING,)),), qp=254).candidates[-1].qp <= 255
+
+
+def test_after_choosing_the_step_descent_goes_on_at_the_best_one(problem, latents):
+    """With one try upwards from the finest step, which pays, and one more, of which nothing is said."""
+    stage = (ChooseStep(offset=40, tries=2, operations=(SETTLING,)), SETTLING)
+    descent = Descent(problem, *latents, 20, Plan((stage,)), Watch())
+    descent.do(stage[0])
+    assert descent.qp == descent.best.qp == descent.latest.qp > 20
+    descent.do(stage[1])
+    assert descent.latest.qp == descent.qp
+
+
+def test_annealing_counts_its_steps_and_flips_go_on_from_where_it_ends(problem, latents):
+    stage = (AnnealSymbols(5), FlipSymbols(4))
+    descent = Descent(problem, *latents, 128, Plan((stage,)), Watch())
+    descent.do(stage[0])
+    assert descent.steps == 5
+    annealed = descent.latest
+    assert descent.base_J > annealed.J
+    descent.do(stage[1])
+    assert descent.best.J < annealed.J
+    assert descent.latest is descent.best
 
 
 def test_flips_never_raise_the_cost_and_respect_their_steps(problem, latents):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tto.refine.distortion import SquaredError
-from tto.refine.flips import Symbols, at_symbols, least_of_each_slice, predict, symbols_of
+from tto.refine.flips import Symbols, anneal_symbols, at_symbols, least_of_each_slice, predict, symbols_of
+from tto.refine.schedules import Constant, Geometric
 
 
 def test_symbols_give_the_candidate_back(problem, latents):
@@ -22,7 +23,7 @@ def test_own_bits_are_predicted_exactly(problem, latents):
     """In the last slice, on which no other depends, and where distortion weighs nothing, that is all there is."""
     only_rate = replace(problem, lambda_=1e-12)
     symbols = symbols_of(problem, problem.candidate(*latents, 128))
-    moves, predicted = predict(only_rate, symbols, 128)
+    moves, predicted, _ = predict(only_rate, symbols, 128)
     assert set(moves.unique().tolist()) <= {-1.0, 1.0}
     with torch.no_grad():
         before = at_symbols(only_rate, symbols, 128).bits
@@ -35,9 +36,9 @@ def test_own_bits_are_predicted_exactly(problem, latents):
 
 def test_curvature_adds_to_the_prediction(problem, latents):
     symbols = symbols_of(problem, problem.candidate(*latents, 128))
-    predicted = predict(problem, symbols, 128)[1]
+    predicted = predict(problem, symbols, 128).change
     flat = SquaredErrorWithoutCurvature(problem.distortion.original)
-    without = predict(replace(problem, distortion=flat), symbols, 128)[1]
+    without = predict(replace(problem, distortion=flat), symbols, 128).change
     assert (predicted >= without - 1e-3).all()
     assert (predicted > without + 1e-3).any()
 
@@ -47,6 +48,44 @@ def test_one_flip_of_each_position_and_slice_is_left():
     left = least_of_each_slice(predicted, 2)
     inf = torch.inf
     assert left.view(4, 2).tolist() == [[inf, inf], [-2.0, -4.0], [inf, inf], [-7.0, 0.5]]
+
+
+def test_earlier_curvature_gives_the_same_prediction(problem, latents):
+    symbols = symbols_of(problem, problem.candidate(*latents, 128))
+    first = predict(problem, symbols, 128)
+    again = predict(problem, symbols, 128, first.curvature)
+    assert torch.equal(first.moves, again.moves)
+    assert torch.allclose(first.change, again.change)
+
+
+def anneal(problem, candidate, temperature, steps, seed=0):
+    parts = [step / (steps - 1) for step in range(steps)]
+    return anneal_symbols(problem, candidate, temperature, parts, torch.Generator().manual_seed(seed))
+
+
+def test_annealing_goes_down_and_further_where_it_is_cold(problem, latents):
+    """Where rate alone counts, of which predictions are good even for an untrained network."""
+    only_rate = replace(problem, lambda_=1e-12)
+    candidate = only_rate.candidate(*latents, 128)
+    cold, hot = (anneal(only_rate, candidate, Constant(temperature), 12) for temperature in (0.1, 1e4))
+    assert cold.J < 0.95 * candidate.J
+    assert cold.J < 0.98 * hot.J
+
+
+def test_annealing_is_repeatable_and_random(problem, latents):
+    candidate = problem.candidate(*latents, 128)
+    first, same, other = (anneal(problem, candidate, Constant(1.0), 3, seed) for seed in (0, 0, 1))
+    assert torch.equal(first.y, same.y)
+    assert not torch.equal(first.y, other.y)
+
+
+def test_annealing_ends_with_whole_symbols_and_leaves_z(problem, latents):
+    candidate = problem.candidate(*latents, 131)
+    found = anneal(problem, candidate, Geometric(2.0, 0.1), 4)
+    symbols = symbols_of(problem, found)
+    assert torch.equal(found.z, candidate.z)
+    with torch.no_grad():
+        assert pytest.approx(found.J, rel=1e-6) == problem.candidate_of(at_symbols(problem, symbols, 131), 131).J
 
 
 class SquaredErrorWithoutCurvature(SquaredError):
