@@ -43,12 +43,12 @@ def test_every_variant_has_a_file_for_each_quality(
     model = load_checkpoint(tiny_checkpoint)
     checkpoint = tmp_path / "side.safetensors"
     save_with_side_modules(model, make_side_modules(model.config.M), checkpoint)
-    monkeypatch.setattr(script, "ALONE", {"latents": (FlipSymbols(2),), script.FULL: (FlipSymbols(3),)})
+    monkeypatch.setattr(script, "ALONE", {"latents": (FlipSymbols(2),), "latents + QP": (FlipSymbols(3),)})
     monkeypatch.setattr(script, "AFTERWARDS", {"all": (Transform(), Compensate(2))})
     script.ablate([picture], str(checkpoint), [3.0, 6.0], crop=48, bounds=True, out=tmp_path / "out")
     with open(tmp_path / "out" / "ablation.csv") as file:
         rows = list(csv.DictReader(file))
-    variants = ["base", "latents", script.FULL, f"{script.FULL} + MSC everywhere", "all"]
+    variants = ["base", "latents", "latents + QP", script.FULL, f"{script.FULL} + MSC everywhere", "all"]
     assert [(row["variant"], row["quality"]) for row in rows] == [(v, q) for q in ("3.0", "6.0") for v in variants]
     J = {(row["variant"], row["quality"]): float(row["J"]) for row in rows}
     for q in ("3.0", "6.0"):
