@@ -67,6 +67,7 @@ class LatentCoder:
         """
         walker, dtype = self.walker(native)
         step = step_size(qp)
+        y, z = y.contiguous(), z.contiguous()  # the decoder's layout: another would round ŷ otherwise
         z_symbols = _checked((z - self._medians).round())
         z_encoder = SymbolEncoder()
         z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self._z_tables)

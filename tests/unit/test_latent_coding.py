@@ -36,6 +36,13 @@ def test_decoder_gets_the_encoders_latent_exactly(coder, latents, qp, native):
     assert decoded.dtype == (torch.float32 if native else torch.float64)
 
 
+def test_layout_of_latents_does_not_change_a_bit_of_what_is_decoded(coder, latents):
+    """Refined latents are channels-last; convolutions of another layout round otherwise, which can cost a pixel."""
+    y, z = (latent.to(memory_format=torch.channels_last) for latent in latents)
+    sections, y_hat = coder.encode(y, z, QUALITY, NEUTRAL_QP)
+    assert torch.equal(coder.decode(sections, Z_SIZE, QUALITY, NEUTRAL_QP, False), y_hat)
+
+
 @pytest.mark.parametrize("native", [False, True])
 def test_fitted_scales_save_bytes_and_give_the_same_latent(coder, latents, native):
     """The small model is not trained: its σ is far from what its latents need."""
