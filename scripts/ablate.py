@@ -223,8 +223,8 @@ class Bench:
         """After `rows`."""
         free = FreeSideCoder(self.codec.side_coder)
         bare = self.problem
+        outcome = bare.judge(self.full.y, self.full.z, self.full.qp)
         with torch.no_grad():
-            outcome = bare.evaluate(self.full.y, self.full.z, self.full.qp, torch.round)
             moments = moments_of(bare, bare.reconstruction(outcome.y_hat))
             unquantized = free.modules.msc.decoder(free.modules.msc.encoder(self._residual(self.full)))
         syntax = fit_syntax(bare, moments)
@@ -248,8 +248,7 @@ class Bench:
         return replace(self.problem, side=side).candidate(self.full.y, self.full.z, self.full.qp)
 
     def _residual(self, found: Candidate) -> Tensor:
-        with torch.no_grad():
-            return self.y - self.problem.evaluate(found.y, found.z, found.qp, torch.round).y_hat
+        return self.y - self.problem.judge(found.y, found.z, found.qp).y_hat
 
 
 def summary(rows: Sequence[Row]) -> str:

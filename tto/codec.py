@@ -38,6 +38,7 @@ from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL, checkpoint_path, load_model, load_side, shipped_models
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
+from tto.refine.batch import Batch
 from tto.refine.distortion import Distortion, load_weights, make_distortion
 from tto.refine.engine import Watch, refine
 from tto.refine.plan import Wish, make_plan
@@ -94,7 +95,10 @@ class Trial:
 
 
 class Codec:
-    """A base model that compresses and decompresses pictures."""
+    """A base model that compresses and decompresses pictures.
+
+    Threads may use one codec at the same time; refinements that do share their batches (`tto.refine.batch`).
+    """
 
     def __init__(self, model: torch.nn.Module, device: str = "auto", side_modules: SideModules | None = None):
         """`model` in eval mode with its coding tables, and its side modules if any; `device` is auto, cpu or cuda."""
@@ -103,6 +107,7 @@ class Codec:
         self.fingerprint = fingerprint(model)
         self.latent_coder = LatentCoder(self.model)
         self.side_coder = None if side_modules is None else SideCoder(side_modules.to(self.device), self.device)
+        self._batch = Batch()
 
     @property
     def qualities(self) -> int:
@@ -187,9 +192,11 @@ class Codec:
                 picture.grayscale,
                 side_coder=self.side_coder,
                 bfloat16=descends_in_bfloat16(self.device),
+                answer=self._batch.answer,
             )
             left = (wish.budget or 0.0) - (time.perf_counter() - start) - FINISHING * judging
-            refinement = refine(problem, y.clone(), z.clone(), qp, make_plan(wish, problem, y, z, left), watch)
+            with self._batch:
+                refinement = refine(problem, y.clone(), z.clone(), qp, make_plan(wish, problem, y, z, left), watch)
             done = refinement.steps
             trials = (judge(found.y, found.z, found.qp, found.side) for found in refinement.candidates)
             best = min((base, *trials), key=lambda trial: trial.J)

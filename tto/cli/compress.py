@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tto.cli.bars import Bars
 from tto.cli.jobs import (
     BIN_SUFFIX,
     PICTURE_SUFFIXES,
@@ -21,7 +23,7 @@ from tto.cli.jobs import (
     write_output,
 )
 from tto.cli.options import Device, Json, Model, NoOverwrite, Output
-from tto.cli.refining import Interruption, watched
+from tto.cli.refining import row_of, watching
 from tto.errors import BadArgument
 from tto.models import DEFAULT_MODEL
 
@@ -74,6 +76,14 @@ def compress(
             rich_help_panel=REFINEMENT,
         ),
     ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Refine so many pictures at the same time; those of one size share their steps on a GPU.",
+            rich_help_panel=REFINEMENT,
+        ),
+    ] = 1,
     explain: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Draw where bits went, errors, mask, codes and dictionary as PNGs there."),
@@ -90,25 +100,31 @@ def compress(
     An output -o named .bin is written as the published DCAE code writes it, given its checkpoint with -m.
     """
     jobs = plan_jobs(inputs, output, PICTURE_SUFFIXES, TTO_SUFFIX)
-    interruption = Interruption()
+    searching = target_bpp is not None or target_psnr is not None
+    refining = effort != "none" or bool(steps) or budget is not None
+    loading = Lock()
     if explain is not None:  # what is missing is said before compressing
         import_module("matplotlib")
         make_folder(explain)
 
     @cache
-    def codec():
+    def loaded():
         from tto.codec import load_codec
 
         return load_codec(model, device)
 
+    def codec():
+        with loading:
+            return loaded()
+
     def work(job: Job) -> dict[str, Any]:
+        from tto.refine.engine import Watch
+
         refuse_overwriting(job, allowed=not no_overwrite)
         if job.output.suffix == BIN_SUFFIX:
             return write(job, compress_published(job))
         chosen = min(DEFAULT_QUALITY, codec().qualities) if quality is None else quality
-        searching = target_bpp is not None or target_psnr is not None
-        refining = effort != "none" or bool(steps) or budget is not None
-        with watched(interruption, refining or searching) as watch:
+        with bars.steps() as show:
             result = codec().compress(
                 job.input,
                 chosen,
@@ -121,13 +137,13 @@ def compress(
                 roi=roi,
                 native=native,
                 lambda_=lambda_,
-                watch=watch,
+                watch=Watch(lambda progress: show(row_of(progress)), should_stop),
             )
-            drawings = {} if explain is None else draw(job, result)
-            record = write(job, result)
-            for path, data in drawings.items():
-                write_output(path, data)
-            return record
+        drawings = {} if explain is None else draw(job, result)
+        record = write(job, result)
+        for path, data in drawings.items():
+            write_output(path, data)
+        return record
 
     def draw(job: Job, result: Result) -> dict[Path, bytes]:
         from tto.explain import explain as explain_file
@@ -150,4 +166,5 @@ def compress(
         names = ("width", "height", "bytes", "bpp", "psnr", "J", "base_bytes", "base_psnr", "base_J")
         return {name: getattr(result, name) for name in (*names, "steps", "seconds")}
 
-    run_jobs(jobs, work, LINE, as_json, should_stop=lambda: interruption.asked)
+    with watching(refining or searching) as should_stop, Bars(len(jobs)) as bars:
+        run_jobs(jobs, work, LINE, as_json, bars, batch, should_stop)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tto.cli.bars import Bars
 from tto.cli.jobs import BIN_SUFFIX, TTO_SUFFIX, Job, plan_jobs, refuse_overwriting, run_jobs, write_output
 from tto.cli.options import Device, Json, NoOverwrite, Output
 from tto.container import read
@@ -66,7 +67,8 @@ def decompress(
             "seconds": time.perf_counter() - start,
         }
 
-    run_jobs(jobs, work, LINE, as_json)
+    with Bars(len(jobs)) as bars:
+        run_jobs(jobs, work, LINE, as_json, bars)
 
 
 def make_decoder(model: str | None, device: str) -> Callable[[bytes], Image.Image]:

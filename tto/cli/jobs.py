@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import typer
 
 from tto.cli import EXIT_ERROR, report
+from tto.cli.bars import Bars
 from tto.errors import BadArgument, FileError
 from tto.files import write_atomic
 
@@ -84,27 +84,37 @@ def run_jobs(
     work: Callable[[Job], dict[str, Any]],
     line: str,
     as_json: bool,
+    bars: Bars,
+    at_once: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Do `work` for each job and print what it returns: as JSON, or by the format string `line`.
+    """Do `work` for each job, `at_once` of them at the same time in threads, and print what it returns: as JSON, or by
+    the format string `line`, in the order of the jobs.
 
     A job that fails is reported in one line; then the others go on, and the program ends with exit code 2.
     Before each job `should_stop` is asked whether to leave it and those after it.
     """
+
+    def attempt(job: Job) -> dict[str, Any] | Exception | None:
+        if should_stop():
+            return None
+        try:
+            if not job.input.is_file():
+                raise FileError(f"cannot read {job.input}: no such file")
+            return {"input": str(job.input), "output": str(job.output)} | work(job)
+        except Exception as error:
+            return error
+        finally:
+            bars.file_done()
+
     failed = False
-    with progress(len(jobs)) as advance:
-        for job in jobs:
-            if should_stop():
-                break
-            try:
-                if not job.input.is_file():
-                    raise FileError(f"cannot read {job.input}: no such file")
-                record = {"input": str(job.input), "output": str(job.output)} | work(job)
-                print(to_json(record) if as_json else line.format(**record), flush=True)
-            except Exception as error:
-                report(error, job.input)
+    with ThreadPoolExecutor(at_once) as threads:
+        for job, done in zip(jobs, (map if at_once == 1 else threads.map)(attempt, jobs), strict=True):
+            if isinstance(done, Exception):
+                report(done, job.input)
                 failed = True
-            advance()
+            elif done is not None:
+                print(to_json(done) if as_json else line.format(**done), flush=True)
     if failed:
         raise typer.Exit(EXIT_ERROR)
 
@@ -137,19 +147,3 @@ def make_folder(folder: Path) -> None:
         raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise FileError(f"cannot write to the folder {folder}")
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar over `total` files on a terminal, and nothing anywhere else; yields what advances it by one."""
-    if total < 2 or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), "files", TimeRemainingColumn())
-    together = sys.stdout.isatty()  # else what is printed must stay on stdout
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=together) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

@@ -1,17 +1,17 @@
-"""Watching a refinement from the command line: a bar on a terminal, and signals that end it early."""
+"""Watching refinements from the command line: what a bar says of one, and signals that end them early."""
 
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tto.cli import print_error
+from tto.cli.bars import Row
 
 if TYPE_CHECKING:
-    from tto.refine.engine import Progress, Watch
+    from tto.refine.engine import Progress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,41 +42,21 @@ class Interruption:
 
 
 @contextmanager
-def watched(interruption: Interruption, long: bool) -> Iterator[Watch]:
-    """What `Codec.compress` takes: progress goes to a bar where there is a terminal, and nowhere elsewhere.
+def watching(long: bool) -> Iterator[Callable[[], bool]]:
+    """Around work on files: what to ask whether a person wants it to end, which then leaves the best so far.
 
     Where nothing is refined or searched for there is nothing to keep of a half-done work, and signals act as usual.
     """
-    from tto.refine.engine import Watch
-
-    if not long:
-        yield Watch()
-        return
-    with interruption.caught(), _bar() as on_progress:
-        yield Watch(on_progress, lambda: interruption.asked)
+    interruption = Interruption()
+    with interruption.caught() if long else nullcontext():
+        yield lambda: interruption.asked
     if interruption.asked:
         print_error("interrupted: the best so far was written")
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    if not sys.stderr.isatty():
-        yield lambda progress: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    figures_and_time = (TextColumn("{task.description}"), TextColumn("{task.fields[left]}"))
-    columns = (BarColumn(), MofNCompleteColumn(), "steps", *figures_and_time)
-    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=None, left="")
-
-        def show(progress: Progress) -> None:
-            change = 100 * (progress.J / progress.base_J - 1)
-            figures = f"{progress.bpp:.3f} bpp, {progress.psnr:.2f} dB, J {progress.J:.3f} ({change:+.1f} %)"
-            total = max(progress.steps, progress.step)
-            left = f"{progress.seconds_left:.0f} s left"
-            bar.update(task, total=total, completed=progress.step, description=figures, left=left)
-
-        yield show
+def row_of(progress: Progress) -> Row:
+    """What a bar says about a refinement."""
+    change = 100 * (progress.J / progress.base_J - 1)
+    figures = f"{progress.bpp:.3f} bpp, {progress.psnr:.2f} dB, J {progress.J:.3f} ({change:+.1f} %)"
+    total = max(progress.steps, progress.step)
+    return Row(progress.step, total, figures, f"{progress.seconds_left:.0f} s left")

@@ -71,8 +71,7 @@ class CodeSearch:
         self.vectors = torch.cat([coder.compensations, torch.zeros_like(coder.compensations[:1])])
         self.none = len(coder.compensations)
         self._code_bits = -torch.log2(torch.from_numpy(coder.frequencies).to(self.vectors) / 65536)
-        with torch.no_grad():
-            self._outcome = problem.evaluate(candidate.y, candidate.z, candidate.qp, torch.round)
+        self._outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
         self._latent_bits = self._outcome.bits - problem.side.bits
         self._size = tuple(candidate.y.shape[-2:])
         codes = np.full(self._size, NO_CODE) if problem.side.codes is None else problem.side.codes

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -21,7 +20,7 @@ from tto.refine.flips import anneal_symbols, flip_symbols
 from tto.refine.memory import with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.presets import AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Operation, Phase, SideOperation
-from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.problem import Candidate, Outcome, Point, Problem, Task
 from tto.refine.transform import fit_transform
 
 SEED = 0
@@ -114,29 +113,46 @@ class Descent:
             self.best = candidate
 
     def _descend(self, phase: Phase) -> None:
-        y, z = self.y.requires_grad_(True), self.z.requires_grad_(True)
-        optimizer = OPTIMIZERS[phase.optimizer]([{"params": [y]}, {"params": [z]}], phase)
-        for done in self._parts(phase):
-            size = phase.step_size(done)
-            optimizer.param_groups[0]["lr"] = size * step_size(self.qp)
-            optimizer.param_groups[1]["lr"] = size
+        y, z = self.y, self.z
+        moved = [latent.requires_grad_(True) for name, latent in (("y", y), ("z", z)) if name in phase.latents]
+        optimizer = OPTIMIZERS[phase.optimizer]([{"params": [latent]} for latent in moved], phase)
+        stale = 0
+        for step, done in enumerate(self._parts(phase), 1):
+            if stale == phase.patience:
+                break
+            for latent, group in zip(moved, optimizer.param_groups, strict=True):
+                group["lr"] = phase.step_size(done) * (step_size(self.qp) if latent is y else 1.0)
             outcome = self._with_memory(partial(self.differentiate, phase, done, y, z))
             optimizer.step()
             if phase.relaxation.hard:
-                self.keep(self.problem.candidate_of(outcome, self.qp))
+                found = self.problem.candidate_of(outcome, self.qp)
+            elif phase.look_every is not None and step % phase.look_every == 0:
+                found = self.problem.candidate(y, z, self.qp)
+            else:
+                continue
+            stale = 0 if found.J < self.best.J else stale + 1
+            self.keep(found)
         self.y, self.z = y.detach(), z.detach()
         self.latest = self.problem.candidate(self.y, self.z, self.qp)
         self.keep(self.latest)
 
     def differentiate(self, phase: Phase, done: float, y: Tensor, z: Tensor) -> Outcome:
-        """Gives y and z their gradients. Where the relaxation is hard, the outcome is that of a candidate."""
+        """Gives gradients to y and z that want them. Where the relaxation is hard, the outcome is a candidate's."""
+        problem = self.problem
+        moved = tuple(latent for latent in (y, z) if latent.requires_grad)
         rounding = partial(phase.relaxation, temperature=phase.temperature(done), generator=self._generator)
-        with nullcontext() if phase.relaxation.hard else self.problem.for_gradients():
-            outcome = self.problem.evaluate(y, z, self.qp, rounding, phase.rate)
-        # In bits of the whole picture: Adam's epsilon then means the same at every size.
-        loss = self.problem.cost(outcome, phase.rate_weight(done)) * self.problem.pixels
-        y.grad, z.grad = torch.autograd.grad(loss, (y, z))
-        return outcome
+        answer = problem.answer(
+            Task(
+                Point(problem, y, z, self.qp, rounding, phase.rate),
+                # In bits of the whole picture: Adam's epsilon then means the same at every size.
+                loss=lambda outcome: problem.cost(outcome, phase.rate_weight(done)) * problem.pixels,
+                leaves=moved,
+                exact=phase.relaxation.hard,
+            )
+        )
+        for latent, gradient in zip(moved, answer.gradients, strict=True):
+            latent.grad = gradient
+        return answer.outcome
 
     def _choose_step(self, operation: ChooseStep) -> None:
         """Moves Δ up or down by the operation's offset while that pays, each try from the best so far."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tto.container import step_size
-from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.problem import Candidate, Point, Problem, Task
 from tto.refine.rate import gaussian_bits
 from tto.refine.schedules import Schedule
 
@@ -51,16 +51,18 @@ class Symbols(NamedTuple):
 
 
 def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
-    with torch.no_grad():
-        outcome = problem.evaluate(candidate.y, candidate.z, candidate.qp, torch.round)
-        return Symbols(((outcome.y - outcome.mu) / step_size(candidate.qp)).round(), problem.z_symbols(outcome.z))
+    outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
+    return Symbols(((outcome.y - outcome.mu) / step_size(candidate.qp)).round(), problem.z_symbols(outcome.z))
 
 
-def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Outcome:
-    """What fixed symbols give, whatever μ is."""
+def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Point:
+    """Where fixed symbols lie, whatever μ is; to be evaluated once."""
     parts: Iterator[Tensor] = iter([symbols.z, *symbols.y.chunk(problem.model.config.num_slices, 1)])
-    like = torch.zeros_like(symbols.y)
-    return problem.evaluate(like, symbols.z, qp, lambda u: next(parts))
+    return Point(problem, torch.zeros_like(symbols.y), symbols.z, qp, lambda u: next(parts))
+
+
+def candidate_at(problem: Problem, symbols: Symbols, qp: int) -> Candidate:
+    return problem.candidate_of(problem.answer(Task(at_symbols(problem, symbols, qp))).outcome, qp)
 
 
 def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
@@ -78,8 +80,7 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Cand
             break
         while not better and len(order) * share >= 1:
             trial = _flipped(symbols, moves, order[: int(len(order) * share)])
-            with torch.no_grad():
-                found = problem.candidate_of(at_symbols(problem, trial, best.qp), best.qp)
+            found = candidate_at(problem, trial, best.qp)
             better = found.J < best.J
             if better:
                 best, symbols = found, trial
@@ -107,8 +108,7 @@ def anneal_symbols(
         probability = ANNEALED_SHARE * torch.sigmoid(-predicted / temperature(done))
         chosen = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
         symbols = Symbols(symbols.y + moves * chosen, symbols.z)
-    with torch.no_grad():
-        return problem.candidate_of(at_symbols(problem, symbols, candidate.qp), candidate.qp)
+    return candidate_at(problem, symbols, candidate.qp)
 
 
 def least_of_each_slice(predicted: Tensor, num_slices: int) -> Tensor:
@@ -130,16 +130,21 @@ def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:
 
 def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | None = None) -> Prediction:
     """What flips of single symbols should bring; an earlier prediction's `curvature` saves a backward pass."""
-    step = step_size(qp)
+    step, weight = step_size(qp), problem.lambda_ * problem.pixels
     y = symbols.y.clone().requires_grad_(True)
-    with problem.for_gradients():
-        outcome = at_symbols(problem, Symbols(y, symbols.z), qp)
-    loss = outcome.bits + problem.lambda_ * problem.pixels * outcome.distortion
-    (gradient,) = torch.autograd.grad(loss, y, retain_graph=curvature is None)
+    found = problem.answer(
+        Task(
+            at_symbols(problem, Symbols(y, symbols.z), qp),
+            loss=lambda outcome: outcome.bits + weight * outcome.distortion,
+            leaves=(y,),
+            exact=False,
+            projection=random_signs(problem, y) if curvature is None else None,
+        )
+    )
+    outcome, (gradient,) = found.outcome, found.gradients
     if curvature is None:
-        curvature = problem.lambda_ * problem.pixels * _curvature(problem, outcome.x_hat, y)
-    with torch.no_grad():
-        sigma = outcome.sigma / step
+        curvature = weight * _curvature(problem, outcome.x_hat, *found.projected)
+    sigma = outcome.sigma / step
     u = symbols.y.clone().requires_grad_(True)
     own = gaussian_bits(u, sigma)
     (own_gradient,) = torch.autograd.grad(own.sum(), u)
@@ -152,13 +157,18 @@ def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | Non
         return Prediction(1.0 - 2.0 * which, predicted, curvature)
 
 
-def _curvature(problem: Problem, x_hat: Tensor, y: Tensor) -> Tensor:
+def random_signs(problem: Problem, like: Tensor) -> Tensor:
+    """[1, 3, H, W], the same every time."""
+    shape = (1, 3, problem.height, problem.width)
+    generator = torch.Generator(like.device).manual_seed(0)
+    return torch.randint(0, 2, shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
+
+
+def _curvature(problem: Problem, x_hat: Tensor, projected: Tensor) -> Tensor:
     """Second derivative of distortion for each symbol, [1, M, 1, 1]: Gauss-Newton's diagonal, averaged over positions.
 
     J is the Jacobian of the picture, later slices' μ and residual prediction included. For random signs v the square
-    of Jᵀv has the diagonal of JᵀJ as its mean (Hutchinson 1989); over a channel's positions one sample is enough.
+    of Jᵀv, `projected`, has the diagonal of JᵀJ as its mean (Hutchinson 1989); over a channel's positions one sample
+    is enough.
     """
-    generator = torch.Generator(x_hat.device).manual_seed(0)
-    signs = torch.randint(0, 2, x_hat.shape, generator=generator, device=x_hat.device).to(x_hat.dtype) * 2 - 1
-    (projected,) = torch.autograd.grad(x_hat, y, signs)
     return (projected**2).mean((2, 3), keepdim=True) * problem.distortion.curvature(x_hat)

@@ -23,6 +23,9 @@ class Phase:
     of y are priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes);
     rate_weight: of R in the loss, below 1 early on keeps descent from throwing information away (CGOO's relaxed rate;
     the ramp is ours). No preset has one; `scripts/ablate.py` measures it.
+    latents: what is optimized, of "y" and "z". look_every: latents are rounded for good and judged after so many steps,
+    where the relaxation is hard after each, and always at the end. patience: looks in a row that may find nothing
+    better before the phase is over.
     """
 
     steps: int
@@ -33,6 +36,9 @@ class Phase:
     rate_weight: Schedule = Constant(1.0)
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.8, 0.95)
+    latents: tuple[str, ...] = ("y", "z")
+    look_every: int | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True)

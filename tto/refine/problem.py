@@ -1,5 +1,6 @@
 """What is minimized for one picture: J = R + λ·D of latents, rounded in whichever way.
 
+Several pictures of one size of latents go through the network together: `answer` takes a task for each of them.
 Shapes: `M` channels of y, `N` of z, `h w` size of y, `H W` of the picture (not padded).
 
     z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ transform ─ clamp ─ D
@@ -10,7 +11,8 @@ Shapes: `M` channels of y, `N` of z, `h w` size of y, `H W` of the picture (not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -43,13 +45,119 @@ class Outcome(NamedTuple):
     sigma: Tensor
 
 
+class Point(NamedTuple):
+    """Latents y [1, M, h, w] and z [1, N, h/4, w/4] of a problem.
+
+    `rounding` is called with z, then with each slice, in units of the step and centred; `rate` prices slices.
+    """
+
+    problem: Problem
+    y: Tensor
+    z: Tensor
+    qp: int
+    rounding: Rounding
+    rate: Rate = gaussian_bits
+
+
+class Task(NamedTuple):
+    """An evaluation, in float32 unless it is only for gradients.
+
+    `loss`: whose gradients for `leaves` are wanted, each of one picture; with `exact` the outcome is, too. `projection`
+    [1, 3, H, W]: vector whose product with the picture's Jacobian for `leaves` is wanted.
+    """
+
+    point: Point
+    loss: Callable[[Outcome], Tensor] | None = None
+    leaves: tuple[Tensor, ...] = ()
+    exact: bool = True
+    projection: Tensor | None = None
+
+
+class Answer(NamedTuple):
+    """Without a graph. `gradients` and `projected` have the shapes of the task's leaves."""
+
+    outcome: Outcome
+    gradients: tuple[Tensor, ...] = ()
+    projected: tuple[Tensor, ...] = ()
+
+
+def answer(tasks: Sequence[Task]) -> list[Answer]:
+    """Answers to tasks that differ in nothing the network sees but the values of latents."""
+    points, reduced = [task.point for task in tasks], nullcontext()
+    if tasks[0].loss is None:
+        with torch.no_grad():
+            return [Answer(outcome) for outcome in evaluate(points)]
+    if not tasks[0].exact:
+        reduced = points[0].problem.for_gradients()
+    with torch.enable_grad(), reduced:
+        outcomes = evaluate(points)
+    total = sum(task.loss(outcome) for task, outcome in zip(tasks, outcomes, strict=True))
+    projecting = [task for task in tasks if task.projection is not None]
+    gradients = iter(torch.autograd.grad(total, _leaves(tasks), retain_graph=bool(projecting)))
+    pictures = [o.x_hat for task, o in zip(tasks, outcomes, strict=True) if task.projection is not None]
+    projections = [task.projection for task in projecting]
+    projected = iter(torch.autograd.grad(pictures, _leaves(projecting), projections) if projecting else ())
+    return [
+        Answer(
+            Outcome(*(value.detach() for value in outcome)),
+            tuple(next(gradients) for _ in task.leaves),
+            tuple(next(projected) for _ in task.leaves if task.projection is not None),
+        )
+        for task, outcome in zip(tasks, outcomes, strict=True)
+    ]
+
+
+def _leaves(tasks: Sequence[Task]) -> list[Tensor]:
+    return [leaf for task in tasks for leaf in task.leaves]
+
+
+def evaluate(points: Sequence[Point]) -> list[Outcome]:
+    """One walk and one synthesis of points that share model, quality and size of latents."""
+    first = points[0].problem
+    steps = [step_size(point.qp) for point in points]
+    slices = [point.y.chunk(first.model.config.num_slices, 1) for point in points]
+    rounded: list[list[Tensor]] = [[] for _ in points]
+
+    def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+        for n, (point, mu_n, sigma_n) in enumerate(zip(points, mu.split(1), sigma.split(1), strict=True)):
+            u = point.rounding((slices[n][i] - mu_n) / steps[n])
+            bits[n].append(point.rate(u, sigma_n / steps[n]).sum())
+            rounded[n].append(u * steps[n] + mu_n)
+        return _batch([of_one[-1] for of_one in rounded])
+
+    z_rounded = [point.rounding(point.z - point.problem.medians) for point in points]
+    bits = [[point.problem.z_bits(z).sum()] for point, z in zip(points, z_rounded, strict=True)]
+    z_hats = [z + point.problem.medians for point, z in zip(points, z_rounded, strict=True)]
+    walk = first.model.walk(_batch(z_hats), first.quality, code_slice)
+    y_hats, mus, sigmas = (latent.split(1) for latent in (walk.y_hat, walk.mu, walk.sigma))
+    compensated = [point.problem.side.on_latent(y_hat) for point, y_hat in zip(points, y_hats, strict=True)]
+    x_hats = first.model.synthesis(_batch(compensated), first.quality, first.recompute).split(1)
+    outcomes = []
+    for n, problem in enumerate(point.problem for point in points):
+        x_hat = problem.side.on_picture(problem.cut(x_hats[n])).clamp(0, 1)
+        with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
+            distortion = problem.distortion(x_hat)
+        total = sum(bits[n]) + problem.side.bits
+        y = torch.cat(rounded[n], 1)
+        outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
+    return outcomes
+
+
+def _batch(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def answer_alone(task: Task) -> Answer:
+    return answer([task])[0]
+
+
 @dataclass(frozen=True)
 class Problem:
     """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
 
     `side` is in force in every evaluation, its bits included; `side_coder` is None for a model without side modules.
     `bfloat16`: whether evaluations that only give gradients run the network in it. `recompute`: whether the backward
-    pass computes g_s anew, piece by piece, instead of remembering all of it.
+    pass computes g_s anew, piece by piece, instead of remembering all of it. `answer`: who sees to its tasks.
     """
 
     model: nn.Module
@@ -63,47 +171,23 @@ class Problem:
     side_coder: SideCoder | None = None
     bfloat16: bool = False
     recompute: bool = False
+    answer: Callable[[Task], Answer] = answer_alone
 
     @property
     def pixels(self) -> int:
         return self.height * self.width
 
     @cached_property
-    def _z_bits(self) -> FactorizedBits:
+    def z_bits(self) -> FactorizedBits:
         return FactorizedBits(self.model.entropy_bottleneck)
 
     @cached_property
-    def _medians(self) -> Tensor:
+    def medians(self) -> Tensor:
         return self.model.z_medians()
-
-    def evaluate(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding, rate: Rate = gaussian_bits) -> Outcome:
-        """One walk and one synthesis of y [1, M, h, w] and z [1, N, h/4, w/4].
-
-        `rounding` is called with z, then with each slice, in units of the step and centred; `rate` prices slices.
-        """
-        step = step_size(qp)
-        slices = y.chunk(self.model.config.num_slices, 1)
-        rounded, bits = [], []
-
-        def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            u = rounding((slices[i] - mu) / step)
-            bits.append(rate(u, sigma / step).sum())
-            rounded.append(u * step + mu)
-            return rounded[-1]
-
-        z_rounded = rounding(z - self._medians)
-        bits.append(self._z_bits(z_rounded).sum())
-        z_hat = z_rounded + self._medians
-        walk = self.model.walk(z_hat, self.quality, code_slice)
-        x_hat = self.picture(walk.y_hat)
-        with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
-            distortion = self.distortion(x_hat)
-        total = sum(bits) + self.side.bits
-        return Outcome(total, distortion, torch.cat(rounded, 1), z_hat, walk.y_hat, x_hat, walk.mu, walk.sigma)
 
     def for_gradients(self) -> torch.autocast:
         """Around an evaluation of which only gradients are used; candidates are always judged in float32."""
-        return torch.autocast(self._medians.device.type, torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.medians.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
@@ -111,21 +195,27 @@ class Problem:
 
     def reconstruction(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] before the transform, not clamped."""
-        x_hat = self.model.synthesis(self.side.on_latent(y_hat), self.quality, self.recompute)
+        return self.cut(self.model.synthesis(self.side.on_latent(y_hat), self.quality, self.recompute))
+
+    def cut(self, x_hat: Tensor) -> Tensor:
+        """What g_s gave → float32 without padding, gray where the picture is."""
         x_hat = crop(x_hat, self.height, self.width).float()
         return x_hat.mean(1, keepdim=True).expand_as(x_hat) if self.grayscale else x_hat
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
-        return (z_hat - self._medians).round()
+        return (z_hat - self.medians).round()
 
     def cost(self, outcome: Outcome, rate_weight: float = 1.0) -> Tensor:
         """J in bits per pixel, its rate weighted."""
         return rate_weight * outcome.bits / self.pixels + self.lambda_ * outcome.distortion
 
-    @torch.no_grad()
+    def judge(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding = torch.round) -> Outcome:
+        """What latents give that are rounded for good."""
+        return self.answer(Task(Point(self, y, z, qp, rounding))).outcome
+
     def candidate(self, y: Tensor, z: Tensor, qp: int) -> Candidate:
         """Latents rounded for good, and their estimated figures."""
-        return self.candidate_of(self.evaluate(y, z, qp, torch.round), qp)
+        return self.candidate_of(self.judge(y, z, qp), qp)
 
     @torch.no_grad()
     def candidate_of(self, outcome: Outcome, qp: int) -> Candidate:

@@ -52,8 +52,8 @@ def fit_transform(problem: Problem, candidate: Candidate, keep_on: Callable[[Can
     if problem.grayscale:
         return candidate
     bare = replace(problem, side=problem.side_coder.make(problem.side.codes))
+    outcome = bare.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        outcome = bare.evaluate(candidate.y, candidate.z, candidate.qp, torch.round)
         x_hat = bare.reconstruction(outcome.y_hat)
     moments = moments_of(problem, x_hat)
     best = candidate

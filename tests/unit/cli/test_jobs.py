@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Barrier
 
 import pytest
+import typer
 
-from tto.cli.jobs import Job, plan_jobs, progress, to_json, write_output
+from tto.cli.bars import Bars, Row
+from tto.cli.jobs import Job, plan_jobs, run_jobs, to_json, write_output
 from tto.errors import BadArgument, FileError
 
 
@@ -73,10 +76,68 @@ def test_json_has_null_for_numbers_it_cannot_write():
     assert json.loads(to_json(record)) == {"psnr": None, "J": None, "bpp": 0.5, "bytes": 3, "input": "ü"}
 
 
-def test_progress_is_silent_where_there_is_no_terminal(capsys):
-    with progress(5) as advance:
-        advance()
+def double(job: Job) -> dict[str, str]:
+    if job.input.name == "b.png":
+        raise FileError("b is broken")
+    return {"twice": 2 * job.input.name}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_jobs_are_printed_in_order_and_a_failure_does_not_stop_the_others(folder, capsys, at_once):
+    jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "b.png", "none.png", "c.tto")]
+    with Bars(4) as bars, pytest.raises(typer.Exit) as ended:
+        run_jobs(jobs, double, "{twice} to {output}", False, bars, at_once)
+    assert ended.value.exit_code == 2
+    out, err = capsys.readouterr()
+    assert out == "a.JPGa.JPG to x\nc.ttoc.tto to x\n"
+    assert [line.split(":")[0] for line in err.splitlines()] == ["tto", "tto"]
+    assert "b is broken" in err
+    assert "cannot read none.png" in err
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_jobs_that_are_not_begun_are_left(folder, capsys, at_once):
+    begun = []
+
+    def work(job):
+        begun.append(job)
+        return double(job)
+
+    jobs = [Job(Path("a.JPG"), Path("x"))] * 5
+    with Bars(5) as bars:
+        run_jobs(jobs, work, "{twice}", False, bars, at_once, should_stop=lambda: len(begun) >= 2)
+    assert 2 <= len(begun) <= 3
+    assert capsys.readouterr().out.count("\n") == len(begun)
+
+
+def test_jobs_at_once_meet(folder, capsys):
+    """Each waits for the other, which would never end one after the other."""
+    both = Barrier(2, timeout=20)
+    with Bars(2) as bars:
+        run_jobs([Job(Path("a.JPG"), Path("x"))] * 2, lambda job: {"n": both.wait() >= 0}, "{n}", False, bars, 2)
+    assert capsys.readouterr().out == "True\nTrue\n"
+
+
+def test_bars_are_silent_where_there_is_no_terminal(capsys):
+    with Bars(5) as bars, bars.steps() as show:
+        show(Row(1, 2, "figures", "3 s left"))
+        bars.file_done()
     assert capsys.readouterr() == ("", "")
+
+
+def test_bars_on_a_terminal_show_files_and_steps(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Bars(5) as bars:
+        with bars.steps() as show, bars.steps() as other:
+            show(Row(1, 24, "0.500 bpp", "3 s left"))
+            other(Row(7, 24, "0.600 bpp", "2 s left"))
+            bars._shown.refresh()
+        bars.file_done()
+    shown = capsys.readouterr().err
+    for text in ("0/5", "files", " 1/24", "steps", "0.500 bpp", "3 s left", " 7/24", "1/5"):
+        assert text in shown, text
 
 
 def test_jobs_are_values():

@@ -20,7 +20,7 @@ def candidate(side_problem, latents):
 @pytest.fixture
 def useful(side_problem, latents, candidate):
     """The problem with codes of which four are what quantization took from four positions."""
-    outcome = side_problem.evaluate(candidate.y, candidate.z, 128, torch.round)
+    outcome = side_problem.judge(candidate.y, candidate.z, 128)
     residual = (latents[0] - outcome.y_hat)[0].flatten(1).T
     coder = side_problem.side_coder
     vectors = coder.compensations.clone()
@@ -70,7 +70,7 @@ def test_prediction_for_one_small_code_is_close_to_what_happens(useful, candidat
     predicted = landscape.gradient[position] @ vector + 0.5 * landscape.scale[position] * landscape.gram[code, code]
     codes = np.full(candidate.y.shape[-2:], NO_CODE)
     codes.flat[position] = code
-    outcome = useful.evaluate(candidate.y, candidate.z, 128, torch.round)
+    outcome = useful.judge(candidate.y, candidate.z, 128)
     with_code = replace(useful, side=coder.make(codes)).picture(outcome.y_hat)
     weight = useful.lambda_ * useful.pixels
     happened = weight * (useful.distortion(with_code) - useful.distortion(useful.picture(outcome.y_hat)))

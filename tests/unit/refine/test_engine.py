@@ -14,7 +14,7 @@ from tto.refine.plan import Plan
 from tto.refine.presets import EFFORTS, AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Phase, Transform
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
-from tto.refine.schedules import Constant, Cosine
+from tto.refine.schedules import Constant, Cosine, StepDown
 
 DESCENT = Phase(6, SoftRounding(), Cosine(0.1, 0.01), Constant(0.4))
 SETTLING = Phase(2, StraightThrough(), Constant(0.01), rate=gaussian_bits)
@@ -98,6 +98,32 @@ def test_progress_counts_steps_and_its_cost_never_rises(problem, latents):
     assert seen[-1].seconds_left == 0
 
 
+@pytest.mark.parametrize(("moved", "kept"), [("y", "z"), ("z", "y")])
+def test_only_the_latents_of_a_phase_move(problem, latents, moved, kept):
+    descent = Descent(problem, *latents, 128, Plan(()), Watch())
+    before = {name: getattr(descent, name).clone() for name in "yz"}
+    descent.do(replace(DESCENT, latents=(moved,)))
+    assert torch.equal(getattr(descent, kept), before[kept])
+    assert not torch.equal(getattr(descent, moved), before[moved])
+
+
+def test_looks_find_what_a_later_step_loses(problem, latents):
+    """A soft phase that first descends and then jumps away ends worse than it once was."""
+    lost = replace(DESCENT, steps=8, step_size=StepDown(0.1, at=0.6, factor=1e4))
+    costs = [run(problem, latents, (replace(lost, look_every=n),)).candidates[-1].J for n in (None, 2)]
+    base = problem.candidate(*latents, 128).J
+    assert costs[1] < 0.99 * base < costs[0] == pytest.approx(base)
+
+
+def test_patience_ends_a_phase(problem, latents):
+    """Step sizes that are far too large never find anything better than the start."""
+    wild = replace(DESCENT, steps=20, step_size=Constant(1000.0), look_every=2)
+    assert run(problem, latents, (wild,)).steps == 20
+    assert run(problem, latents, (replace(wild, patience=3),)).steps == 6
+    hard = Phase(20, StraightThrough(), Constant(1000.0), patience=3)
+    assert run(problem, latents, (hard,)).steps <= 4  # the start itself may be better in its last digit
+
+
 def test_choosing_the_step_tries_both_directions(problem, latents):
     tried = ChooseStep(offset=4, tries=2, operations=(SETTLING,))
     assert run(problem, latents, (tried,)).steps == 4 == tried.steps
@@ -141,12 +167,12 @@ def test_flips_never_raise_the_cost_and_respect_their_steps(problem, latents):
 
 def test_refinement_of_a_gray_picture_sees_gray_pixels(problem, latents):
     gray = replace(problem, grayscale=True)
-    outcome = gray.evaluate(*latents, 128, torch.round)
+    outcome = gray.judge(*latents, 128)
     assert torch.equal(outcome.x_hat[:, 0], outcome.x_hat[:, 2])
 
 
 def test_padding_costs_nothing(problem, latents, picture):
-    outcome = problem.evaluate(*latents, 128, torch.round)
+    outcome = problem.judge(*latents, 128)
     assert outcome.x_hat.shape[-2:] == (picture.height, picture.width)
     assert np.isfinite(float(outcome.distortion))
 

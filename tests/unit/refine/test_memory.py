@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tto.errors import NotEnoughMemory
+from tto.refine import problem as problem_module
 from tto.refine.engine import Watch, refine
 from tto.refine.memory import largest_side, ran_out, with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.presets import FlipSymbols, Phase
-from tto.refine.problem import Problem
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
 
@@ -24,15 +24,15 @@ ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), ON_CPU]
 @pytest.fixture
 def short_of_memory(monkeypatch):
     """`short_of_memory(error, enough)`: evaluations with gradients raise `error` unless `enough(problem)`."""
-    evaluate = Problem.evaluate
+    evaluate = problem_module.evaluate
 
     def arrange(error, enough):
-        def limited(problem, *arguments):
-            if torch.is_grad_enabled() and not enough(problem):
+        def limited(points):
+            if torch.is_grad_enabled() and not all(enough(point.problem) for point in points):
                 raise error
-            return evaluate(problem, *arguments)
+            return evaluate(points)
 
-        monkeypatch.setattr(Problem, "evaluate", limited)
+        monkeypatch.setattr(problem_module, "evaluate", limited)
 
     return arrange
 
