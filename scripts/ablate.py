@@ -36,15 +36,27 @@ from tto.errors import BadArgument
 from tto.image import Picture, central, load_picture
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL
+from tto.refine import filtering
 from tto.refine.compensation import CodeSearch
 from tto.refine.distortion import make_distortion
 from tto.refine.engine import Descent, Watch
 from tto.refine.plan import Plan
-from tto.refine.presets import BALANCED, BEST, FAST, SIDE, ChooseStep, Compensate, Operation, Stage, Transform
+from tto.refine.presets import (
+    BALANCED,
+    BEST,
+    FAST,
+    SIDE,
+    ChooseStep,
+    Compensate,
+    Filter,
+    Operation,
+    Stage,
+    Transform,
+)
 from tto.refine.problem import Candidate, Problem
 from tto.refine.schedules import Linear
 from tto.refine.transform import fit_syntax, moments_of
-from tto.side_coding import Syntax
+from tto.side_coding import FilterLevels, Syntax
 from tto.side_information import Side, SideCoder
 
 BASE, FULL = "base", "latents + QP + σ's step"
@@ -84,8 +96,10 @@ class FreeSideCoder(SideCoder):
         super().__init__(coder.modules, coder.compensations.device)
         self.frequencies = np.full(len(self.frequencies), 1 << 16)
 
-    def make(self, codes: np.ndarray | None = None, syntax: Syntax | None = None) -> Side:
-        return self._side({}, codes, syntax)
+    def make(
+        self, codes: np.ndarray | None = None, syntax: Syntax | None = None, levels: FilterLevels | None = None
+    ) -> Side:
+        return self._side({}, codes, syntax, levels)
 
 
 class FreeCodeSearch(CodeSearch):
@@ -99,8 +113,8 @@ def relaxed(operations: Stage) -> Stage:
     return (replace(first, rate_weight=RAMP), *rest)
 
 
-def without(kind: type[Operation], operations: Stage) -> Stage:
-    return tuple(operation for operation in operations if not isinstance(operation, kind))
+def without(kinds: type[Operation] | tuple[type[Operation], ...], operations: Stage) -> Stage:
+    return tuple(operation for operation in operations if not isinstance(operation, kinds))
 
 
 LATENTS: Stage = without(ChooseStep, (*FAST, *BALANCED, *BEST))
@@ -111,9 +125,10 @@ ALONE: dict[str, Stage] = {
 }
 """Without a step of σ for each slice, which all others but the base have."""
 AFTERWARDS: dict[str, Stage] = {
-    f"{FULL} + as many flips as below": without(Compensate, without(Transform, SIDE)),
-    f"{FULL} + masked MSC": without(Transform, SIDE),
-    f"{FULL} + DDT": without(Compensate, SIDE),
+    f"{FULL} + as many flips as below": without((Compensate, Transform, Filter), SIDE),
+    f"{FULL} + masked MSC": without((Transform, Filter), SIDE),
+    f"{FULL} + DDT": without((Compensate, Filter), SIDE),
+    f"{FULL} + filter": without((Compensate, Transform), SIDE),
     "all": SIDE,
 }
 
@@ -129,7 +144,7 @@ def ablate(
 ) -> None:
     torch.set_num_threads(threads)
     codec = load_codec(model)
-    if codec.side_coder is None:
+    if codec.side_coder.modules is None:
         raise BadArgument(f"{model} has no side modules")
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
@@ -225,9 +240,10 @@ class Bench:
         bare = self.problem
         outcome = bare.judge(self.full.y, self.full.z, self.full.qp)
         with torch.no_grad():
-            moments = moments_of(bare, bare.reconstruction(outcome.y_hat))
+            x_hat = bare.reconstruction(outcome.y_hat)
+            moments, of_filter = moments_of(bare, x_hat), filtering.moments_of(bare, x_hat)
             unquantized = free.modules.msc.decoder(free.modules.msc.encoder(self._residual(self.full)))
-        syntax = fit_syntax(bare, moments)
+        syntax, levels = fit_syntax(bare, moments), filtering.fit_levels(bare, of_filter)
         found = {
             "MSC without codebook, everywhere, no rate": self._with(Side(compensation=unquantized)),
             "MSC with codebook, no rate": self._search(FreeCodeSearch, free),
@@ -235,6 +251,9 @@ class Bench:
             "DDT without syntax, no rate": self._with(Side(matrix=moments.best_matrix())),
             "DDT with quantized syntax, no rate": self._with(free.make(syntax=syntax)),
             "DDT with quantized syntax and rate": self._with(self.codec.side_coder.make(syntax=syntax)),
+            "filter without levels, no rate": self._with(Side(coefficients=torch.from_numpy(of_filter.best()))),
+            "filter with levels, no rate": self._with(free.make(levels=levels)),
+            "filter with levels and rate": self._with(self.codec.side_coder.make(levels=levels)),
         }
         for name, candidate in found.items():
             yield Bound(self.name, self.quality, name, 100 * (candidate.J / self.full.J - 1))

@@ -44,7 +44,7 @@ from tto.refine.engine import Watch, refine
 from tto.refine.plan import Wish, make_plan
 from tto.refine.problem import Problem
 from tto.refine.targets import make_target, search
-from tto.side_information import NO_SIDE, Side, SideCoder, needs_side_modules
+from tto.side_information import NO_SIDE, Side, SideCoder
 
 if TYPE_CHECKING:
     from tto.modules.side import SideModules
@@ -106,7 +106,7 @@ class Codec:
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
         self.latent_coder = LatentCoder(self.model)
-        self.side_coder = None if side_modules is None else SideCoder(side_modules.to(self.device), self.device)
+        self.side_coder = SideCoder(None if side_modules is None else side_modules.to(self.device), self.device)
         self._batch = Batch()
 
     @property
@@ -286,11 +286,7 @@ class Codec:
     def read_side(self, container: Container) -> Side:
         """The side information in a file. Raises `WrongModel` or `CorruptFile`."""
         height, width = self.z_size(container.header)
-        if self.side_coder is not None:
-            return self.side_coder.read(container.sections, (4 * height, 4 * width))
-        if needs_side_modules(container.sections):
-            raise WrongModel("the file was made with side modules, which this model does not have")
-        return NO_SIDE
+        return self.side_coder.read(container.sections, (4 * height, 4 * width))
 
     @torch.inference_mode()
     def synthesise(self, y_hat: torch.Tensor, header: Header, side: Side = NO_SIDE) -> np.ndarray:

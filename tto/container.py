@@ -80,6 +80,7 @@ class SectionType(IntEnum):
     SYNTAX = MANDATORY | 5  # quantized syntax of the decoder-side transform (DDT)
     COMPENSATION = MANDATORY | 6  # mask and codes of the masked compensation (MSC)
     ALPHA = MANDATORY | 7  # lossless alpha plane
+    FILTER = MANDATORY | 8  # quantized coefficients of the decoder-side filter
     ICC = 16  # deflated ICC profile
     EXIF = 17  # deflated EXIF data, without the leading "Exif\0\0"
     XMP = 18  # deflated XMP packet

@@ -1,4 +1,4 @@
-"""Side information to bytes and back: mask and codes of the compensation, syntax of the transform.
+"""Side information to bytes and back: mask and codes of the compensation, syntax of the transform, filter.
 
 The coder's state is made of integers alone, so what it reads is the same on every machine. `h w` is the size of y.
 This module does not import torch.
@@ -19,7 +19,7 @@ from tto.errors import CorruptFile
 NO_CODE = -1
 """In place of a code where the mask is off."""
 FINGERPRINT_BYTES = 4
-"""At the start of both sections, of the side modules that made them."""
+"""At the start of the sections of compensation and syntax, of the side modules that made them."""
 SYNTAX_SIZE = 9
 LARGEST_LEVEL = 127
 LARGEST_EXPONENT = 15
@@ -36,17 +36,14 @@ class Syntax:
     exponent: int
 
 
-# --- mask and codes ----------------------------------------------------------------------------------------------
-
-
-class MaskModel:
-    """Adaptive probability that a position is on, by the four neighbours that are coded before it.
+class BitModel:
+    """Adaptive probability that a bit is on, in each of several contexts.
 
     Per context two counts; all arithmetic is on integers.
     """
 
-    def __init__(self):
-        self.counts = [[0, 0] for _ in range(CONTEXTS)]
+    def __init__(self, contexts: int):
+        self.counts = [[0, 0] for _ in range(contexts)]
 
     def level(self, context: int) -> int:
         """Probability of "on" in units of 2⁻¹²: (on + ½) / (off + on + 1), rounded down, at least one unit."""
@@ -55,6 +52,18 @@ class MaskModel:
 
     def note(self, context: int, on: bool) -> None:
         self.counts[context][on] += 1
+
+    def encode(self, encoder: SymbolEncoder, context: int, on: bool) -> None:
+        encoder.encode_with(int(on), _binary(self.level(context)))
+        self.note(context, on)
+
+    def decode(self, decoder: SymbolDecoder, context: int) -> bool:
+        on = bool(decoder.decode_with(_binary(self.level(context)), 1)[0])
+        self.note(context, on)
+        return on
+
+
+# --- mask and codes ----------------------------------------------------------------------------------------------
 
 
 def mask_context(left: bool, above: bool, above_left: bool, above_right: bool) -> int:
@@ -74,10 +83,9 @@ def mask_contexts(mask: np.ndarray) -> np.ndarray:
 def encode_codes(codes: np.ndarray, frequencies: np.ndarray) -> bytes:
     """The mask row by row, then the codes of the positions that are on: int64 [h, w] → bytes."""
     mask = codes != NO_CODE
-    encoder, model = SymbolEncoder(), MaskModel()
+    encoder, model = SymbolEncoder(), BitModel(CONTEXTS)
     for context, on in zip(mask_contexts(mask).ravel().tolist(), mask.ravel().tolist(), strict=True):
-        encoder.encode_with(int(on), _binary(model.level(context)))
-        model.note(context, on)
+        model.encode(encoder, context, on)
     encoder.encode_with(codes[mask].astype(np.int32), _code_model(frequencies.tobytes()))
     return encoder.data()
 
@@ -97,15 +105,14 @@ def decode_mask(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def _decode_mask(decoder: SymbolDecoder, size: tuple[int, int]) -> np.ndarray:
-    model = MaskModel()
+    model = BitModel(CONTEXTS)
     height, width = size
     rows = [[False] * (width + 2)]
     for _ in range(height):
         above, row = rows[-1], [False] * (width + 2)
         for column in range(1, width + 1):
             context = mask_context(row[column - 1], above[column], above[column - 1], above[column + 1])
-            row[column] = bool(decoder.decode_with(_binary(model.level(context)), 1)[0])
-            model.note(context, row[column])
+            row[column] = model.decode(decoder, context)
         rows.append(row)
     mask = np.array(rows[1:], dtype=bool)[:, 1:-1]
     if not mask.any():
@@ -156,3 +163,69 @@ def decode_syntax(data: bytes) -> Syntax:
     if len(bits) - position >= 8 or "1" in bits[position:]:
         raise CorruptFile(name, "something follows the last number")
     return Syntax(tuple(levels), exponent)
+
+
+# --- filter ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FilterLevels:
+    """The filter's coefficients as the file has them: `levels` [rows][taps] (−127…127) times 2^−`exponent` (0…15)."""
+
+    levels: tuple[tuple[int, ...], ...]
+    exponent: int
+
+
+class LevelModel:
+    """Adaptive probabilities of levels, each as bits: whether its magnitude goes on from 0, 1, 2, … and then its sign.
+
+    Magnitudes have contexts for each ring of taps and the first `MAGNITUDES` of these bits, in the last row (chroma)
+    others; signs for each tap.
+    """
+
+    MAGNITUDES = 6
+
+    def __init__(self, rings: tuple[int, ...]):
+        self.rings = rings
+        self._spread = max(rings) + 1
+        self.magnitudes = BitModel(2 * self._spread * self.MAGNITUDES)
+        self.signs = BitModel(len(rings))
+
+    def context(self, tap: int, last_row: bool, magnitude: int) -> int:
+        ring = self.rings[tap] + self._spread * last_row
+        return self.MAGNITUDES * ring + min(magnitude, self.MAGNITUDES - 1)
+
+    def encode(self, encoder: SymbolEncoder, tap: int, last_row: bool, level: int) -> None:
+        for magnitude in range(min(abs(level) + 1, LARGEST_LEVEL)):
+            self.magnitudes.encode(encoder, self.context(tap, last_row, magnitude), abs(level) > magnitude)
+        if level:
+            self.signs.encode(encoder, tap, level < 0)
+
+    def decode(self, decoder: SymbolDecoder, tap: int, last_row: bool) -> int:
+        magnitude = 0
+        while magnitude < LARGEST_LEVEL and self.magnitudes.decode(decoder, self.context(tap, last_row, magnitude)):
+            magnitude += 1
+        return -magnitude if magnitude and self.signs.decode(decoder, tap) else magnitude
+
+
+def encode_filter(found: FilterLevels, rings: tuple[int, ...]) -> bytes:
+    """One byte, the exponent; then the levels, row by row. `rings` has one number for each tap."""
+    encoder, model = SymbolEncoder(), LevelModel(rings)
+    for number, row in enumerate(found.levels, 1):
+        for tap, level in enumerate(row):
+            model.encode(encoder, tap, number == len(found.levels), level)
+    return bytes([found.exponent]) + encoder.data()
+
+
+def decode_filter(data: bytes, rows: int, rings: tuple[int, ...]) -> FilterLevels:
+    """Inverse of `encode_filter`. Raises `CorruptFile`, also for levels that are all zero."""
+    name = section_name(SectionType.FILTER)
+    if not data or data[0] > LARGEST_EXPONENT:
+        raise CorruptFile(name, f"exponent {data[0]}" if data else "it is empty")
+    decoder, model = SymbolDecoder(data[1:], name), LevelModel(rings)
+    levels = tuple(
+        tuple(model.decode(decoder, tap, number == rows) for tap in range(len(rings))) for number in range(1, rows + 1)
+    )
+    if not any(map(any, levels)):
+        raise CorruptFile(name, "the filter does nothing")
+    return FilterLevels(levels, data[0])

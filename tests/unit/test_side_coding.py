@@ -1,4 +1,4 @@
-"""Mask, codes and syntax to bytes and back, by integers alone."""
+"""Mask, codes, syntax and filter to bytes and back, by integers alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import pytest
 from tto.errors import CorruptFile
 from tto.side_coding import (
     NO_CODE,
-    MaskModel,
+    BitModel,
+    FilterLevels,
     Syntax,
     decode_codes,
+    decode_filter,
     decode_mask,
     decode_syntax,
     encode_codes,
+    encode_filter,
     encode_syntax,
     mask_context,
     mask_contexts,
@@ -74,7 +77,7 @@ def test_contexts_of_a_whole_mask_are_those_of_its_positions():
 
 
 def test_probabilities_stay_within_their_range():
-    model = MaskModel()
+    model = BitModel(9)
     assert model.level(0) == 2048
     model.counts[0] = [10**9, 0]
     assert model.level(0) == 1
@@ -115,3 +118,36 @@ def test_a_usual_syntax_takes_few_bytes():
 def test_damaged_syntax_is_refused(data, reason):
     with pytest.raises(CorruptFile, match=f"section syntax: .*{reason}"):
         decode_syntax(data)
+
+
+RINGS = (1, 0, 1, 0)
+
+
+def some_levels(scale: float, rows=5, seed=0) -> tuple[tuple[int, ...], ...]:
+    levels = np.random.default_rng(seed).normal(0, scale, (rows, len(RINGS)))
+    return tuple(tuple(row) for row in np.clip(levels.round(), -127, 127).astype(int).tolist())
+
+
+@pytest.mark.parametrize("scale", [0.5, 3, 40, 1000])
+@pytest.mark.parametrize("exponent", [0, 7, 15])
+def test_filter_round_trips(scale, exponent):
+    found = FilterLevels(some_levels(scale), exponent)
+    assert decode_filter(encode_filter(found, RINGS), 5, RINGS) == found
+
+
+def test_filter_bytes_are_these_everywhere():
+    assert encode_filter(FilterLevels(((0, 3, 0, -1), (0, 2, 0, 0), (1, 0, 0, 0)), 6), RINGS).hex() == "0600442b71"
+
+
+def test_zeros_of_a_filter_cost_little():
+    sparse = np.zeros((16, len(RINGS)), int)
+    sparse[3, 1] = 2
+    assert len(encode_filter(FilterLevels(tuple(map(tuple, sparse.tolist())), 6), RINGS)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "it is empty"), (b"\x10\x00", "exponent 16"), (b"\x06", "the filter does nothing")]
+)
+def test_damaged_filter_is_refused(data, reason):
+    with pytest.raises(CorruptFile, match=f"section filter: .*{reason}"):
+        decode_filter(data, 5, RINGS)

@@ -10,10 +10,13 @@ from tto.codec import Codec
 from tto.container import Container, SectionType, read, write
 from tto.errors import CorruptFile, WrongModel
 from tto.image import load_picture
-from tto.side_coding import NO_CODE, Syntax
+from tto.modules.adaptive_filter import ROWS, TAPS
+from tto.side_coding import NO_CODE, FilterLevels, Syntax
 from tto.side_information import NO_SIDE
 
 SYNTAX = Syntax((1, -2, 3, 0, 0, 1, 4, -3, 2), 4)
+LEVELS = FilterLevels(((0, -1, 0, 1, 2, -2, 5, 0, 0, 0, 3, 8),) * ROWS, 6)
+assert len(LEVELS.levels[0]) == len(TAPS)
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +65,36 @@ def test_transform_is_applied_to_float_pixels(packed, side_codec):
     assert np.abs(transformed - plain).max() > 2
 
 
+def test_filter_comes_before_the_transform_and_needs_no_side_modules(packed, side_codec):
+    coder = side_codec.side_coder
+    filtered, both = coder.make(levels=LEVELS), coder.make(syntax=SYNTAX, levels=LEVELS)
+    x_hat = torch.rand(1, 3, 20, 30)
+    expected = coder.make(syntax=SYNTAX).on_picture(filtered.on_picture(x_hat))
+    assert torch.equal(both.on_picture(x_hat), expected)
+    data = packed(filtered)
+    assert np.abs(decoded(side_codec, data) - decoded(side_codec, packed())).max() > 2
+    assert np.array_equal(decoded(Codec(side_codec.model, device="cpu"), data), decoded(side_codec, data))
+
+
+def test_a_filter_of_zeros_is_the_file_without(packed, side_codec):
+    assert packed(side_codec.side_coder.make(levels=FilterLevels(((0,) * len(TAPS),) * ROWS, 6))) == packed()
+
+
 def test_bits_are_what_the_file_grows_by(packed, side_codec):
     for side in (
         side_codec.side_coder.make(codes_at((0, 0), (3, 4), (7, 7))),
         side_codec.side_coder.make(codes_at((2, 2)), SYNTAX),
+        side_codec.side_coder.make(codes_at((2, 2)), SYNTAX, LEVELS),
     ):
         assert side.bits == 8 * (len(packed(side)) - len(packed()))
 
 
 def test_reading_gives_back_what_was_written(side_codec):
     coder = side_codec.side_coder
-    side = coder.make(codes_at((0, 0), (3, 4)), SYNTAX)
+    side = coder.make(codes_at((0, 0), (3, 4)), SYNTAX, LEVELS)
     again = coder.read(side.sections, (8, 8))
     assert np.array_equal(again.codes, side.codes) and again.syntax == side.syntax
+    assert again.levels == side.levels and torch.equal(again.coefficients, side.coefficients)
     assert torch.equal(again.compensation, side.compensation) and torch.equal(again.matrix, side.matrix)
     assert again.sections == side.sections
     assert side.matrix.dtype == torch.float64
@@ -90,8 +110,8 @@ def test_side_modules_that_are_absent_or_others_are_named(packed, side_codec, ot
     assert Codec(side_codec.model, device="cpu").decompress(packed()).size == (100, 70)
 
 
-@pytest.mark.parametrize("kind", [SectionType.COMPENSATION, SectionType.SYNTAX])
-def test_a_section_that_is_too_short_is_named(packed, side_codec, kind):
+@pytest.mark.parametrize("kind", [SectionType.COMPENSATION, SectionType.SYNTAX, SectionType.FILTER])
+def test_a_damaged_section_is_named(packed, side_codec, kind):
     container = read(packed())
     short = write(Container(container.header, {**container.sections, kind: b"abc"}))
     with pytest.raises(CorruptFile, match=f"section {kind.name.lower()}"):

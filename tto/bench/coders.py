@@ -154,7 +154,7 @@ def model_series(
                     f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}"
                 )
         ladder = tuple(sorted(set(qualities))) if codec.qualities > 1 else (1.0,)
-        weights = codec.fingerprint + (codec.side_coder.fingerprint if codec.side_coder else b"")
+        weights = codec.fingerprint + codec.side_coder.fingerprint
         version = f"tto {source_version()}, weights {weights.hex()}"
         name = Path(model).stem if Path(model).is_file() else model
         for effort in dict.fromkeys(efforts):

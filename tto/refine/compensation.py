@@ -161,7 +161,7 @@ class CodeSearch:
         codes = self.codes.clone()
         codes[some] = changes.codes[some]
         numbers = torch.where(codes == self.none, NO_CODE, codes).view(self._size).cpu().numpy()
-        side = self.problem.side_coder.make(numbers, self.problem.side.syntax)
+        side = self.problem.side_coder.make(numbers, self.problem.side.syntax, self.problem.side.levels)
         problem = replace(self.problem, side=side)
         x_hat = problem.picture(self._outcome.y_hat)
         outcome = self._outcome._replace(bits=self._latent_bits + side.bits, x_hat=x_hat)

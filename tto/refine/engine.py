@@ -16,15 +16,27 @@ from torch import Tensor
 
 from tto.container import step_size
 from tto.refine.compensation import choose_codes
+from tto.refine.filtering import fit_filter
 from tto.refine.flips import anneal_symbols, flip_symbols
 from tto.refine.memory import with_less_memory
 from tto.refine.plan import Plan
-from tto.refine.presets import AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Operation, Phase, SideOperation
+from tto.refine.presets import (
+    AnnealSymbols,
+    ChooseStep,
+    Compensate,
+    Filter,
+    FlipSymbols,
+    Operation,
+    Phase,
+    SideOperation,
+    Transform,
+)
 from tto.refine.problem import Candidate, Outcome, Point, Problem, Task
 from tto.refine.transform import fit_transform
 
 SEED = 0
 Result = TypeVar("Result")
+SEARCHES = {Filter: fit_filter, Transform: fit_transform, Compensate: choose_codes}
 OPTIMIZERS = {
     "adam": lambda groups, phase: torch.optim.Adam(groups, betas=phase.betas),
     "adagrad": lambda groups, phase: torch.optim.Adagrad(groups),
@@ -188,7 +200,7 @@ class Descent:
 
     def _add_side(self, operation: SideOperation) -> None:
         """Side information for the best so far; what follows goes on from there."""
-        search = choose_codes if isinstance(operation, Compensate) else fit_transform
+        search = SEARCHES[type(operation)]
         keep_on = self._keeping(operation)
         self._with_memory(lambda: search(self.problem, self.best, keep_on))
         self.problem = replace(self.problem, side=self.best.side)

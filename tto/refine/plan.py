@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tto.container import NEUTRAL_QP
 from tto.errors import BadArgument
-from tto.refine.presets import EFFORTS, ChooseStep, Operation, SideOperation, Stage, stages_of, steps_of
+from tto.refine.presets import EFFORTS, ChooseStep, ModuleOperation, Operation, Stage, stages_of, steps_of
 from tto.refine.problem import Problem
 
 STEP_OVER_EVALUATION = {False: 2.3, True: 1.1}
@@ -77,37 +77,38 @@ class Plan:
 def make_plan(wish: Wish, problem: Problem, y: Tensor, z: Tensor, seconds_left: float) -> Plan:
     """The stages of a wish; where it is a budget, `seconds_left` of it are for refinement.
 
-    Stages that need side modules are left out for a model that has none. Which effort's stages suit a budget is judged
-    from the time of one evaluation; the clock then paces them.
+    Operations that need side modules are left out for a model that has none. Which effort's stages suit a budget is
+    judged from the time of one evaluation; the clock then paces them.
     """
-    has_side = problem.side_coder is not None
+    has_modules = problem.side_coder.modules is not None
     if wish.budget is None:
         if wish.steps is not None:
-            return Plan(stages_for(wish.steps, has_side))
-        return Plan(_possible(stages_of(wish.effort), has_side))
+            return Plan(stages_for(wish.steps, has_modules))
+        return Plan(_possible(stages_of(wish.effort), has_modules))
     start = time.monotonic()
     problem.candidate(y, z, NEUTRAL_QP)
     evaluation = time.monotonic() - start
     seconds_left -= 2 * evaluation  # this one, and the one before the first step
     steps = int(seconds_left / (STEP_OVER_EVALUATION[problem.bfloat16] * evaluation))
-    return Plan(stages_for(steps, has_side), seconds_left) if steps > 0 else Plan(())
+    return Plan(stages_for(steps, has_modules), seconds_left) if steps > 0 else Plan(())
 
 
-def stages_for(steps: int, has_side: bool) -> tuple[Stage, ...]:
+def stages_for(steps: int, has_modules: bool) -> tuple[Stage, ...]:
     """The stages of the smallest effort with so many steps, or of the highest, stretched or shrunk to `steps`.
 
-    `has_side` says whether the model has side modules.
+    `has_modules` says whether the model has side modules.
     """
     if steps == 0:
         return ()
-    efforts = [_possible(stages, has_side) for stages in EFFORTS.values()]
+    efforts = [_possible(stages, has_modules) for stages in EFFORTS.values()]
     fitting = [stages for stages in efforts if steps_of(stages) >= steps]
     return _scaled(fitting[0] if fitting else efforts[-1], steps)
 
 
-def _possible(stages: tuple[Stage, ...], has_side: bool) -> tuple[Stage, ...]:
+def _possible(stages: tuple[Stage, ...], has_modules: bool) -> tuple[Stage, ...]:
     return tuple(
-        stage for stage in stages if has_side or not any(isinstance(operation, SideOperation) for operation in stage)
+        tuple(operation for operation in stage if has_modules or not isinstance(operation, ModuleOperation))
+        for stage in stages
     )
 
 

@@ -73,6 +73,13 @@ class ChooseStep:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """The adaptive filter (ours): see `tto.refine.filtering`. Steps are evaluations, of which it takes two."""
+
+    steps: int = 2
+
+
+@dataclass(frozen=True)
 class Compensate:
     """Masked compensation (CGOO): see `tto.refine.compensation`. Steps are evaluations."""
 
@@ -86,7 +93,8 @@ class Transform:
     steps: int = 2
 
 
-SideOperation = Compensate | Transform
+ModuleOperation = Compensate | Transform
+SideOperation = Filter | ModuleOperation
 Operation = Phase | ChooseStep | AnnealSymbols | FlipSymbols | SideOperation
 Stage = tuple[Operation, ...]
 
@@ -102,8 +110,8 @@ BEST: Stage = (
     FlipSymbols(16),
     ChooseStep(offset=8, tries=2, operations=(AnnealSymbols(12), FlipSymbols(6))),
 )
-SIDE: Stage = (Transform(), FlipSymbols(12), Compensate(8), Transform(), FlipSymbols(6))
-"""For models with side modules. With the transform in place flips find more, so they come after it."""
+SIDE: Stage = (Filter(), Transform(), FlipSymbols(20), Compensate(6), Filter(), Transform(), FlipSymbols(10))
+"""What travels beside the latents. With it in place flips find more, so they come after it."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),
     "fast": (FAST,),

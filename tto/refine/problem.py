@@ -155,7 +155,7 @@ def answer_alone(task: Task) -> Answer:
 class Problem:
     """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
 
-    `side` is in force in every evaluation, its bits included; `side_coder` is None for a model without side modules.
+    `side` is in force in every evaluation, its bits included; `side_coder` makes more of it.
     `bfloat16`: whether evaluations that only give gradients run the network in it. `recompute`: whether the backward
     pass computes g_s anew, piece by piece, instead of remembering all of it. `answer`: who sees to its tasks.
     """
@@ -168,7 +168,7 @@ class Problem:
     distortion: Distortion
     grayscale: bool = False
     side: Side = NO_SIDE
-    side_coder: SideCoder | None = None
+    side_coder: SideCoder = SideCoder(None)
     bfloat16: bool = False
     recompute: bool = False
     answer: Callable[[Task], Answer] = answer_alone

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tto.modules.ddt import apply_transform
 from tto.padding import to_tensor
 from tto.refine.distortion import SquaredError
 from tto.refine.problem import Candidate, Problem
@@ -51,18 +52,19 @@ def fit_transform(problem: Problem, candidate: Candidate, keep_on: Callable[[Can
     """
     if problem.grayscale:
         return candidate
-    bare = replace(problem, side=problem.side_coder.make(problem.side.codes))
+    bare = replace(problem, side=problem.side_coder.make(problem.side.codes, levels=problem.side.levels))
     outcome = bare.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        x_hat = bare.reconstruction(outcome.y_hat)
+        x_hat = bare.side.on_picture(bare.reconstruction(outcome.y_hat))
     moments = moments_of(problem, x_hat)
-    best = candidate
+    best, latent_bits = candidate, outcome.bits - bare.side.bits
     for syntax in (fit_syntax(problem, moments), None):
-        side = problem.side_coder.make(problem.side.codes, syntax)
-        bits = outcome.bits - bare.side.bits + side.bits
+        side = problem.side_coder.make(problem.side.codes, syntax, problem.side.levels)
+        bits = latent_bits + side.bits
         with_side = replace(problem, side=side)
-        pixels = side.on_picture(x_hat).clamp(0, 1)
-        best = min(best, with_side.candidate_of(outcome._replace(bits=bits, x_hat=pixels), best.qp), key=_cost)
+        pixels = x_hat if side.matrix is None else apply_transform(x_hat, side.matrix.to(x_hat.dtype))
+        outcome = outcome._replace(bits=bits, x_hat=pixels.clamp(0, 1))
+        best = min(best, with_side.candidate_of(outcome, best.qp), key=_cost)
         if not keep_on(best):
             break
     return best

@@ -28,7 +28,7 @@ class FakeCodec:
     qualities = 8
     fingerprint = b"fakecode"
     device = torch.device("cpu")
-    side_coder = None
+    side_coder = SimpleNamespace(fingerprint=b"")
     model = SimpleNamespace(stride=64)
 
     def __init__(self) -> None:

@@ -1,0 +1,107 @@
+"""A filter for one picture after g_s, its coefficients told in the file **[ours]**.
+
+It is what the adaptive loop filter is to video codecs (VVC; Tsai et al. 2013): luma goes through one of 15 symmetric
+kernels of 7×7 pixels in the shape of a diamond, chosen for each block of 4×4 by the decoded picture itself, and
+chroma, which here is each channel less luma, through one kernel. Nothing is learned: the encoder fits coefficients by
+least squares. All zero changes nothing.
+
+Shapes: `H W` size of the picture, `T` = 12 pairs of taps, `C` = 15 classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, pad
+
+RADIUS = 3
+TAPS = tuple(
+    (dy, dx)
+    for dy in range(-RADIUS, RADIUS + 1)
+    for dx in range(-RADIUS, RADIUS + 1)
+    if abs(dy) + abs(dx) <= RADIUS and (dy, dx) < (0, 0)
+)
+"""One of each pair of taps, (rows down, columns right); the other is opposite, and has the same coefficient."""
+RINGS = tuple(abs(dy) + abs(dx) - 1 for dy, dx in TAPS)
+BLOCK = 4
+ACTIVITIES = (6.0, 20.0)
+"""Between classes of activity: mean absolute second difference down plus across, levels of 255."""
+DIRECTIONS = 5
+STRAIGHT, DIAGONAL = 2.0, 1.5
+"""How many times as large one second difference must be as that at right angles, for a direction."""
+CLASSES = DIRECTIONS * (len(ACTIVITIES) + 1)
+ROWS = CLASSES + 1
+"""Of coefficients [ROWS, T]: one for each class, then chroma's."""
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def apply_filter(x_hat: Tensor, coefficients: Tensor) -> Tensor:
+    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T] of its type."""
+    luma = luma_of(x_hat)
+    of_block = coefficients[block_classes(luma)]  # [rows of blocks, columns of blocks, T]
+    change = 0.0
+    for difference, own in zip(second_differences(to_blocks(luma)), of_block.unbind(-1), strict=True):
+        blocks = difference.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))
+        change = change + blocks * own[:, None, :, None]
+    change = change.flatten(4).flatten(2, 3)[..., : x_hat.shape[2], : x_hat.shape[3]]
+    return x_hat + change + _convolved(x_hat - luma, coefficients[CLASSES])
+
+
+def luma_of(x_hat: Tensor) -> Tensor:
+    """[1, 3, H, W] → [1, 1, H, W]."""
+    return (x_hat * x_hat.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def to_blocks(plane: Tensor) -> Tensor:
+    """The plane with its last row and column repeated until it has whole blocks."""
+    height, width = plane.shape[-2:]
+    return pad(plane, (0, -width % BLOCK, 0, -height % BLOCK), "replicate")
+
+
+def second_differences(plane: Tensor) -> Iterator[Tensor]:
+    """For each of `TAPS`, plane(there) + plane(opposite) − 2·plane, of the plane's shape; borders are repeated."""
+    return (_second_difference(plane, *tap) for tap in TAPS)
+
+
+def _second_difference(plane: Tensor, dy: int, dx: int) -> Tensor:
+    height, width = plane.shape[-2:]
+    wide = pad(plane, (RADIUS,) * 4, "replicate")
+    there, opposite = (
+        wide[..., RADIUS + y : RADIUS + y + height, RADIUS + x : RADIUS + x + width] for y, x in ((dy, dx), (-dy, -dx))
+    )
+    return there + opposite - 2 * plane
+
+
+def block_classes(luma: Tensor) -> Tensor:
+    """Luma [1, 1, H, W] → class of each block by the 3×3 around it, int64 [⌈H/4⌉, ⌈W/4⌉]: 5·activity + direction.
+
+    Directions: 0 none, 1 and 2 where second differences are larger across and down, 3 and 4 along the diagonals.
+    """
+    plane = 255 * to_blocks(luma.detach())
+    across, down, falling, rising = (
+        avg_pool2d(avg_pool2d(_second_difference(plane, *tap).abs(), BLOCK), 3, 1, 1, count_include_pad=False)
+        for tap in ((0, -1), (-1, 0), (-1, -1), (-1, 1))
+    )
+    direction = torch.where(
+        across > STRAIGHT * down,
+        1,
+        torch.where(
+            down > STRAIGHT * across,
+            2,
+            torch.where(falling > DIAGONAL * rising, 3, torch.where(rising > DIAGONAL * falling, 4, 0)),
+        ),
+    )
+    activity = torch.bucketize(across + down, plane.new_tensor(ACTIVITIES))
+    return (DIRECTIONS * activity + direction)[0, 0]
+
+
+def _convolved(planes: Tensor, coefficients: Tensor) -> Tensor:
+    """Σ of coefficients [T] times second differences, for planes [1, 3, H, W]."""
+    kernel = planes.new_zeros(2 * RADIUS + 1, 2 * RADIUS + 1)
+    for (dy, dx), coefficient in zip(TAPS, coefficients, strict=True):
+        kernel[RADIUS + dy, RADIUS + dx] = kernel[RADIUS - dy, RADIUS - dx] = coefficient
+    kernel[RADIUS, RADIUS] = -2 * coefficients.sum()
+    wide = pad(planes, (RADIUS,) * 4, "replicate")
+    return conv2d(wide, kernel.expand(3, 1, -1, -1), groups=3)

@@ -1,0 +1,163 @@
+"""The adaptive filter of one picture: its coefficients by least squares, then rounded by J **[ours]**.
+
+Squared error is quadratic in the coefficients of a class: with x̂ the picture before the filter, a matrix and a vector
+for each class hold all that it depends on. Levels are chosen one tap at a time by what they do to that and the bits
+that they take by the counts of the levels as they are. The true J then decides whether the filter stays.
+
+Shapes: `R` rows of coefficients (classes, then chroma), `T` pairs of taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tto.modules.adaptive_filter import (
+    BLOCK,
+    CLASSES,
+    RINGS,
+    ROWS,
+    TAPS,
+    apply_filter,
+    block_classes,
+    luma_of,
+    second_differences,
+    to_blocks,
+)
+from tto.padding import to_tensor
+from tto.refine.distortion import SquaredError
+from tto.refine.problem import Candidate, Problem
+from tto.side_coding import LARGEST_LEVEL, FilterLevels, LevelModel
+
+EXPONENTS = range(5, 11)
+"""Of the quantization step, 2^−e, that are tried."""
+PASSES = 8
+"""Over all taps, before each of which levels are priced anew."""
+RIDGE = 1e-6
+RATE_RIDGE = 0.7
+"""Bits for the square of a level: with it the search starts where levels are small, without it at the least error."""
+
+
+class Moments(NamedTuple):
+    """255²·MSE with coefficients c less that without is, row by row, c·squares·c − 2·products·c.
+
+    `squares` [R, T, T], `products` [R, T], float64.
+    """
+
+    squares: np.ndarray
+    products: np.ndarray
+
+    def best(self, ridge: float = RIDGE) -> np.ndarray:
+        """Coefficients [R, T] of the smallest error, with `ridge` times the sum of their squares added."""
+        return np.linalg.solve(self.squares + ridge * np.eye(len(TAPS)), self.products[..., None])[..., 0]
+
+
+def fit_filter(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
+    """The candidate with the filter that suits it best, or with none, or as it was: whichever has the lowest J.
+
+    `keep_on` hears of the best after every evaluation and may end the search.
+    """
+    coder, side = problem.side_coder, problem.side
+    outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
+    with torch.no_grad():
+        x_hat = problem.reconstruction(outcome.y_hat)
+    best = candidate
+    for levels in (fit_levels(problem, moments_of(problem, x_hat)), None):
+        trial = replace(problem, side=coder.make(side.codes, side.syntax, levels))
+        bits = outcome.bits - side.bits + trial.side.bits
+        with torch.no_grad():
+            pixels = trial.side.on_picture(x_hat).clamp(0, 1)
+        found = trial.candidate_of(outcome._replace(bits=bits, x_hat=pixels), candidate.qp)
+        best = min(best, found, key=lambda candidate: candidate.J)
+        if not keep_on(best):
+            break
+    return best
+
+
+@torch.no_grad()
+def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
+    """Of x̂ [1, 3, H, W] before the filter, not clamped, against the original; chroma's after luma's best.
+
+    Values that clamping brings to where they belong are left out, and a transform that follows the filter is taken for
+    a shift of the error.
+    """
+    distortion = problem.distortion
+    weights = ((x_hat >= 0) & (x_hat <= 1)).float() * 255**2 / x_hat.numel()
+    if isinstance(distortion, SquaredError) and distortion.weights is not None:
+        weights = weights * torch.as_tensor(distortion.weights).to(weights)
+    unfiltered = replace(problem.side, coefficients=None)
+    error = to_tensor(distortion.original).to(x_hat) - unfiltered.on_picture(x_hat)
+    luma = luma_of(x_hat)
+    height, width = luma.shape[-2:]
+    classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width].flatten()
+    features = torch.cat([plane[..., :height, :width].flatten(1) for plane in second_differences(to_blocks(luma))])
+    squares, products = np.zeros((ROWS, len(TAPS), len(TAPS))), np.zeros((ROWS, len(TAPS)))
+    weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
+    for number in range(CLASSES):
+        own = features[:, classes == number]
+        squares[number] = ((own * weight[classes == number]) @ own.T).double().cpu()
+        products[number] = (own @ pull[classes == number]).double().cpu()
+    best = torch.from_numpy(Moments(squares, products).best())
+    best[CLASSES] = 0.0
+    error = error - (apply_filter(x_hat, best.to(x_hat)) - x_hat)
+    chroma = torch.stack([plane.flatten() for plane in second_differences((x_hat - luma).transpose(0, 1))])
+    squares[CLASSES] = ((chroma * weights.flatten()) @ chroma.T).double().cpu()
+    products[CLASSES] = (chroma @ (weights * error).flatten()).double().cpu()
+    return Moments(squares, products)
+
+
+def fit_levels(problem: Problem, moments: Moments) -> FilterLevels:
+    """The rounded coefficients that should lower J most, by λ·D of the moments and what they cost."""
+    weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
+    moments = Moments(weight * moments.squares, weight * moments.products)
+    tries = [_settle(moments, exponent) for exponent in EXPONENTS]
+    return min(tries, key=lambda found: found[1])[0]
+
+
+def _settle(moments: Moments, exponent: int) -> tuple[FilterLevels, float]:
+    """Levels in units of 2^−exponent, and the change of J in bits by them."""
+    step = 2.0**-exponent
+    moments = Moments(moments.squares * step**2, moments.products * step)
+    tries = [_descend(moments, np.round(moments.best(ridge))) for ridge in (RIDGE, RATE_RIDGE)]
+    levels, cost = min(tries, key=lambda found: found[1])
+    return FilterLevels(tuple(tuple(row) for row in levels.tolist()), exponent), cost
+
+
+def _descend(moments: Moments, start: np.ndarray) -> tuple[np.ndarray, float]:
+    """From whole levels [R, T] to where no single one of them should move; with their cost in bits."""
+    squares, products = moments
+    levels = np.clip(start, -LARGEST_LEVEL, LARGEST_LEVEL).astype(np.int64)
+    rows, is_chroma = np.arange(ROWS), (np.arange(ROWS) == CLASSES).astype(int)
+    for _ in range(PASSES):
+        costs = level_bits(levels)
+        for tap in range(len(TAPS)):
+            present, curvature = levels[:, tap], squares[:, tap, tap]
+            slope = products[:, tap] - np.einsum("rt,rt->r", squares[:, tap], levels) + curvature * present
+            free = np.round(slope / np.maximum(curvature, RIDGE)).astype(np.int64)
+            tried = np.stack([present, present - 1, present + 1, free, free - np.sign(free), 0 * free], 1)
+            tried = np.clip(tried, -LARGEST_LEVEL, LARGEST_LEVEL)
+            change = curvature[:, None] * tried**2 - 2 * slope[:, None] * tried
+            bits = costs[is_chroma[:, None], RINGS[tap], np.abs(tried)]
+            levels[:, tap] = tried[rows, (change + bits).argmin(1)]
+    distortion = np.einsum("rs,rst,rt->", levels, squares, levels) - 2 * (products * levels).sum()
+    return levels, float(distortion + level_bits(levels)[is_chroma[:, None], RINGS, np.abs(levels)].sum())
+
+
+def level_bits(levels: np.ndarray) -> np.ndarray:
+    """About what each magnitude costs among levels [R, T], its sign included: [2 (luma, chroma), rings, magnitudes]."""
+    contexts = np.minimum(np.arange(LARGEST_LEVEL), LevelModel.MAGNITUDES - 1)
+    bits = np.zeros((2, max(RINGS) + 1, LARGEST_LEVEL + 1))
+    for is_chroma, rows in enumerate((levels[:CLASSES], levels[CLASSES:])):
+        for ring in range(max(RINGS) + 1):
+            ends = np.bincount(np.abs(rows[:, np.array(RINGS) == ring]).ravel(), minlength=LARGEST_LEVEL + 1)
+            goes_on = ends[::-1].cumsum()[::-1][1:]
+            on, off = (np.bincount(contexts, counts) for counts in (goes_on, ends[:-1]))
+            chance = ((on + 0.5) / (on + off + 1))[contexts]
+            bits[is_chroma, ring, 1:] = 1 - np.log2(chance).cumsum()
+            bits[is_chroma, ring, :-1] -= np.log2(1 - chance)
+    return bits
