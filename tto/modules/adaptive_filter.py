@@ -10,11 +10,11 @@ Shapes: `H W` size of the picture, `T` = 12 pairs of taps, `C` = 15 classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 RADIUS = 3
 TAPS = tuple(
@@ -40,13 +40,19 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 def apply_filter(x_hat: Tensor, coefficients: Tensor) -> Tensor:
     """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T] of its type."""
     luma = luma_of(x_hat)
-    of_block = coefficients[block_classes(luma)]  # [rows of blocks, columns of blocks, T]
-    change = 0.0
-    for difference, own in zip(second_differences(to_blocks(luma)), of_block.unbind(-1), strict=True):
-        blocks = difference.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))
-        change = change + blocks * own[:, None, :, None]
-    change = change.flatten(4).flatten(2, 3)[..., : x_hat.shape[2], : x_hat.shape[3]]
-    return x_hat + change + _convolved(x_hat - luma, coefficients[CLASSES])
+    of_block = coefficients[block_classes(luma)].permute(2, 0, 1)[None].contiguous()
+    height, width = luma.shape[-2:]
+    of_pixel = interpolate(of_block, scale_factor=BLOCK, mode="nearest")[..., :height, :width]  # [1, T, H, W]
+    filtered = x_hat + _weighted(luma, of_pixel.split(1, 1))
+    return filtered + _weighted(x_hat - luma, coefficients[CLASSES])
+
+
+def _weighted(planes: Tensor, weights: Iterable[Tensor]) -> Tensor:
+    """Σ of a weight for each tap times second differences."""
+    change = torch.zeros_like(planes)
+    for difference, weight in zip(second_differences(planes), weights, strict=True):
+        change = torch.addcmul(change, difference, weight)
+    return change
 
 
 def luma_of(x_hat: Tensor) -> Tensor:
@@ -54,24 +60,15 @@ def luma_of(x_hat: Tensor) -> Tensor:
     return (x_hat * x_hat.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def to_blocks(plane: Tensor) -> Tensor:
-    """The plane with its last row and column repeated until it has whole blocks."""
+def second_differences(plane: Tensor, taps: Iterable[tuple[int, int]] = TAPS) -> Iterator[Tensor]:
+    """For each tap, plane(there) + plane(opposite) − 2·plane, of the plane's shape; borders are repeated."""
     height, width = plane.shape[-2:]
-    return pad(plane, (0, -width % BLOCK, 0, -height % BLOCK), "replicate")
+    wide, twice = pad(plane, (RADIUS,) * 4, "replicate"), 2 * plane
 
+    def at(dy: int, dx: int) -> Tensor:
+        return wide[..., RADIUS + dy : RADIUS + dy + height, RADIUS + dx : RADIUS + dx + width]
 
-def second_differences(plane: Tensor) -> Iterator[Tensor]:
-    """For each of `TAPS`, plane(there) + plane(opposite) − 2·plane, of the plane's shape; borders are repeated."""
-    return (_second_difference(plane, *tap) for tap in TAPS)
-
-
-def _second_difference(plane: Tensor, dy: int, dx: int) -> Tensor:
-    height, width = plane.shape[-2:]
-    wide = pad(plane, (RADIUS,) * 4, "replicate")
-    there, opposite = (
-        wide[..., RADIUS + y : RADIUS + y + height, RADIUS + x : RADIUS + x + width] for y, x in ((dy, dx), (-dy, -dx))
-    )
-    return there + opposite - 2 * plane
+    return (at(dy, dx) + at(-dy, -dx) - twice for dy, dx in taps)
 
 
 def block_classes(luma: Tensor) -> Tensor:
@@ -79,10 +76,11 @@ def block_classes(luma: Tensor) -> Tensor:
 
     Directions: 0 none, 1 and 2 where second differences are larger across and down, 3 and 4 along the diagonals.
     """
-    plane = 255 * to_blocks(luma.detach())
+    height, width = luma.shape[-2:]
+    plane = 255 * pad(luma.detach(), (0, -width % BLOCK, 0, -height % BLOCK), "replicate")
     across, down, falling, rising = (
-        avg_pool2d(avg_pool2d(_second_difference(plane, *tap).abs(), BLOCK), 3, 1, 1, count_include_pad=False)
-        for tap in ((0, -1), (-1, 0), (-1, -1), (-1, 1))
+        avg_pool2d(avg_pool2d(difference.abs(), BLOCK), 3, 1, 1, count_include_pad=False)
+        for difference in second_differences(plane, ((0, -1), (-1, 0), (-1, -1), (-1, 1)))
     )
     direction = torch.where(
         across > STRAIGHT * down,
@@ -95,13 +93,3 @@ def block_classes(luma: Tensor) -> Tensor:
     )
     activity = torch.bucketize(across + down, plane.new_tensor(ACTIVITIES))
     return (DIRECTIONS * activity + direction)[0, 0]
-
-
-def _convolved(planes: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ of coefficients [T] times second differences, for planes [1, 3, H, W]."""
-    kernel = planes.new_zeros(2 * RADIUS + 1, 2 * RADIUS + 1)
-    for (dy, dx), coefficient in zip(TAPS, coefficients, strict=True):
-        kernel[RADIUS + dy, RADIUS + dx] = kernel[RADIUS - dy, RADIUS - dx] = coefficient
-    kernel[RADIUS, RADIUS] = -2 * coefficients.sum()
-    wide = pad(planes, (RADIUS,) * 4, "replicate")
-    return conv2d(wide, kernel.expand(3, 1, -1, -1), groups=3)

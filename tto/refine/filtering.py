@@ -27,7 +27,6 @@ from tto.modules.adaptive_filter import (
     block_classes,
     luma_of,
     second_differences,
-    to_blocks,
 )
 from tto.padding import to_tensor
 from tto.refine.distortion import SquaredError
@@ -95,7 +94,7 @@ def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
     luma = luma_of(x_hat)
     height, width = luma.shape[-2:]
     classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width].flatten()
-    features = torch.cat([plane[..., :height, :width].flatten(1) for plane in second_differences(to_blocks(luma))])
+    features = torch.cat([plane.flatten(1) for plane in second_differences(luma)])
     squares, products = np.zeros((ROWS, len(TAPS), len(TAPS))), np.zeros((ROWS, len(TAPS)))
     weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
     for number in range(CLASSES):

@@ -41,7 +41,7 @@ def test_taps_are_half_of_a_diamond():
 
 def test_every_pixel_is_what_the_definition_says(photograph, coefficients):
     x_hat = to_tensor(np.asarray(photograph(23, 18)))
-    x_hat[..., :7] = 0.8 * x_hat[..., 7:8] + 0.1 * torch.rand(1, 3, 18, 7)
+    x_hat[..., :12] = x_hat[..., 12:13, :1]
     luma = luma_of(x_hat)
     classes = block_classes(luma)
     assert classes.shape == (5, 6)
