@@ -1,4 +1,4 @@
-"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, dictionary.
+"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, filter, dictionary.
 
 Drawn from the file as its decoder reads it. Needs matplotlib.
 """
@@ -17,6 +17,8 @@ from tto.codec import Codec
 from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
+from tto.modules.adaptive_filter import BLOCK, CLASSES, apply_filter, block_classes, luma_of
+from tto.padding import crop
 from tto.refine.rate import gaussian_bits
 from tto.side_coding import NO_CODE
 from tto.side_information import Side
@@ -38,7 +40,7 @@ FULL_SCALE = 99.5  # percentile that a colour scale ends at
 @dataclass(frozen=True)
 class Contents:
     """A file taken apart: `bits` [h, w] of y at each position, `attention` [E, h, w] of the last slice's dictionary or
-    None, and `rgb` uint8 [H, W, 3].
+    None, and `rgb` uint8 [H, W, 3]. `unfiltered` float [1, 3, H, W] is what the filter is given.
     """
 
     header: Header
@@ -46,6 +48,7 @@ class Contents:
     attention: np.ndarray | None
     side: Side
     rgb: np.ndarray
+    unfiltered: torch.Tensor
     size: int
 
 
@@ -61,6 +64,8 @@ def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
     if contents.side.codes is not None:
         figures["mask"] = draw_mask(picture, contents.side.codes)
         figures["codes"] = draw_codes(contents.side.codes, codec.side_coder.frequencies)
+    if contents.side.coefficients is not None:
+        figures["filter"] = draw_filter(picture, contents.unfiltered, contents.side.coefficients)
     if contents.attention is not None:
         figures["dictionary"] = draw_attention(picture, contents.attention)
     return {f"{name}.png": _png(figure) for name, figure in figures.items()}
@@ -87,6 +92,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
         seen[-1].cpu().numpy() if seen else None,
         side,
         codec.synthesise(y_hat, header, side),
+        crop(codec.model.synthesis(side.on_latent(y_hat.float()), header.quality), header.height, header.width),
         len(data),
     )
 
@@ -160,6 +166,21 @@ def draw_codes(codes: np.ndarray, frequencies: np.ndarray) -> Figure:
     axes.set_title(f"Codes used: {len(used)} of {len(frequencies)}{shown}")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_filter(picture: Picture, unfiltered: torch.Tensor, coefficients: torch.Tensor) -> Figure:
+    figure, (left, right) = _figure(picture, 2, "The filter of this picture")
+    classes = block_classes(luma_of(unfiltered)).cpu().numpy()
+    _backdrop(left, picture)
+    image = _over(left, picture, classes, BLOCK, cmap="tab20", vmin=-0.5, vmax=CLASSES - 0.5, alpha=0.6)
+    left.set_title("class of each block: 5 · activity + direction", fontsize=9)
+    figure.colorbar(image, ax=left, ticks=range(CLASSES), shrink=0.8)
+    change = 255 * luma_of(apply_filter(unfiltered, coefficients.to(unfiltered)) - unfiltered)[0, 0].cpu().numpy()
+    most = _full_scale(np.abs(change))
+    image = _over(right, picture, change, 1, cmap="RdBu_r", vmin=-most, vmax=most)
+    right.set_title("what it adds to luma (levels of 255)", fontsize=9)
+    figure.colorbar(image, ax=right, shrink=0.8)
     return figure
 
 

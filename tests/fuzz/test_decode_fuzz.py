@@ -106,6 +106,9 @@ def test_damage_behind_valid_checksums_never_crashes_or_hangs(tmp_path, small, t
         cases[name] = write(replace(container, header=replace(container.header, **change)))
     for qp in (0, 255):
         cases[f"qp-{qp}"] = write(replace(container, header=replace(container.header, qp=qp)))
+    for number in range(20):
+        filtered = {**container.sections, SectionType.FILTER: generator.randbytes(generator.randrange(60))}
+        cases[f"filter-{number}"] = write(Container(container.header, filtered))
     listed = {**container.sections, SectionType.INDEX_LIST: b"\x01\xff\xff\xff\xff\x0f\x3f\x00"}
     cases["index-list"] = write(Container(container.header, listed))
     outcomes = decode_all(cases, tmp_path, tiny_checkpoint)

@@ -11,7 +11,8 @@ from PIL import Image
 from tto.container import SectionType, read
 from tto.explain import explain, open_file
 from tto.image import load_picture
-from tto.side_coding import NO_CODE
+from tto.modules.adaptive_filter import ROWS
+from tto.side_coding import NO_CODE, FilterLevels
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,13 @@ def picture(photograph):
 
 @pytest.fixture(scope="module")
 def files(side_codec, picture):
-    """A file with two codes, and one without side information."""
+    """A file with two codes and a filter, and one without side information."""
     codes = np.full((8, 8), NO_CODE)
     codes[1, 1:3] = 3, 5
     y, z = side_codec.analyse(picture.rgb, 4.0)
-    return [side_codec.pack(picture, y, z, 4.0, side=side_codec.side_coder.make(c)) for c in (codes, None)]
+    levels = FilterLevels(((0, 0, 0, 0, 0, 0, -3, 0, 0, 0, 0, 2),) * ROWS, 6)
+    make = side_codec.side_coder.make
+    return [side_codec.pack(picture, y, z, 4.0, side=side) for side in (make(codes, levels=levels), make())]
 
 
 def test_bits_add_up_to_the_section(side_codec, files):
@@ -45,12 +48,12 @@ def test_contents_are_what_the_decoder_gives(side_codec, files):
 
 def test_every_drawing_can_be_opened(side_codec, picture, files):
     drawings = explain(side_codec, picture, files[0])
-    assert set(drawings) == {"bits.png", "error.png", "mask.png", "codes.png", "dictionary.png"}
+    assert set(drawings) == {"bits.png", "error.png", "mask.png", "codes.png", "filter.png", "dictionary.png"}
     for data in drawings.values():
         image = Image.open(io.BytesIO(data))
         image.load()
         assert image.format == "PNG" and min(image.size) > 300
 
 
-def test_a_file_without_compensation_has_no_drawings_of_it(side_codec, picture, files):
+def test_a_file_without_side_information_has_no_drawings_of_it(side_codec, picture, files):
     assert set(explain(side_codec, picture, files[1])) == {"bits.png", "error.png", "dictionary.png"}
