@@ -69,7 +69,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What refining gave: the best candidate at the end of every stage, and how many steps it took."""
+    """What refining gave: the best candidate at the end of every stage, with its filter, and how many steps it took."""
 
     candidates: tuple[Candidate, ...]
     steps: int
@@ -82,7 +82,7 @@ def refine(problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: W
     for stage in plan.stages:
         for operation in stage:
             descent.do(operation)
-        candidates.append(descent.best)
+        candidates.append(descent.finished())
         if descent.is_over():
             break
     return Refinement(tuple(candidates), descent.steps)
@@ -119,6 +119,12 @@ class Descent:
     def is_over(self) -> bool:
         out_of_time = self.plan.seconds is not None and time.monotonic() - self._start >= self.plan.seconds
         return out_of_time or self.watch.should_stop()
+
+    def finished(self) -> Candidate:
+        """The best so far, with a filter that suits it unless that was looked for. What follows goes on without."""
+        if self.problem.side.levels is not None:
+            return self.best
+        return self._with_memory(lambda: fit_filter(self.problem, self.best, lambda best: False))
 
     def keep(self, candidate: Candidate) -> None:
         if candidate.J < self.best.J:

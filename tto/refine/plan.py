@@ -15,6 +15,8 @@ from tto.refine.problem import Problem
 
 STEP_OVER_EVALUATION = {False: 2.3, True: 1.1}
 """Time of a step, which goes forward and back, over that of going forward in float32; True: in bfloat16."""
+FILTERING = 2.5
+"""Time of fitting the filter that a refinement ends with, over that of going forward."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def make_plan(wish: Wish, problem: Problem, y: Tensor, z: Tensor, seconds_left: 
     start = time.monotonic()
     problem.candidate(y, z, NEUTRAL_QP)
     evaluation = time.monotonic() - start
-    seconds_left -= 2 * evaluation  # this one, and the one before the first step
+    seconds_left -= (2 + FILTERING) * evaluation  # this one, the one before the first step, and the last filter
     steps = int(seconds_left / (STEP_OVER_EVALUATION[problem.bfloat16] * evaluation))
     return Plan(stages_for(steps, has_modules), seconds_left) if steps > 0 else Plan(())
 

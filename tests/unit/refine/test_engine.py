@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tto.container import SectionType, read
+from tto.refine import engine
 from tto.refine.engine import Descent, Watch, refine
 from tto.refine.plan import Plan
-from tto.refine.presets import EFFORTS, AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Phase, Transform
+from tto.refine.presets import EFFORTS, AnnealSymbols, ChooseStep, Compensate, Filter, FlipSymbols, Phase, Transform
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine, StepDown
@@ -30,9 +31,8 @@ def test_descent_lowers_the_estimate_and_the_file_follows(problem, latents, tiny
     assert best.J < 0.99 * base.J
     # The codec's own walk in float64 gives back these very symbols: packing twice changes nothing.
     data, y_hat = tiny_codec._pack(picture, best.y, best.z, 4.0, best.qp, False, best.side)
-    again = problem.candidate(best.y, best.z, best.qp)
-    assert pytest.approx(best.J, rel=1e-5) == again.J
-    real = problem.distortion.of_pixels(tiny_codec.synthesise(y_hat, _header(data)))
+    assert pytest.approx(best.J, rel=1e-5) == judged_again(problem, best).J
+    real = problem.distortion.of_pixels(tiny_codec.synthesise(y_hat, _header(data), best.side))
     assert real == pytest.approx(best.distortion, rel=1e-3)
 
 
@@ -42,11 +42,35 @@ def _header(data):
     return read(data).header
 
 
-def test_every_stage_has_a_candidate_and_they_never_get_worse(problem, latents):
+def judged_again(problem, found):
+    return replace(problem, side=found.side).candidate(found.y, found.z, found.qp)
+
+
+@pytest.fixture
+def no_filter(monkeypatch):
+    """Stages end without a filter."""
+    monkeypatch.setattr(engine, "fit_filter", lambda problem, best, keep_on: best)
+
+
+def test_every_stage_has_a_candidate_and_they_never_get_worse(problem, latents, no_filter):
     found = run(problem, latents, (SETTLING,), (DESCENT,), (SETTLING,)).candidates
     costs = [candidate.J for candidate in found]
     assert len(costs) == 3
     assert costs == sorted(costs, reverse=True)
+
+
+def test_every_stage_ends_with_a_filter_that_the_next_does_not_see(problem, latents):
+    eager = replace(problem, lambda_=1.0)
+    descent = Descent(eager, *latents, 128, Plan(((DESCENT,),)), Watch())
+    descent.do(DESCENT)
+    best = descent.best
+    finished = descent.finished()
+    assert finished.J < best.J
+    assert set(finished.side.sections) == {SectionType.FILTER}
+    assert descent.best is best
+    assert not descent.problem.side.sections
+    descent.do(Filter())
+    assert descent.finished() is descent.best
 
 
 def test_rate_weight_weighs_the_rate_in_the_gradient_alone(problem, latents):
@@ -60,7 +84,7 @@ def test_rate_weight_weighs_the_rate_in_the_gradient_alone(problem, latents):
     assert not torch.allclose(gradients[0], gradients[2], rtol=1e-3, atol=1e-3)
 
 
-def test_absurd_step_sizes_leave_the_unrefined_latents(problem, latents):
+def test_absurd_step_sizes_leave_the_unrefined_latents(problem, latents, no_filter):
     wild = Phase(3, StraightThrough(), Constant(1000.0))
     base = problem.candidate(*latents, 128)
     assert pytest.approx(base.J, rel=1e-6) == run(problem, latents, (wild,)).candidates[-1].J
@@ -107,7 +131,7 @@ def test_only_the_latents_of_a_phase_move(problem, latents, moved, kept):
     assert not torch.equal(getattr(descent, moved), before[moved])
 
 
-def test_looks_find_what_a_later_step_loses(problem, latents):
+def test_looks_find_what_a_later_step_loses(problem, latents, no_filter):
     """A soft phase that first descends and then jumps away ends worse than it once was."""
     lost = replace(DESCENT, steps=8, step_size=StepDown(0.1, at=0.6, factor=1e4))
     costs = [run(problem, latents, (replace(lost, look_every=n),)).candidates[-1].J for n in (None, 2)]
@@ -181,7 +205,7 @@ def test_gradients_in_bfloat16_lead_down_and_candidates_are_still_exact(problem,
     rough = replace(problem, bfloat16=True)
     best = run(rough, latents, (DESCENT, SETTLING, FlipSymbols(4))).candidates[-1]
     assert best.J < 0.99 * problem.candidate(*latents, 128).J
-    assert pytest.approx(best.J, rel=1e-5) == problem.candidate(best.y, best.z, best.qp).J
+    assert pytest.approx(best.J, rel=1e-5) == judged_again(problem, best).J
 
 
 def test_side_information_goes_on_from_the_best_and_reaches_the_file(side_problem, latents, tiny_codec, picture):
@@ -192,11 +216,10 @@ def test_side_information_goes_on_from_the_best_and_reaches_the_file(side_proble
     seen = []
     before, after = run(costly, latents, *stages, on_progress=seen.append).candidates
     assert after.J < before.J
-    assert set(after.side.sections) == {SectionType.COMPENSATION, SectionType.SYNTAX}
-    assert not before.side.sections
+    assert {SectionType.COMPENSATION, SectionType.SYNTAX} <= set(after.side.sections)
+    assert set(before.side.sections) == {SectionType.FILTER}
     assert len(seen) <= 13
-    again = replace(costly, side=after.side).candidate(after.y, after.z, after.qp)
-    assert pytest.approx(after.J, rel=1e-5) == again.J
+    assert pytest.approx(after.J, rel=1e-5) == judged_again(costly, after).J
 
 
 def test_effort_best_with_side_modules_is_decoded_as_judged(tiny_codec, make_side_modules, photograph, monkeypatch):
