@@ -18,7 +18,7 @@ from tto.container import step_size
 from tto.refine.compensation import choose_codes
 from tto.refine.filtering import fit_filter
 from tto.refine.flips import anneal_symbols, flip_symbols
-from tto.refine.memory import with_less_memory
+from tto.refine.memory import ran_out, with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.presets import (
     AnnealSymbols,
@@ -121,10 +121,18 @@ class Descent:
         return out_of_time or self.watch.should_stop()
 
     def finished(self) -> Candidate:
-        """The best so far, with a filter that suits it unless that was looked for. What follows goes on without."""
+        """The best so far, with a filter that suits it unless that was looked for. What follows goes on without.
+
+        Where memory does not suffice, without a filter.
+        """
         if self.problem.side.levels is not None:
             return self.best
-        return self._with_memory(lambda: fit_filter(self.problem, self.best, lambda best: False))
+        try:
+            return fit_filter(self.problem, self.best, lambda best: False)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            return self.best
 
     def keep(self, candidate: Candidate) -> None:
         if candidate.J < self.best.J:

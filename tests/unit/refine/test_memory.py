@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tto.errors import NotEnoughMemory
+from tto.refine import engine
 from tto.refine import problem as problem_module
 from tto.refine.engine import Watch, refine
 from tto.refine.memory import largest_side, ran_out, with_less_memory
@@ -75,3 +76,14 @@ def test_other_errors_pass(problem):
     assert not ran_out(other)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         with_less_memory(problem, other)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_filter_that_does_not_fit_is_left_out(problem, latents, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(engine, "fit_filter", fail)
+    found = run(problem, latents)
+    assert found.steps == 4
+    assert not found.candidates[-1].side.sections
