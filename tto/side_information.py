@@ -67,7 +67,7 @@ class Side:
         """x̂ [1, 3, H, W], not clamped."""
         with torch.autocast(x_hat.device.type, enabled=False):
             if self.coefficients is not None:
-                x_hat = apply_filter(x_hat, self.coefficients.to(x_hat))
+                x_hat = apply_filter(x_hat, self.coefficients)
             if self.matrix is not None:
                 x_hat = apply_transform(x_hat, self.matrix.to(x_hat.dtype))
         return x_hat

@@ -10,7 +10,7 @@ Shapes: `H W` size of the picture, `T` = 12 pairs of taps, `C` = 15 classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -38,21 +38,30 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def apply_filter(x_hat: Tensor, coefficients: Tensor) -> Tensor:
-    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T] of its type."""
+    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]."""
     luma = luma_of(x_hat)
-    of_block = coefficients[block_classes(luma)].permute(2, 0, 1)[None].contiguous()
     height, width = luma.shape[-2:]
-    of_pixel = interpolate(of_block, scale_factor=BLOCK, mode="nearest")[..., :height, :width]  # [1, T, H, W]
-    filtered = x_hat + _weighted(luma, of_pixel.split(1, 1))
-    return filtered + _weighted(x_hat - luma, coefficients[CLASSES])
-
-
-def _weighted(planes: Tensor, weights: Iterable[Tensor]) -> Tensor:
-    """Σ of a weight for each tap times second differences."""
-    change = torch.zeros_like(planes)
-    for difference, weight in zip(second_differences(planes), weights, strict=True):
-        change = torch.addcmul(change, difference, weight)
-    return change
+    of_luma, of_chroma = coefficients[:CLASSES], coefficients[CLASSES]
+    used = of_luma.any(0).tolist()
+    weights = of_luma[:, used].to(x_hat)
+    weights = torch.cat([weights, weights.sum(1, keepdim=True)], 1)  # the last is of the pixel itself
+    of_block = weights[block_classes(luma)].permute(2, 0, 1)[None].contiguous()
+    of_pixel = interpolate(of_block, scale_factor=BLOCK, mode="nearest")[..., :height, :width]  # [1, used + 1, H, W]
+    *of_tap, total = of_pixel.split(1, 1)
+    change = torch.zeros_like(luma)
+    for pair, weight in zip(_pairs(luma, used), of_tap, strict=True):
+        change.addcmul_(pair, weight)
+    filtered = x_hat + change.addcmul_(luma, total, value=-2)
+    if not of_chroma.any():
+        return filtered
+    chroma = (x_hat - luma)[:, ::2]  # of red and blue; green's follows, as luma has none
+    change = -2 * float(of_chroma.sum()) * chroma
+    used = of_chroma.bool().tolist()
+    for pair, weight in zip(_pairs(chroma, used), of_chroma[used].tolist(), strict=True):
+        change.add_(pair, alpha=weight)
+    red, blue = change.split(1, 1)
+    green = -(LUMA[0] / LUMA[1]) * red - (LUMA[2] / LUMA[1]) * blue
+    return filtered + torch.cat([red, green, blue], 1)
 
 
 def luma_of(x_hat: Tensor) -> Tensor:
@@ -62,13 +71,23 @@ def luma_of(x_hat: Tensor) -> Tensor:
 
 def second_differences(plane: Tensor, taps: Iterable[tuple[int, int]] = TAPS) -> Iterator[Tensor]:
     """For each tap, plane(there) + plane(opposite) − 2·plane, of the plane's shape; borders are repeated."""
+    twice = 2 * plane
+    return (pair - twice for pair in _sums(plane, taps))
+
+
+def _pairs(plane: Tensor, used: Sequence[bool]) -> Iterator[Tensor]:
+    return _sums(plane, [tap for tap, is_used in zip(TAPS, used, strict=True) if is_used])
+
+
+def _sums(plane: Tensor, taps: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
+    """plane(there) + plane(opposite) for each tap."""
     height, width = plane.shape[-2:]
-    wide, twice = pad(plane, (RADIUS,) * 4, "replicate"), 2 * plane
+    wide = pad(plane, (RADIUS,) * 4, "replicate")
 
     def at(dy: int, dx: int) -> Tensor:
         return wide[..., RADIUS + dy : RADIUS + dy + height, RADIUS + dx : RADIUS + dx + width]
 
-    return (at(dy, dx) + at(-dy, -dx) - twice for dy, dx in taps)
+    return (at(dy, dx) + at(-dy, -dx) for dy, dx in taps)
 
 
 def block_classes(luma: Tensor) -> Tensor:
