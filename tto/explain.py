@@ -40,7 +40,7 @@ FULL_SCALE = 99.5  # percentile that a colour scale ends at
 @dataclass(frozen=True)
 class Contents:
     """A file taken apart: `bits` [h, w] of y at each position, `attention` [E, h, w] of the last slice's dictionary or
-    None, and `rgb` uint8 [H, W, 3]. `unfiltered` float [1, 3, H, W] is what the filter is given.
+    None, and `rgb` uint8 [H, W, 3]. `y_hat` is after LRP.
     """
 
     header: Header
@@ -48,7 +48,7 @@ class Contents:
     attention: np.ndarray | None
     side: Side
     rgb: np.ndarray
-    unfiltered: torch.Tensor
+    y_hat: torch.Tensor
     size: int
 
 
@@ -65,7 +65,7 @@ def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
         figures["mask"] = draw_mask(picture, contents.side.codes)
         figures["codes"] = draw_codes(contents.side.codes, codec.side_coder.frequencies)
     if contents.side.coefficients is not None:
-        figures["filter"] = draw_filter(picture, contents.unfiltered, contents.side.coefficients)
+        figures["filter"] = draw_filter(picture, unfiltered(codec, contents), contents.side.coefficients)
     if contents.attention is not None:
         figures["dictionary"] = draw_attention(picture, contents.attention)
     return {f"{name}.png": _png(figure) for name, figure in figures.items()}
@@ -92,9 +92,17 @@ def open_file(codec: Codec, data: bytes) -> Contents:
         seen[-1].cpu().numpy() if seen else None,
         side,
         codec.synthesise(y_hat, header, side),
-        crop(codec.model.synthesis(side.on_latent(y_hat.float()), header.quality), header.height, header.width),
+        y_hat,
         len(data),
     )
+
+
+@torch.inference_mode()
+def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
+    """What the filter is given, [1, 3, H, W]."""
+    header = contents.header
+    x_hat = codec.model.synthesis(contents.side.on_latent(contents.y_hat.float()), header.quality)
+    return crop(x_hat, header.height, header.width)
 
 
 def _listening(codec: Codec, native: bool, hear: Callable[[torch.Tensor], None]):

@@ -20,9 +20,9 @@ from torch import Tensor
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
 from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim
+from tto.modules.adaptive_filter import LUMA
 
 METRICS = ("mse", "ms-ssim")
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 MS_SSIM_LAMBDA = 1280.0
 """λ for 1 − MS-SSIM over λ for 255²·MSE at about the same rate: the mean ratio of CompressAI's two ladders."""
 
@@ -93,7 +93,7 @@ def make_distortion(original: np.ndarray, metric: str, weights: np.ndarray | Non
 
 def load_weights(source: str | os.PathLike | IO[bytes] | Image.Image, picture: Picture) -> np.ndarray:
     """A picture's brightness as weights [H, W] of mean 1 for `picture`. Raises `BadArgument` or as `load_picture`."""
-    levels = load_picture(source).rgb.astype(np.float64) @ LUMA
+    levels = load_picture(source).rgb.astype(np.float64) @ np.array(LUMA)
     if levels.shape != picture.rgb.shape[:2]:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (levels.shape, picture.rgb.shape)]
         raise BadArgument(f"the region of interest is {sizes[0]}, the picture {sizes[1]}")

@@ -29,8 +29,8 @@ from tto.modules.adaptive_filter import (
     second_differences,
 )
 from tto.padding import to_tensor
-from tto.refine.distortion import SquaredError
 from tto.refine.problem import Candidate, Problem
+from tto.refine.sides import error_weights, judge_sides
 from tto.side_coding import LARGEST_LEVEL, FilterLevels, LevelModel
 
 EXPONENTS = range(5, 11)
@@ -65,17 +65,9 @@ def fit_filter(problem: Problem, candidate: Candidate, keep_on: Callable[[Candid
     outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
         x_hat = problem.reconstruction(outcome.y_hat)
-    best = candidate
-    for levels in (fit_levels(problem, moments_of(problem, x_hat)), None):
-        trial = replace(problem, side=coder.make(side.codes, side.syntax, levels))
-        bits = outcome.bits - side.bits + trial.side.bits
-        with torch.no_grad():
-            pixels = trial.side.on_picture(x_hat).clamp(0, 1)
-        found = trial.candidate_of(outcome._replace(bits=bits, x_hat=pixels), candidate.qp)
-        best = min(best, found, key=lambda candidate: candidate.J)
-        if not keep_on(best):
-            break
-    return best
+    both = (fit_levels(problem, moments_of(problem, x_hat)), None)
+    sides = (coder.make(side.codes, side.syntax, levels) for levels in both)
+    return judge_sides(problem, candidate, outcome, x_hat, sides, keep_on)
 
 
 @torch.no_grad()
@@ -85,12 +77,9 @@ def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
     Values that clamping brings to where they belong are left out, and a transform that follows the filter is taken for
     a shift of the error.
     """
-    distortion = problem.distortion
-    weights = ((x_hat >= 0) & (x_hat <= 1)).float() * 255**2 / x_hat.numel()
-    if isinstance(distortion, SquaredError) and distortion.weights is not None:
-        weights = weights * torch.as_tensor(distortion.weights).to(weights)
+    weights = error_weights(problem.distortion, x_hat)
     unfiltered = replace(problem.side, coefficients=None)
-    error = to_tensor(distortion.original).to(x_hat) - unfiltered.on_picture(x_hat)
+    error = to_tensor(problem.distortion.original).to(x_hat) - unfiltered.on_picture(x_hat)
     luma = luma_of(x_hat)
     height, width = luma.shape[-2:]
     classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width].flatten()

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tto.modules.ddt import apply_transform
 from tto.padding import to_tensor
-from tto.refine.distortion import SquaredError
 from tto.refine.problem import Candidate, Problem
+from tto.refine.sides import error_weights, judge_sides
 from tto.side_coding import LARGEST_LEVEL, SYNTAX_SIZE, Syntax, encode_syntax
 
 EXPONENTS = range(1, 6)
@@ -52,37 +51,23 @@ def fit_transform(problem: Problem, candidate: Candidate, keep_on: Callable[[Can
     """
     if problem.grayscale:
         return candidate
-    bare = replace(problem, side=problem.side_coder.make(problem.side.codes, levels=problem.side.levels))
-    outcome = bare.judge(candidate.y, candidate.z, candidate.qp)
+    coder, side = problem.side_coder, problem.side
+    outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        x_hat = bare.side.on_picture(bare.reconstruction(outcome.y_hat))
-    moments = moments_of(problem, x_hat)
-    best, latent_bits = candidate, outcome.bits - bare.side.bits
-    for syntax in (fit_syntax(problem, moments), None):
-        side = problem.side_coder.make(problem.side.codes, syntax, problem.side.levels)
-        bits = latent_bits + side.bits
-        with_side = replace(problem, side=side)
-        pixels = x_hat if side.matrix is None else apply_transform(x_hat, side.matrix.to(x_hat.dtype))
-        outcome = outcome._replace(bits=bits, x_hat=pixels.clamp(0, 1))
-        best = min(best, with_side.candidate_of(outcome, best.qp), key=_cost)
-        if not keep_on(best):
-            break
-    return best
-
-
-def _cost(candidate: Candidate) -> float:
-    return candidate.J
+        x_hat = problem.reconstruction(outcome.y_hat)
+        filtered = replace(side, matrix=None).on_picture(x_hat)
+    syntaxes = (fit_syntax(problem, moments_of(problem, filtered)), None)
+    sides = (coder.make(side.codes, syntax, side.levels) for syntax in syntaxes)
+    return judge_sides(problem, candidate, outcome, x_hat, sides, keep_on)
 
 
 @torch.no_grad()
 def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
     """Of x̂ [1, 3, H, W], not clamped, against the original; float64."""
-    distortion = problem.distortion
-    pixels = x_hat[0].flatten(1).double()
-    original = to_tensor(distortion.original).to(x_hat.device)[0].flatten(1).double()
-    weights = ((pixels >= 0) & (pixels <= 1)).double() * 255**2 / pixels.numel()
-    if isinstance(distortion, SquaredError) and distortion.weights is not None:
-        weights = weights * torch.as_tensor(distortion.weights).to(weights).flatten()
+    pixels = x_hat.double()
+    original = to_tensor(problem.distortion.original).to(pixels)
+    weights = error_weights(problem.distortion, pixels)
+    pixels, original, weights = (values[0].flatten(1) for values in (pixels, original, weights))
     squares = torch.einsum("rp,ip,jp->rij", weights, pixels, pixels)
     return Moments(squares, (weights * (original - pixels)) @ pixels.T)
 

@@ -1,0 +1,46 @@
+"""What the searches for a filter and for a transform share: both change the picture after g_s, at fixed latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tto.refine.distortion import Distortion, SquaredError
+from tto.refine.problem import Candidate, Outcome, Problem
+from tto.side_information import Side
+
+
+def judge_sides(
+    problem: Problem,
+    candidate: Candidate,
+    outcome: Outcome,
+    x_hat: Tensor,
+    sides: Iterable[Side],
+    keep_on: Callable[[Candidate], bool],
+) -> Candidate:
+    """The candidate, or it with one of `sides`, which differ from the problem's in filter or transform: the lowest J.
+
+    `outcome` is the candidate's, `x_hat` [1, 3, H, W] the picture before filter and transform, not clamped. `keep_on`
+    hears of the best after every side and may end the search.
+    """
+    best, latent_bits = candidate, outcome.bits - problem.side.bits
+    for side in sides:
+        with torch.no_grad():
+            pixels = side.on_picture(x_hat).clamp(0, 1)
+        trial = outcome._replace(bits=latent_bits + side.bits, x_hat=pixels)
+        found = replace(problem, side=side).candidate_of(trial, candidate.qp)
+        best = min(best, found, key=lambda one: one.J)
+        if not keep_on(best):
+            break
+    return best
+
+
+def error_weights(distortion: Distortion, x_hat: Tensor) -> Tensor:
+    """What the squared error of each value of x̂ [1, 3, H, W] counts in 255²·MSE; nothing where clamping mends it."""
+    weights = ((x_hat >= 0) & (x_hat <= 1)).to(x_hat) * 255**2 / x_hat.numel()
+    if isinstance(distortion, SquaredError) and distortion.weights is not None:
+        weights = weights * torch.as_tensor(distortion.weights).to(weights)
+    return weights
