@@ -196,9 +196,7 @@ class SwinGroup(nn.Module):
 
     def __init__(self, channels: int, head_dim: int, window: int, layers: int):
         super().__init__()
-        self.layers = nn.ModuleList(
-            SwinLayer(channels, head_dim, window, shifted=i % 2 == 1) for i in range(layers)
-        )
+        self.layers = nn.ModuleList(SwinLayer(channels, head_dim, window, shifted=i % 2 == 1) for i in range(layers))
         self.conv = conv(channels, channels, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:

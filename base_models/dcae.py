@@ -120,9 +120,7 @@ class DCAE(CompressionModel):
         super().__init__()
         self.config = c = config or DCAEConfig()
         c1, c2, c3 = c.stage_channels
-        groups = [
-            (c.stage_channels[i], c.head_dims[i], c.window, c.swin_layers[i]) for i in range(3)
-        ]
+        groups = [(c.stage_channels[i], c.head_dims[i], c.window, c.swin_layers[i]) for i in range(3)]
         self.g_a = nn.Sequential(
             DownStage(3, c1), SwinGroup(*groups[0]),
             DownStage(c1, c2), SwinGroup(*groups[1]),

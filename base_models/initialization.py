@@ -45,7 +45,7 @@ def init_from_images(model: DCAE, x: Tensor) -> None:
         signal = torch.einsum("ok,bkhw->bohw", basis, blocks)
         _set_block_transform(down, up, basis)
     _scale_latent(model, _latent_scale(middle))
-    model.g_a[0].conv.bias[: 12] = -GRAY * model.g_a[0].conv.weight[: 12].sum((1, 2, 3))
+    model.g_a[0].conv.bias[:12] = -GRAY * model.g_a[0].conv.weight[:12].sum((1, 2, 3))
     model.g_s[-1].conv.bias.fill_(GRAY)
     _fit_entropy_model(model, x)
 

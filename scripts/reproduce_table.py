@@ -135,10 +135,7 @@ def time_parts(codec: Codec, pixels: np.ndarray, repeats: int) -> dict[str, dict
             times, _ = _split(clock, lambda data=data: codec.decompress(data))
             runs["decode"].append(times)
     # The first run warms up caches and is left out.
-    return {
-        way: {part: median(run[part] for run in found[1:]) for part in found[0]}
-        for way, found in runs.items()
-    }
+    return {way: {part: median(run[part] for run in found[1:]) for part in found[0]} for way, found in runs.items()}
 
 
 def _timed(clock: Clock, method: Callable) -> Callable:

@@ -1,7 +1,7 @@
 """One image's way through tto.
 
-    compress:    picture → tensor → g_a, h_a → refinement → sections (latent coding) → container bytes
-    decompress:  container bytes → sections → ŷ → g_s → picture
+compress:    picture → tensor → g_a, h_a → refinement → sections (latent coding) → container bytes
+decompress:  container bytes → sections → ŷ → g_s → picture
 """
 
 from __future__ import annotations

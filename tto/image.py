@@ -1,6 +1,6 @@
 """Picture files in and out: the one place that knows Pillow's modes and metadata.
 
-    file, path or PIL image -> load_picture -> Picture -> save_picture -> file
+file, path or PIL image -> load_picture -> Picture -> save_picture -> file
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TIMEOUT_SECONDS = 60
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"
-)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)")
 
 
 def bench(*arguments: object) -> str:
@@ -42,9 +40,7 @@ def folder(tmp_path_factory, tiny_checkpoint) -> Path:
     for seed, (name, size) in enumerate({"land": (288, 192), "tower": (192, 256)}.items()):
         random = np.random.default_rng(seed)
         coarse = random.integers(20, 236, (12, 12, 1)) + random.integers(-20, 20, (12, 12, 3))
-        Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).save(
-            pictures / f"{name}.png"
-        )
+        Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).save(pictures / f"{name}.png")
     out = tmp_path_factory.mktemp("out")
     options = ["-m", tiny_checkpoint, "-q", "2,6", "--anchors", "jpeg,webp", "--out", out]
     assert bench(pictures, *options).endswith("report.html shows all of it\n")
@@ -170,9 +166,7 @@ class Browser:
     def requests(self) -> list[str]:
         """Addresses of everything that was asked for, data inside the page left out."""
         addresses = [
-            event["params"]["request"]["url"]
-            for event in self.events
-            if event["method"] == "Network.requestWillBeSent"
+            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
         ]
         return [address for address in addresses if not address.startswith("data:")]
 
@@ -217,9 +211,7 @@ def test_the_divider_follows_the_range_and_the_mouse(folder, browser):
     assert left == pytest.approx(width / 4, abs=1)
     assert clip == f"inset(0px 0px 0px {left:g}px)"
     browser.evaluate("part('viewer').scrollIntoView({block: 'center'})")
-    frame = browser.evaluate(
-        "(({left, top, width}) => [left, top, width])(part('viewer').getBoundingClientRect())"
-    )
+    frame = browser.evaluate("(({left, top, width}) => [left, top, width])(part('viewer').getBoundingClientRect())")
     middle = frame[1] + 60
     browser.drag((frame[0] + frame[2] / 4, middle), (frame[0] + frame[2] * 0.75, middle))
     left, _, value = browser.evaluate(place)
@@ -231,9 +223,9 @@ def test_the_divider_follows_the_range_and_the_mouse(folder, browser):
 def test_zoom_pans_and_keeps_the_divider_on_the_screen(folder, browser):
     browser.open(folder / "report.html", 390, 844)
     browser.evaluate("[...part('zoom').children].find((b) => b.textContent === '4×').click()")
-    assert browser.evaluate("part('stage').getBoundingClientRect().width") == pytest.approx(
-        4 * 192, abs=1
-    ) or (browser.evaluate("part('stage').getBoundingClientRect().width") == pytest.approx(4 * 288, abs=1))
+    assert browser.evaluate("part('stage').getBoundingClientRect().width") == pytest.approx(4 * 192, abs=1) or (
+        browser.evaluate("part('stage').getBoundingClientRect().width") == pytest.approx(4 * 288, abs=1)
+    )
     assert browser.evaluate("getComputedStyle(part('left-image')).imageRendering") == "pixelated"
     browser.evaluate("new Promise((done) => { part('viewer').scrollLeft = 200; setTimeout(done, 100) })")
     shown = browser.evaluate(
@@ -273,18 +265,14 @@ def test_the_table_sorts_both_ways_and_filters(folder, browser):
         assert len(sizes) == len(everything)
         assert sizes == sorted(sizes, reverse=direction == "descending")
         assert browser.evaluate("document.querySelectorAll('#rows th')[3].ariaSort") == direction
-    browser.evaluate(
-        "part('filter-quality').value = '2'; part('filter-quality').dispatchEvent(new Event('change'))"
-    )
+    browser.evaluate("part('filter-quality').value = '2'; part('filter-quality').dispatchEvent(new Event('change'))")
     assert browser.evaluate(cells.format(2)) == ["2", "2"]
 
 
 @needs_chromium
 def test_a_curve_can_be_hidden_and_a_point_says_what_it_is(folder, browser):
     browser.open(folder / "report.html", 1280, 900)
-    browser.evaluate(
-        "[...document.querySelectorAll('#legend button')].find((b) => b.textContent === 'jpeg').click()"
-    )
+    browser.evaluate("[...document.querySelectorAll('#legend button')].find((b) => b.textContent === 'jpeg').click()")
     assert browser.evaluate("document.querySelectorAll('#chart-psnr path').length") == 2
     browser.evaluate("document.querySelector('#chart-psnr').scrollIntoView({block: 'center'})")
     at = browser.evaluate(

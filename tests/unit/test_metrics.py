@@ -55,9 +55,7 @@ def test_ms_ssim_on_the_logarithmic_scale():
 
 
 @pytest.mark.parametrize("metric", [psnr, ms_ssim])
-@pytest.mark.parametrize(
-    "decoded", [flat(0, 4, 6), flat(0)[..., :1], flat(0)[..., 0], flat(0).astype(np.float32)]
-)
+@pytest.mark.parametrize("decoded", [flat(0, 4, 6), flat(0)[..., :1], flat(0)[..., 0], flat(0).astype(np.float32)])
 def test_anything_but_two_pictures_of_one_size_is_refused(metric, decoded):
     with pytest.raises(ValueError):
         metric(flat(0), decoded)

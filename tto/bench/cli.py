@@ -23,21 +23,17 @@ NONE = "none"
 def bench(
     dataset: Annotated[
         str | None,
-        typer.Argument(
-            help="kodak, clic-professional-valid, tecnick, or a folder of images.", show_default=False
-        ),
+        typer.Argument(help="kodak, clic-professional-valid, tecnick, or a folder of images.", show_default=False),
     ] = None,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Models or checkpoints, or none.")
-    ] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option("-m", "--model", help="Models or checkpoints, or none.")] = DEFAULT_MODEL,
     effort: Annotated[str, typer.Option(help="Efforts of the models, by name or number of steps.")] = NONE,
     quality: Annotated[str, typer.Option("-q", "--quality", help="Qualities.")] = DEFAULT_QUALITIES,
     anchors: Annotated[
         str, typer.Option(help="jpeg, jpeg2000, webp, avif (default); jpeg-baseline, avif-444; or none.")
     ] = "jpeg,jpeg2000,webp,avif",
-    out: Annotated[
-        Path, typer.Option(help="Folder for everything; a finished part of it is used again.")
-    ] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Folder for everything; a finished part of it is used again.")] = Path(
+        "report"
+    ),
     jobs: Annotated[int, typer.Option(min=1, help="Processes; the cores, or the GPUs, are shared out.")] = 1,
     device: Device = "auto",
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many images.")] = 0,

@@ -90,9 +90,7 @@ class ModelCoder:
 
     def encode(self, image: Image.Image, quality: float) -> Encoded:
         result = self.codec.compress(image, quality, **effort_options(self.effort))
-        return Encoded(
-            result.data, result.J, result.base_bytes, result.base_psnr, result.base_J, result.steps
-        )
+        return Encoded(result.data, result.J, result.base_bytes, result.base_psnr, result.base_J, result.steps)
 
     def decode(self, data: bytes) -> Image.Image:
         return self.codec.decompress(data).convert("RGB")
@@ -150,9 +148,7 @@ def model_series(
         codec = load_model_once(model, device)
         for quality in qualities:
             if codec.qualities > 1 and not 1 <= quality <= codec.qualities:
-                raise BadArgument(
-                    f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}"
-                )
+                raise BadArgument(f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}")
         ladder = tuple(sorted(set(qualities))) if codec.qualities > 1 else (1.0,)
         weights = codec.fingerprint + codec.side_coder.fingerprint
         version = f"tto {source_version()}, weights {weights.hex()}"

@@ -47,9 +47,7 @@ def compare_runs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Compariso
     if len(curves_a) == len(curves_b) == 1:
         pairs = [(next(iter(curves_a)), next(iter(curves_b)))]
     if not pairs:
-        raise BadArgument(
-            f"nothing to compare: the first has {', '.join(curves_a)}; the second {', '.join(curves_b)}"
-        )
+        raise BadArgument(f"nothing to compare: the first has {', '.join(curves_a)}; the second {', '.join(curves_b)}")
     return [_compare(a, b, curves_a[a], curves_b[b]) for a, b in pairs]
 
 

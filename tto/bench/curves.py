@@ -68,17 +68,12 @@ def mean_curves(rows: Iterable[Row]) -> list[Curve]:
     by_label: dict[str, list[Row]] = {}
     for row in rows:
         by_label.setdefault(row.label, []).append(row)
-    return [
-        Curve(group[0].codec, group[0].effort, label, _mean_points(group))
-        for label, group in by_label.items()
-    ]
+    return [Curve(group[0].codec, group[0].effort, label, _mean_points(group)) for label, group in by_label.items()]
 
 
 def compare(anchor: Curve, curve: Curve, quality: str = "psnr") -> BDRate:
     """BD-rate of `curve` against `anchor`; `quality` is psnr or ms_ssim_db."""
-    return compare_curves(
-        anchor.values("bpp"), anchor.values(quality), curve.values("bpp"), curve.values(quality)
-    )
+    return compare_curves(anchor.values("bpp"), anchor.values(quality), curve.values("bpp"), curve.values(quality))
 
 
 def _mean_points(rows: Sequence[Row]) -> tuple[Point, ...]:

@@ -151,11 +151,7 @@ def _download_archive(url: str, digest: str | None, folder: Path, part: str) -> 
         with zipfile.ZipFile(archive) as content:
             for member in content.infolist():
                 name = Path(member.filename).name  # never a path out of the folder
-                if (
-                    part in member.filename
-                    and Path(name).suffix.lower() in PICTURE_SUFFIXES
-                    and name[0] != "."
-                ):
+                if part in member.filename and Path(name).suffix.lower() in PICTURE_SUFFIXES and name[0] != ".":
                     unfinished = folder / f"{name}.part"
                     unfinished.write_bytes(content.read(member))
                     os.replace(unfinished, folder / name)
@@ -176,9 +172,7 @@ DATASETS = {
             41,
             _download_clic,
         ),
-        Dataset(
-            "tecnick", "Tecnick TESTIMAGES 1200x1200 RGB", "https://testimages.org/", 100, _download_tecnick
-        ),
+        Dataset("tecnick", "Tecnick TESTIMAGES 1200x1200 RGB", "https://testimages.org/", 100, _download_tecnick),
     )
 }
 """Every named set."""

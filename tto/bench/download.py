@@ -22,9 +22,7 @@ class DownloadFailed(TTOError):
     """A file could not be fetched, or is not the one that was expected."""
 
 
-def fetch(
-    url: str, path: Path, sha256: str | None, on_bytes: Callable[[int], None] = lambda count: None
-) -> None:
+def fetch(url: str, path: Path, sha256: str | None, on_bytes: Callable[[int], None] = lambda count: None) -> None:
     """Downloads `url` to `path` unless it is there.
 
     An unfinished download stays beside it as `….part`, and the next call goes on from there. `sha256` is the

@@ -90,9 +90,7 @@ def plan(sources: Sequence[Source], all_series: Sequence[Series], with_lpips: bo
                     with_lpips=with_lpips,
                 )
                 place = Path("files") / series.codec / series.effort / f"{quality:g}"
-                tasks.append(
-                    Task(source, series, identity, str(place / f"{source.path.name}{series.suffix}"))
-                )
+                tasks.append(Task(source, series, identity, str(place / f"{source.path.name}{series.suffix}")))
     return tasks
 
 

@@ -44,9 +44,7 @@ def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
 
 
 def _widest(curves: Sequence[Curve]) -> float:
-    return MARGIN * max(
-        (rate for curve in measured_first(curves) for rate in curve.values("bpp")), default=1.0
-    )
+    return MARGIN * max((rate for curve in measured_first(curves) for rate in curve.values("bpp")), default=1.0)
 
 
 def measured_first(curves: Sequence[Curve]) -> list[Curve]:

@@ -30,7 +30,5 @@ def published_curves(dataset: str) -> list[Curve]:
 
 def _points(rates: list[float], qualities: list[float]) -> tuple[Point, ...]:
     unknown = {field: math.nan for field in Point.__dataclass_fields__}
-    points = [
-        Point(**{**unknown, "bpp": bpp, "psnr": psnr}) for bpp, psnr in zip(rates, qualities, strict=True)
-    ]
+    points = [Point(**{**unknown, "bpp": bpp, "psnr": psnr}) for bpp, psnr in zip(rates, qualities, strict=True)]
     return tuple(sorted(points, key=lambda point: point.bpp))

@@ -161,9 +161,7 @@ class RowLog:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise FileError(
-                f"{self.path} is in use by another run; give another folder with --out"
-            ) from error
+            raise FileError(f"{self.path} is in use by another run; give another folder with --out") from error
 
     def _read(self) -> dict[str, Row]:
         """Finished rows by key; an unfinished last line is removed from the file."""
@@ -175,9 +173,7 @@ class RowLog:
         try:
             rows = [Row.from_fields(json.loads(line)) for line in whole.splitlines()]
         except (ValueError, KeyError, TypeError) as error:
-            raise FileError(
-                f"{self.path} is not a file of measurements; give another folder with --out"
-            ) from error
+            raise FileError(f"{self.path} is not a file of measurements; give another folder with --out") from error
         return {row.key: row for row in rows}
 
 

@@ -15,9 +15,7 @@ from tto.files import read_bytes
 
 def verify(
     file: TTOFile,
-    against: Annotated[
-        Path | None, typer.Option(help="The original picture, to measure the distortion.")
-    ] = None,
+    against: Annotated[Path | None, typer.Option(help="The original picture, to measure the distortion.")] = None,
     model: DecoderModel = None,
     device: Device = "auto",
 ) -> None:

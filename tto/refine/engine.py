@@ -1,6 +1,6 @@
 """The one loop: descent on the latents of one picture, weights frozen.
 
-    relax and walk → J → gradient through the whole chain of slices → step → now and then: round for good, keep the best
+relax and walk → J → gradient through the whole chain of slices → step → now and then: round for good, keep the best
 """
 
 from __future__ import annotations
@@ -254,6 +254,4 @@ class Descent:
         if self.plan.seconds is not None:
             left = max(self.plan.seconds - elapsed, 0.0)
         best = self.best
-        self.watch.on_progress(
-            Progress(self.steps, self.plan.steps, best.bpp, best.psnr, best.J, self.base_J, left)
-        )
+        self.watch.on_progress(Progress(self.steps, self.plan.steps, best.bpp, best.psnr, best.J, self.base_J, left))

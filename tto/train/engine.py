@@ -178,9 +178,7 @@ class Trainer:
         trains_bottleneck = any(name.startswith("entropy_bottleneck.") for name in names)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         data = recipe.data
-        plan = CropPlan(
-            recipe.seed, number, settings.crop, settings.batch, data.too_small == "resize", data.zoom
-        )
+        plan = CropPlan(recipe.seed, number, settings.crop, settings.batch, data.too_small == "resize", data.zoom)
         sampler = CropSampler(self.store, plan, accelerator.process_index, processes)
         network, objective = stage_network(self.model, settings)
         count = sum(parameter.numel() for parameter in parameters)

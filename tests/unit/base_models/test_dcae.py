@@ -118,9 +118,7 @@ def test_windows_of_every_size_work_and_padding_is_not_attended_to(size):
         assert not regions.all()
 
 
-@pytest.mark.parametrize(
-    "overrides", [{"dict_entries": 0}, {"msfa_scales": 0}, {"msfa_scales": 1, "dict_entries": 16}]
-)
+@pytest.mark.parametrize("overrides", [{"dict_entries": 0}, {"msfa_scales": 0}, {"msfa_scales": 1, "dict_entries": 16}])
 def test_ablated_networks_train_and_round_trip(overrides):
     """Variants of 001 §4.2."""
     model = create_model("dcae-small", **overrides)

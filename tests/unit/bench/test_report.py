@@ -91,9 +91,7 @@ def test_views_are_the_decoders_pixels(run):
         "original", "jpeg", "webp", "dcae-small (none)", "dcae-small (best)",
     ]  # fmt: skip
     shown = np.asarray(Image.open(io.BytesIO(b64decode(example.views[0].source.partition(",")[2]))))
-    assert np.array_equal(
-        shown, next(task for task in tasks if task.source.path.name == "b.png").source.pixels()
-    )
+    assert np.array_equal(shown, next(task for task in tasks if task.source.path.name == "b.png").source.pixels())
     best = next(r for r in rows if (r.image, r.label, r.quality) == ("b.png", "dcae-small (best)", 4))
     shown = np.asarray(Image.open(io.BytesIO(b64decode(example.views[4].source.partition(",")[2]))))
     assert np.array_equal(shown, np.asarray(Image.open(machine.folder / best.file).convert("RGB")))

@@ -42,9 +42,7 @@ class Example:
     views: tuple[View, ...]
 
 
-def make_examples(
-    tasks: Sequence[Task], rows: Sequence[Row], main: str, machine: Machine, count: int
-) -> list[Example]:
+def make_examples(tasks: Sequence[Task], rows: Sequence[Row], main: str, machine: Machine, count: int) -> list[Example]:
     """`count` images spread evenly over the set, each by every codec at the rate nearest to that of `main`.
 
     `rows[i]` is what `tasks[i]` gave; `main` is the label of the curve whose middle quality sets the rate.

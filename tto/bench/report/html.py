@@ -163,9 +163,7 @@ def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Seq
     # A unit does not stand alone on a line.
     head = "".join(f"<th>{escape(cell).replace(' s', '&nbsp;s')}</th>" for cell in header)
     body = "".join(
-        f"<tr{' class=published' if dashed else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in line)
-        + "</tr>"
+        f"<tr{' class=published' if dashed else ''}>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
         for line, dashed in zip(cells, published, strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -45,9 +45,7 @@ def write_report(tasks: Sequence[Task], rows: Sequence[Row], machine: Machine, o
     lines = summarize([*curves, *published_curves(options.published)])
     folder, images = machine.folder, len({row.image for row in rows})
     title = f"{options.title}: {images} image{'s' * (images != 1)}"
-    about = About(
-        title, f"{len(curves)} codecs and efforts, {len(rows)} files", _facts(rows, machine, options)
-    )
+    about = About(title, f"{len(curves)} codecs and efforts, {len(rows)} files", _facts(rows, machine, options))
     write_csv(folder / "results.csv", rows)
     _write_json(folder / "results.json", about, rows, lines)
     write_atomic(folder / "summary.md", _tables(about, lines).encode())
