@@ -56,8 +56,10 @@ from tto.refine.presets import (
 from tto.refine.problem import Candidate, Problem
 from tto.refine.schedules import Linear
 from tto.refine.transform import fit_syntax, moments_of
-from tto.side_coding import FilterLevels, Syntax
-from tto.side_information import Side, SideCoder
+from tto.side.compensation import Compensation, CompensationCoder
+from tto.side.filter import FilterCoder
+from tto.side.side import Side
+from tto.side.transform import TransformCoder
 
 BASE, FULL = "base", "latents + QP + σ's step"
 RAMP = Linear(0.7, 1.0)
@@ -89,20 +91,19 @@ class Bound:
     change: float
 
 
-class FreeSideCoder(SideCoder):
+class FreeSide(Side):
     """Side information that costs nothing."""
 
-    def __init__(self, coder: SideCoder):
-        super().__init__(coder.modules, coder.compensations.device)
-        self.frequencies = np.full(len(self.frequencies), 1 << 16)
-
-    def make(
-        self, codes: np.ndarray | None = None, syntax: Syntax | None = None, levels: FilterLevels | None = None
-    ) -> Side:
-        return self._side({}, codes, syntax, levels)
+    bits = 0
 
 
 class FreeCodeSearch(CodeSearch):
+    """Where codes and their mask cost nothing."""
+
+    def __init__(self, problem: Problem, candidate: Candidate):
+        super().__init__(replace(problem, side=FreeSide()), candidate)
+        self._code_bits = torch.zeros_like(self._code_bits)
+
     def mask_bits(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         return (torch.zeros(len(codes)).to(self.vectors),) * 2
 
@@ -217,7 +218,9 @@ class Bench:
             features = self.codec.side_coder.modules.msc.encoder(self._residual(self.full))
             distances = torch.cdist(features[0].flatten(1).T, self.codec.side_coder.modules.msc.codebook)
         codes = distances.argmin(1).view(features.shape[-2:]).cpu().numpy()
-        return self._with(self.codec.side_coder.make(codes)), seconds + time.perf_counter() - began
+        return self._with(
+            Side().with_(self.codec.side_coder[CompensationCoder].make(codes))
+        ), seconds + time.perf_counter() - began
 
     def _row(self, variant: str, found: Candidate, seconds: float, fit_scales: bool = True) -> Row:
         began = time.perf_counter()
@@ -236,30 +239,34 @@ class Bench:
 
     def bounds(self) -> Iterator[Bound]:
         """After `rows`."""
-        free = FreeSideCoder(self.codec.side_coder)
+        coder = self.codec.side_coder
         bare = self.problem
         outcome = bare.judge(self.full.y, self.full.z, self.full.qp)
         with torch.no_grad():
             x_hat = bare.reconstruction(outcome.y_hat)
             moments, of_filter = moments_of(bare, x_hat), filtering.moments_of(bare, x_hat)
-            unquantized = free.modules.msc.decoder(free.modules.msc.encoder(self._residual(self.full)))
-        syntax, levels = fit_syntax(bare, moments), filtering.fit_levels(bare, of_filter)
+            msc = coder.modules.msc
+            unquantized = msc.decoder(msc.encoder(self._residual(self.full)))
+        transform = coder[TransformCoder].make(fit_syntax(bare, moments))
+        filters = coder[FilterCoder].make(filtering.fit_levels(bare, of_filter))
+        continuous = Compensation(b"", np.zeros(0), unquantized)
+        best_filter = torch.from_numpy(of_filter.best())
         found = {
-            "MSC without codebook, everywhere, no rate": self._with(Side(compensation=unquantized)),
-            "MSC with codebook, no rate": self._search(FreeCodeSearch, free),
-            "MSC with codebook and rate": self._search(CodeSearch, self.codec.side_coder),
-            "DDT without syntax, no rate": self._with(Side(matrix=moments.best_matrix())),
-            "DDT with quantized syntax, no rate": self._with(free.make(syntax=syntax)),
-            "DDT with quantized syntax and rate": self._with(self.codec.side_coder.make(syntax=syntax)),
-            "filter without levels, no rate": self._with(Side(coefficients=torch.from_numpy(of_filter.best()))),
-            "filter with levels, no rate": self._with(free.make(levels=levels)),
-            "filter with levels and rate": self._with(self.codec.side_coder.make(levels=levels)),
+            "MSC without codebook, everywhere, no rate": self._with(FreeSide((continuous,))),
+            "MSC with codebook, no rate": self._search(FreeCodeSearch),
+            "MSC with codebook and rate": self._search(CodeSearch),
+            "DDT without syntax, no rate": self._with(FreeSide((replace(transform, matrix=moments.best_matrix()),))),
+            "DDT with quantized syntax, no rate": self._with(FreeSide((transform,))),
+            "DDT with quantized syntax and rate": self._with(Side((transform,))),
+            "filter without levels, no rate": self._with(FreeSide((replace(filters, coefficients=best_filter),))),
+            "filter with levels, no rate": self._with(FreeSide((filters,))),
+            "filter with levels and rate": self._with(Side().with_(filters)),
         }
         for name, candidate in found.items():
             yield Bound(self.name, self.quality, name, 100 * (candidate.J / self.full.J - 1))
 
-    def _search(self, search: Callable[[Problem, Candidate], CodeSearch], coder: SideCoder) -> Candidate:
-        searching = search(replace(self.problem, side_coder=coder), self.full)
+    def _search(self, search: Callable[[Problem, Candidate], CodeSearch]) -> Candidate:
+        searching = search(self.problem, self.full)
         searching.run(False, lambda best: True)
         return searching.best
 

@@ -87,7 +87,7 @@ def make_side_modules():
     """`make_side_modules(channels, codes, seed)`: random side modules whose outputs have natural scales."""
     import torch
 
-    from tto.modules.side import SideConfig, SideModules
+    from tto.side.weights import SideConfig, SideModules
 
     def make(channels: int, codes: int = 16, seed: int = 0) -> SideModules:
         with torch.random.fork_rng():
@@ -99,6 +99,24 @@ def make_side_modules():
             size = modules.msc.compensations().norm(dim=1).mean()
             modules.msc.decoder[-1].weight *= channels**0.5 * 0.3 / size
         return modules.eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def side_of():
+    """`side_of(coder, codes, syntax, levels)`: side information of a `SideCoder`, its parts by what they say."""
+    from tto.side.compensation import CompensationCoder
+    from tto.side.filter import FilterCoder
+    from tto.side.side import Side
+    from tto.side.transform import TransformCoder
+
+    def make(coder, codes=None, syntax=None, levels=None) -> Side:
+        said = {CompensationCoder: codes, TransformCoder: syntax, FilterCoder: levels}
+        side = Side()
+        for kind, value in said.items():
+            side = side if value is None else side.with_(coder[kind].make(value))
+        return side
 
     return make
 

@@ -44,10 +44,11 @@ from tto.refine.engine import Watch, refine
 from tto.refine.plan import Wish, make_plan
 from tto.refine.problem import Problem
 from tto.refine.targets import make_target, search
-from tto.side_information import NO_SIDE, Side, SideCoder
+from tto.side.coder import SideCoder
+from tto.side.side import NO_SIDE, Side
 
 if TYPE_CHECKING:
-    from tto.modules.side import SideModules
+    from tto.side.weights import SideModules
 
 FINISHING = 3.0
 """Seconds that a compression takes after refinement, over those of one trial: judging, then decoding once."""

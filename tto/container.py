@@ -31,6 +31,7 @@ MAX_SIDE = 65_535
 MAX_PIXELS = 2 * 89_478_485  # where Pillow, too, takes a picture for a decompression bomb
 QUALITY_STEPS = 1000  # the file has the quality in thousandths
 NEUTRAL_QP = 128  # step size 1
+MODULES_FINGERPRINT = 4  # bytes of the side modules' fingerprint, at the start of the sections that they made
 
 
 # --- declaration -----------------------------------------------------------------------------------

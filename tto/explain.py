@@ -17,11 +17,12 @@ from tto.codec import Codec
 from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
-from tto.modules.adaptive_filter import BLOCK, CLASSES, apply_filter, block_classes, luma_of
 from tto.padding import crop
 from tto.refine.rate import gaussian_bits
-from tto.side_coding import NO_CODE
-from tto.side_information import Side
+from tto.side.codes import FREQUENCY_TOTAL, NO_CODE
+from tto.side.compensation import Compensation, CompensationCoder
+from tto.side.filter import BLOCK, CLASSES, Filter, apply_filter, block_classes, luma_of
+from tto.side.side import Side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,11 +62,12 @@ def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
         "bits": draw_bits(picture, contents),
         "error": draw_errors(picture, before, contents),
     }
-    if contents.side.codes is not None:
-        figures["mask"] = draw_mask(picture, contents.side.codes)
-        figures["codes"] = draw_codes(contents.side.codes, codec.side_coder.frequencies)
-    if contents.side.coefficients is not None:
-        figures["filter"] = draw_filter(picture, unfiltered(codec, contents), contents.side.coefficients)
+    compensation, of_filter = contents.side.get(Compensation), contents.side.get(Filter)
+    if compensation is not None:
+        figures["mask"] = draw_mask(picture, compensation.codes)
+        figures["codes"] = draw_codes(compensation.codes, codec.side_coder[CompensationCoder].frequencies)
+    if of_filter is not None:
+        figures["filter"] = draw_filter(picture, unfiltered(codec, contents), of_filter.coefficients)
     if contents.attention is not None:
         figures["dictionary"] = draw_attention(picture, contents.attention)
     return {f"{name}.png": _png(figure) for name, figure in figures.items()}
@@ -162,7 +164,7 @@ def draw_codes(codes: np.ndarray, frequencies: np.ndarray) -> Figure:
 
     used, counts = np.unique(codes[codes != NO_CODE], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MOST_CODES]
-    expected = counts.sum() * frequencies[used[order]] / 65536
+    expected = counts.sum() * frequencies[used[order]] / FREQUENCY_TOTAL
     figure = Figure(figsize=(1.3 * WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(order))

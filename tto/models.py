@@ -11,7 +11,7 @@ from tto.errors import BadArgument, BadCheckpoint
 if TYPE_CHECKING:
     from torch import nn
 
-    from tto.modules.side import SideModules
+    from tto.side.weights import SideModules
 
 DEFAULT_MODEL = "dcae-small"
 WEIGHTS_SUFFIX = ".safetensors"
@@ -50,7 +50,7 @@ def load_model(model: str) -> nn.Module:
 def load_side(model: str) -> SideModules | None:
     """The side modules of a model that `load_model` takes, or None where it has none. Raises as `load_model`."""
     from base_models import CheckpointError
-    from tto.modules.side import load_side_modules
+    from tto.side.weights import load_side_modules
 
     try:
         return load_side_modules(checkpoint_path(model))

@@ -17,7 +17,7 @@ import torch
 from base_models import fingerprint, load_checkpoint
 from tests.end_to_end.train_runs import finish, last_weights, losses, records, start, wait_for
 from tests.unit.train.conftest import plain, smooth_image
-from tto.modules.side import load_side_modules
+from tto.side.weights import load_side_modules
 from tto.train.errors import RecipeError
 from tto.train.run import print_recipe, train_recipe
 

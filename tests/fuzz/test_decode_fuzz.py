@@ -133,19 +133,22 @@ def _damaged(body: bytes, generator: random.Random) -> bytes:
     return generator.randbytes(len(body))
 
 
-def test_damaged_side_information_never_crashes_and_is_named(tmp_path, small, tiny_checkpoint, make_side_modules):
+def test_damaged_side_information_never_crashes_and_is_named(
+    tmp_path, small, tiny_checkpoint, make_side_modules, side_of
+):
     """Damage behind valid checksums, in the sections of mask and codes and of the syntax."""
     from base_models import load_checkpoint
-    from tto.modules.side import save_with_side_modules
-    from tto.side_coding import NO_CODE, Syntax
-    from tto.side_information import SideCoder
+    from tto.side.coder import SideCoder
+    from tto.side.codes import NO_CODE
+    from tto.side.transform import Syntax
+    from tto.side.weights import save_with_side_modules
 
     model = load_checkpoint(tiny_checkpoint)
     modules = make_side_modules(model.config.M)
     with_side = tmp_path / "with-side.safetensors"
     save_with_side_modules(model, modules, with_side)
     codes = np.random.default_rng(0).integers(NO_CODE, 16, (4, 4))
-    side = SideCoder(modules, model.z_medians().device).make(codes, Syntax((1, -2, 3, 0, 0, 1, 4, -3, 2), 4))
+    side = side_of(SideCoder(modules), codes, Syntax((1, -2, 3, 0, 0, 1, 4, -3, 2), 4))
     container = read(small)
 
     def cases() -> dict[str, bytes]:

@@ -11,8 +11,10 @@ from PIL import Image
 from tto.container import SectionType, read
 from tto.explain import explain, open_file
 from tto.image import load_picture
-from tto.modules.adaptive_filter import ROWS
-from tto.side_coding import NO_CODE, FilterLevels
+from tto.side.codes import NO_CODE
+from tto.side.compensation import Compensation
+from tto.side.filter import ROWS, FilterLevels
+from tto.side.side import Side
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +23,14 @@ def picture(photograph):
 
 
 @pytest.fixture(scope="module")
-def files(side_codec, picture):
+def files(side_codec, picture, side_of):
     """A file with two codes and a filter, and one without side information."""
     codes = np.full((8, 8), NO_CODE)
     codes[1, 1:3] = 3, 5
     y, z = side_codec.analyse(picture.rgb, 4.0)
     levels = FilterLevels(((0, 0, 0, 0, 0, 0, -3, 0, 0, 0, 0, 2),) * ROWS, 6)
-    make = side_codec.side_coder.make
-    return [side_codec.pack(picture, y, z, 4.0, side=side) for side in (make(codes, levels=levels), make())]
+    sides = (side_of(side_codec.side_coder, codes, levels=levels), Side())
+    return [side_codec.pack(picture, y, z, 4.0, side=side) for side in sides]
 
 
 def test_bits_add_up_to_the_section(side_codec, files):
@@ -41,7 +43,7 @@ def test_bits_add_up_to_the_section(side_codec, files):
 def test_contents_are_what_the_decoder_gives(side_codec, files):
     contents = open_file(side_codec, files[0])
     assert np.array_equal(contents.rgb, np.asarray(side_codec.decompress(files[0])))
-    assert np.argwhere(contents.side.codes != NO_CODE).tolist() == [[1, 1], [1, 2]]
+    assert np.argwhere(contents.side.get(Compensation).codes != NO_CODE).tolist() == [[1, 1], [1, 2]]
     assert contents.attention.shape == (side_codec.model.config.dict_entries, 8, 8)
     assert np.allclose(contents.attention.sum(0), 1)
 

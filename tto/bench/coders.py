@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +19,9 @@ from tto.errors import BadArgument
 
 if TYPE_CHECKING:
     from tto.codec import Codec
+
+UNDECIDING = ("bench", "cli", "train")
+"""Folders of the package on which neither the bytes of a file nor its pixels depend."""
 
 
 @dataclass(frozen=True)
@@ -189,5 +191,5 @@ def _sources() -> list[Path]:
     import base_models
 
     package, models = Path(tto.__file__).parent, Path(base_models.__file__).parent
-    parts = (package.glob("*.py"), package.glob("refine/**/*.py"), package.glob("modules/**/*.py"))
-    return [*chain(*parts), *models.glob("**/*.py")]
+    deciding = (path for path in package.glob("**/*.py") if path.relative_to(package).parts[0] not in UNDECIDING)
+    return [*deciding, *models.glob("**/*.py")]

@@ -6,7 +6,7 @@ import typer
 
 from tto.cli.jobs import to_json
 from tto.cli.options import Json, TTOFile
-from tto.container import VERSION, Container, SectionType, read, section_name
+from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
 from tto.files import read_bytes
 
 BLOCK, LATENTS_PER_BLOCK = 64, 4
@@ -54,9 +54,9 @@ def info(file: TTOFile, as_json: Json = False) -> None:
 
 def _compensation(container: Container) -> dict[str, float]:
     """How many positions of the latent have a code: `codes`, and `mask_share` of all."""
-    from tto.side_coding import FINGERPRINT_BYTES, decode_mask
+    from tto.side.codes import decode_mask
 
     header = container.header
     size = tuple(LATENTS_PER_BLOCK * -(-side // BLOCK) for side in (header.height, header.width))
-    mask = decode_mask(container.sections[SectionType.COMPENSATION][FINGERPRINT_BYTES:], size)
+    mask = decode_mask(container.sections[SectionType.COMPENSATION][MODULES_FINGERPRINT:], size)
     return {"mask_share": float(mask.mean()), "codes": int(mask.sum())}

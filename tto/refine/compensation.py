@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from tto.refine.problem import Candidate, Problem
-from tto.side_coding import CONTEXTS, NO_CODE, mask_contexts
+from tto.side.codes import CONTEXTS, FREQUENCY_TOTAL, NO_CODE, mask_contexts
+from tto.side.compensation import Compensation, CompensationCoder
 
 SAMPLES = 4
 """Random projections that curvature is estimated from."""
@@ -67,14 +68,15 @@ class CodeSearch:
 
     def __init__(self, problem: Problem, candidate: Candidate):
         self.problem, self.best = problem, candidate
-        coder = problem.side_coder
+        self._coder = coder = problem.side_coder[CompensationCoder]
         self.vectors = torch.cat([coder.compensations, torch.zeros_like(coder.compensations[:1])])
         self.none = len(coder.compensations)
-        self._code_bits = -torch.log2(torch.from_numpy(coder.frequencies).to(self.vectors) / 65536)
+        self._code_bits = -torch.log2(torch.from_numpy(coder.frequencies).to(self.vectors) / FREQUENCY_TOTAL)
         self._outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
         self._latent_bits = self._outcome.bits - problem.side.bits
         self._size = tuple(candidate.y.shape[-2:])
-        codes = np.full(self._size, NO_CODE) if problem.side.codes is None else problem.side.codes
+        present = problem.side.get(Compensation)
+        codes = np.full(self._size, NO_CODE) if present is None else present.codes
         self.codes = torch.from_numpy(np.where(codes == NO_CODE, self.none, codes)).to(self.vectors.device).flatten()
         self._stiffness = FIRST_STIFFNESS
         self._curvature: tuple[Tensor, Tensor] | None = None
@@ -161,7 +163,7 @@ class CodeSearch:
         codes = self.codes.clone()
         codes[some] = changes.codes[some]
         numbers = torch.where(codes == self.none, NO_CODE, codes).view(self._size).cpu().numpy()
-        side = self.problem.side_coder.make(numbers, self.problem.side.syntax, self.problem.side.levels)
+        side = self.problem.side.with_(self._coder.make(numbers))
         problem = replace(self.problem, side=side)
         x_hat = problem.picture(self._outcome.y_hat)
         outcome = self._outcome._replace(bits=self._latent_bits + side.bits, x_hat=x_hat)

@@ -20,7 +20,7 @@ from torch import Tensor
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
 from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim
-from tto.modules.adaptive_filter import LUMA
+from tto.side.filter import LUMA
 
 METRICS = ("mse", "ms-ssim")
 MS_SSIM_LAMBDA = 1280.0

@@ -33,6 +33,7 @@ from tto.refine.presets import (
 )
 from tto.refine.problem import Candidate, Outcome, Point, Problem, Task
 from tto.refine.transform import fit_transform
+from tto.side.filter import Filter as Fitted
 
 SEED = 0
 Result = TypeVar("Result")
@@ -125,7 +126,7 @@ class Descent:
 
         Where memory does not suffice, without a filter.
         """
-        if self.problem.side.levels is not None:
+        if self.problem.side.get(Fitted) is not None:
             return self.best
         try:
             return fit_filter(self.problem, self.best, lambda best: False)

@@ -10,28 +10,31 @@ Shapes: `R` rows of coefficients (classes, then chroma), `T` pairs of taps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tto.modules.adaptive_filter import (
+from tto.padding import to_tensor
+from tto.refine.problem import Candidate, Problem
+from tto.refine.sides import error_weights, judge_sides
+from tto.side.bits import LARGEST_LEVEL
+from tto.side.filter import (
     BLOCK,
     CLASSES,
     RINGS,
     ROWS,
     TAPS,
+    Filter,
+    FilterCoder,
+    FilterLevels,
+    LevelModel,
     apply_filter,
     block_classes,
     luma_of,
     second_differences,
 )
-from tto.padding import to_tensor
-from tto.refine.problem import Candidate, Problem
-from tto.refine.sides import error_weights, judge_sides
-from tto.side_coding import LARGEST_LEVEL, FilterLevels, LevelModel
 
 EXPONENTS = range(5, 11)
 """Of the quantization step, 2^−e, that are tried."""
@@ -61,12 +64,11 @@ def fit_filter(problem: Problem, candidate: Candidate, keep_on: Callable[[Candid
 
     `keep_on` hears of the best after every evaluation and may end the search.
     """
-    coder, side = problem.side_coder, problem.side
     outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
         x_hat = problem.reconstruction(outcome.y_hat)
-    both = (fit_levels(problem, moments_of(problem, x_hat)), None)
-    sides = (coder.make(side.codes, side.syntax, levels) for levels in both)
+    found = problem.side_coder[FilterCoder].make(fit_levels(problem, moments_of(problem, x_hat)))
+    sides = (problem.side.with_(found), problem.side.without(Filter))
     return judge_sides(problem, candidate, outcome, x_hat, sides, keep_on)
 
 
@@ -78,8 +80,7 @@ def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
     a shift of the error.
     """
     weights = error_weights(problem.distortion, x_hat)
-    unfiltered = replace(problem.side, coefficients=None)
-    error = to_tensor(problem.distortion.original).to(x_hat) - unfiltered.on_picture(x_hat)
+    error = to_tensor(problem.distortion.original).to(x_hat) - problem.side.without(Filter).on_picture(x_hat)
     luma = luma_of(x_hat)
     height, width = luma.shape[-2:]
     classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width].flatten()

@@ -11,7 +11,7 @@ from tto.container import NEUTRAL_QP
 from tto.errors import NotEnoughMemory
 from tto.refine.distortion import SquaredError
 from tto.refine.problem import Point, Problem, Task, answer
-from tto.side_information import NO_SIDE
+from tto.side.side import NO_SIDE
 
 CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 

@@ -12,6 +12,7 @@ from tto.container import NEUTRAL_QP
 from tto.errors import BadArgument
 from tto.refine.presets import EFFORTS, ChooseStep, ModuleOperation, Operation, Stage, stages_of, steps_of
 from tto.refine.problem import Problem
+from tto.side.compensation import CompensationCoder
 
 STEP_OVER_EVALUATION = {False: 2.3, True: 1.1}
 """Time of a step, which goes forward and back, over that of going forward in float32; True: in bfloat16."""
@@ -82,7 +83,7 @@ def make_plan(wish: Wish, problem: Problem, y: Tensor, z: Tensor, seconds_left: 
     Operations that need side modules are left out for a model that has none. Which effort's stages suit a budget is
     judged from the time of one evaluation; the clock then paces them.
     """
-    has_modules = problem.side_coder.modules is not None
+    has_modules = CompensationCoder in problem.side_coder
     if wish.budget is None:
         if wish.steps is not None:
             return Plan(stages_for(wish.steps, has_modules))

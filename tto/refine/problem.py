@@ -24,7 +24,8 @@ from tto.container import step_size
 from tto.padding import crop
 from tto.refine.distortion import Distortion
 from tto.refine.rate import FactorizedBits, Rate, gaussian_bits
-from tto.side_information import NO_SIDE, Side, SideCoder
+from tto.side.coder import SideCoder
+from tto.side.side import NO_SIDE, Side
 
 Rounding = Callable[[Tensor], Tensor]
 
@@ -168,7 +169,7 @@ class Problem:
     distortion: Distortion
     grayscale: bool = False
     side: Side = NO_SIDE
-    side_coder: SideCoder = SideCoder(None)
+    side_coder: SideCoder = SideCoder()
     bfloat16: bool = False
     recompute: bool = False
     answer: Callable[[Task], Answer] = answer_alone

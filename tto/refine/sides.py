@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tto.refine.distortion import Distortion, SquaredError
 from tto.refine.problem import Candidate, Outcome, Problem
-from tto.side_information import Side
+from tto.side.side import Side
 
 
 def judge_sides(

@@ -8,7 +8,6 @@ stays. Values that are clamped before the transform are left out: they would ask
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from tto.padding import to_tensor
 from tto.refine.problem import Candidate, Problem
 from tto.refine.sides import error_weights, judge_sides
-from tto.side_coding import LARGEST_LEVEL, SYNTAX_SIZE, Syntax, encode_syntax
+from tto.side.bits import LARGEST_LEVEL
+from tto.side.transform import SYNTAX_SIZE, Syntax, Transform, TransformCoder, encode_syntax
 
 EXPONENTS = range(1, 6)
 """Of the quantization step, 2^−e, that are tried."""
@@ -51,14 +51,13 @@ def fit_transform(problem: Problem, candidate: Candidate, keep_on: Callable[[Can
     """
     if problem.grayscale:
         return candidate
-    coder, side = problem.side_coder, problem.side
+    others = problem.side.without(Transform)
     outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
         x_hat = problem.reconstruction(outcome.y_hat)
-        filtered = replace(side, matrix=None).on_picture(x_hat)
-    syntaxes = (fit_syntax(problem, moments_of(problem, filtered)), None)
-    sides = (coder.make(side.codes, syntax, side.levels) for syntax in syntaxes)
-    return judge_sides(problem, candidate, outcome, x_hat, sides, keep_on)
+        untransformed = others.on_picture(x_hat)
+    found = problem.side_coder[TransformCoder].make(fit_syntax(problem, moments_of(problem, untransformed)))
+    return judge_sides(problem, candidate, outcome, x_hat, (others.with_(found), others), keep_on)
 
 
 @torch.no_grad()
@@ -74,13 +73,13 @@ def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
 
 def fit_syntax(problem: Problem, moments: Moments) -> Syntax:
     """The quantized syntax that should lower J most, by λ·D of the moments and its own bits."""
-    coder = problem.side_coder
+    coder = problem.side_coder[TransformCoder]
     weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
     moments = Moments(*(moment.cpu() for moment in moments))
     with torch.no_grad():
-        start = coder.modules.ddt.encoder(to_tensor(problem.distortion.original).to(coder.compensations.device))
-    values = _descend(coder.transform_decoder, moments, weight, start.double().cpu())
-    tries = [_settle(coder.transform_decoder, moments, weight, values, exponent) for exponent in EXPONENTS]
+        start = coder.modules.ddt.encoder(to_tensor(problem.distortion.original).to(coder.device))
+    values = _descend(coder.decoder, moments, weight, start.double().cpu())
+    tries = [_settle(coder.decoder, moments, weight, values, exponent) for exponent in EXPONENTS]
     return min(tries, key=lambda found: found[1])[0]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from base_models import CheckpointError, create_model, load_checkpoint, save_checkpoint
 from tto.errors import BadArgument
 from tto.models import checkpoint_path
-from tto.modules.side import save_with_side_modules
+from tto.side.weights import save_with_side_modules
 from tto.train.crops import CropPlan, CropSampler, to_batch
 from tto.train.errors import RecipeError, SaveError
 from tto.train.images import ImageStore

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from tto.modules.ddt import apply_transform, best_matrix
+from tto.side.transform import apply_transform, best_matrix
 from tto.train.side_stages import MASK_BITS, CodebookStage, DDTStage, SideStage, WarmUpStage, squared_error
 
 

@@ -13,9 +13,9 @@ from base_models.checkpoints import digest
 from base_models.dcae import round_through
 from tto.errors import BadArgument
 from tto.models import checkpoint_path
-from tto.modules.msc import integer_frequencies, start_linear
-from tto.modules.side import SideConfig, SideModules, load_side_modules
 from tto.refine.rate import gaussian_bits
+from tto.side.compensation import integer_frequencies, start_linear
+from tto.side.weights import SideConfig, SideModules, load_side_modules
 from tto.train.errors import FrozenBaseChanged, RecipeError
 from tto.train.recipe import ModelSettings
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tto.modules.ddt import apply_transform, best_matrix
+from tto.side.transform import apply_transform, best_matrix
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
 from tto.train.side_model import BaseWithSide, Quantized

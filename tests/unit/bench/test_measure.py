@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import tto
 from tto.bench import coders, measure
 from tto.bench.coders import anchor_series, model_series
 from tto.bench.datasets import open_dataset
@@ -124,6 +126,7 @@ def test_several_processes_find_the_same_as_one(pictures, tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
+import tto
 from tto.bench import coders, measure
 from tto.bench.datasets import open_dataset
 slow = coders.AnchorCoder.encode
@@ -195,6 +198,14 @@ def test_a_model_of_one_rate_is_measured_at_that_rate(fake_codec, monkeypatch):
     monkeypatch.setattr(type(fake_codec), "qualities", 1)
     (series,) = model_series(["published"], ["none"], [2, 4], "cpu")
     assert series.qualities == (1.0,)
+
+
+def test_sources_are_all_that_bytes_and_pixels_depend_on():
+    package = Path(tto.__file__).parent
+    folders = {path.relative_to(package).parts[0] for path in coders._sources() if package in path.parents}
+    present = {path.parent.name for path in package.glob("*/*.py")}
+    assert {"side", "refine", "codec.py"} <= folders
+    assert folders & present == present - {"bench", "cli", "train"}
 
 
 def test_the_version_of_a_model_follows_its_weights_and_the_sources(fake_codec):

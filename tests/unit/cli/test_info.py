@@ -10,7 +10,8 @@ import pytest
 from tto.cli.info import info
 from tto.container import Container, Header, SectionType, write
 from tto.errors import CorruptFile
-from tto.side_coding import NO_CODE, Syntax, encode_codes, encode_syntax
+from tto.side.codes import NO_CODE, encode_codes
+from tto.side.transform import Syntax, encode_syntax
 
 FINGERPRINT = b"side"
 

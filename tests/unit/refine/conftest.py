@@ -47,7 +47,7 @@ def latents(tiny_codec, picture) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture(scope="session")
 def side_problem(problem, make_side_modules) -> Problem:
     """`problem` for a model with side modules of 16 codes."""
-    from tto.side_information import SideCoder
+    from tto.side.coder import SideCoder
 
     modules = make_side_modules(problem.model.config.M)
     return replace(problem, side_coder=SideCoder(modules, torch.device("cpu")))

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from tto.refine.compensation import CodeSearch, choose_codes
-from tto.side_coding import NO_CODE
+from tto.side.coder import SideCoder
+from tto.side.codes import NO_CODE
+from tto.side.compensation import Compensation, CompensationCoder
 
 
 @pytest.fixture
@@ -22,11 +23,10 @@ def useful(side_problem, latents, candidate):
     """The problem with codes of which four are what quantization took from four positions."""
     outcome = side_problem.judge(candidate.y, candidate.z, 128)
     residual = (latents[0] - outcome.y_hat)[0].flatten(1).T
-    coder = side_problem.side_coder
-    vectors = coder.compensations.clone()
+    changed = SideCoder(side_problem.side_coder.modules)
+    vectors = changed[CompensationCoder].compensations.clone()
     vectors[:4] = residual[residual.norm(dim=1).argsort(descending=True)[:4]]
-    changed = type(coder)(coder.modules, torch.device("cpu"))
-    changed.compensations = vectors
+    changed[CompensationCoder].compensations = vectors
     return replace(side_problem, side_coder=changed, lambda_=10.0)
 
 
@@ -50,17 +50,18 @@ def test_codes_that_do_not_pay_are_not_there(side_problem, candidate):
     assert choose_codes(cheap_distortion, start, always) is start
 
 
-def test_useless_codes_are_taken_away(useful, candidate):
+def test_useless_codes_are_taken_away(useful, candidate, side_of):
     codes = np.full(candidate.y.shape[-2:], 15)
-    burdened = replace(useful, side=useful.side_coder.make(codes))
+    burdened = replace(useful, side=side_of(useful.side_coder, codes))
     start = burdened.candidate(candidate.y, candidate.z, 128)
     found = choose_codes(burdened, start, always)
     assert found.J < start.J
-    assert found.side.codes is None or (found.side.codes == NO_CODE).sum() > codes.size / 2
+    left = found.side.get(Compensation)
+    assert left is None or (left.codes == NO_CODE).sum() > codes.size / 2
 
 
 def test_prediction_for_one_small_code_is_close_to_what_happens(useful, candidate):
-    coder = useful.side_coder
+    coder = useful.side_coder[CompensationCoder]
     coder.compensations = coder.compensations * 0.1
     start = useful.candidate(candidate.y, candidate.z, 128)
     search = CodeSearch(useful, start)
@@ -71,7 +72,7 @@ def test_prediction_for_one_small_code_is_close_to_what_happens(useful, candidat
     codes = np.full(candidate.y.shape[-2:], NO_CODE)
     codes.flat[position] = code
     outcome = useful.judge(candidate.y, candidate.z, 128)
-    with_code = replace(useful, side=coder.make(codes)).picture(outcome.y_hat)
+    with_code = replace(useful, side=useful.side.with_(coder.make(codes))).picture(outcome.y_hat)
     weight = useful.lambda_ * useful.pixels
     happened = weight * (useful.distortion(with_code) - useful.distortion(useful.picture(outcome.y_hat)))
     assert float(predicted) == pytest.approx(float(happened), rel=0.3)

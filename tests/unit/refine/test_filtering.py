@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tto.container import SectionType
-from tto.modules.adaptive_filter import CLASSES, RINGS, ROWS, TAPS, apply_filter
 from tto.padding import to_tensor
 from tto.refine.distortion import SquaredError
 from tto.refine.filtering import Moments, fit_filter, fit_levels, level_bits, moments_of
-from tto.side_coding import FilterLevels, LevelModel, Syntax, encode_filter
-from tto.side_information import Side, coefficients_of
+from tto.side.filter import CLASSES, RINGS, ROWS, TAPS, FilterLevels, apply_filter, encode_filter
+from tto.side.side import Side
+from tto.side.transform import Syntax, Transform
 
 
 def always(best) -> bool:
@@ -86,7 +86,7 @@ def test_weights_and_clamped_values_count_in_the_moments(filtered):
 def test_a_transform_is_taken_off_the_error(filtered):
     problem, x_hat = filtered
     K = 0.1 * torch.eye(3, dtype=torch.float64)[None]
-    shifted = replace(problem, side=Side(syntax=Syntax((0,) * 9, 4), matrix=K))
+    shifted = replace(problem, side=Side((Transform(b"any", Syntax((0,) * 9, 4), K),)))
     assert not np.allclose(moments_of(shifted, x_hat).products, moments_of(problem, x_hat).products)
     undone = moments_of(shifted, x_hat / 1.1)
     assert np.allclose(undone.products[:CLASSES] * 1.1, moments_of(problem, x_hat).products[:CLASSES], rtol=0.3, atol=1)
@@ -102,7 +102,6 @@ def test_levels_cost_about_what_the_section_takes():
         )
         section = 8 * len(encode_filter(FilterLevels(tuple(map(tuple, levels.tolist())), 7), RINGS))
         assert estimate == pytest.approx(section, rel=0.25, abs=80)
-    assert LevelModel.MAGNITUDES > 2
 
 
 def test_levels_lower_the_cost_and_are_few_where_distortion_weighs_little(filtered):
@@ -114,7 +113,7 @@ def test_levels_lower_the_cost_and_are_few_where_distortion_weighs_little(filter
         found = fit_levels(weighed, moments)
         nonzero.append(np.count_nonzero(found.levels))
         if lambda_ > 1:
-            gained = quadratic(moments, coefficients_of(found).double().numpy())
+            gained = quadratic(moments, found.coefficients.double().numpy())
             assert gained < 0.9 * quadratic(moments, moments.best())
     assert nonzero[0] > nonzero[1] > nonzero[2] == 0
 
@@ -133,8 +132,8 @@ def test_a_filter_that_pays_is_kept_and_one_that_does_not_is_not(problem, latent
     assert fit_filter(cheap, start, always) is start
 
 
-def test_a_filter_that_stopped_paying_is_taken_off(problem, latents):
-    useless = problem.side_coder.make(levels=FilterLevels(((20,) * len(TAPS),) * ROWS, 5))
+def test_a_filter_that_stopped_paying_is_taken_off(problem, latents, side_of):
+    useless = side_of(problem.side_coder, levels=FilterLevels(((20,) * len(TAPS),) * ROWS, 5))
     burdened = replace(problem, side=useless, lambda_=problem.lambda_ * 1e-3)
     start = burdened.candidate(*latents, 128)
     found = fit_filter(burdened, start, always)

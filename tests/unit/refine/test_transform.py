@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tto.modules.ddt import apply_transform
 from tto.padding import to_tensor
 from tto.refine.distortion import SquaredError
 from tto.refine.transform import fit_syntax, fit_transform, moments_of
-from tto.side_coding import NO_CODE, Syntax
+from tto.side.codes import NO_CODE
+from tto.side.compensation import Compensation
+from tto.side.transform import Syntax, Transform, TransformCoder, apply_transform
 
 MATRIX = torch.tensor([[[0.02, -0.01, 0.0], [0.03, 0.01, -0.02], [0.0, 0.0, -0.04]]], dtype=torch.float64)
 ZERO = Syntax((0,) * 9, 4)
@@ -64,7 +65,7 @@ def test_a_fitted_syntax_comes_near_the_best_matrix(tinted):
     """As far as an untrained decoder can: nearer than with a syntax of zeros."""
     problem, x_hat = tinted
     moments = moments_of(problem, x_hat)
-    fitted, zero = (problem.side_coder.make(syntax=s).matrix for s in (fit_syntax(problem, moments), ZERO))
+    fitted, zero = (problem.side_coder[TransformCoder].make(s).matrix for s in (fit_syntax(problem, moments), ZERO))
     assert float(moments.change(fitted)) < 0.9 * float(moments.change(zero))
 
 
@@ -73,25 +74,25 @@ def test_a_transform_that_pays_lowers_the_real_cost(tinted, latents):
     start = problem.candidate(*latents, 128)
     found = fit_transform(problem, start, always)
     assert found.J < start.J
-    assert found.side.syntax is not None
+    assert found.side.get(Transform) is not None
     again = replace(problem, side=found.side).candidate(*latents, 128)
     assert pytest.approx(found.J, rel=1e-6) == again.J
 
 
-def test_a_transform_that_does_not_pay_is_dropped(tinted, latents):
+def test_a_transform_that_does_not_pay_is_dropped(tinted, latents, side_of):
     problem = replace(tinted[0], lambda_=1e-7)
-    burdened = replace(problem, side=problem.side_coder.make(syntax=ZERO))
+    burdened = replace(problem, side=side_of(problem.side_coder, syntax=ZERO))
     found = fit_transform(burdened, burdened.candidate(*latents, 128), always)
-    assert found.side.syntax is None
+    assert found.side.get(Transform) is None
 
 
-def test_codes_in_place_stay(tinted, latents):
+def test_codes_in_place_stay(tinted, latents, side_of):
     problem, _ = tinted
     codes = np.full(latents[0].shape[-2:], NO_CODE)
     codes[1, 1] = 3
-    with_codes = replace(problem, side=problem.side_coder.make(codes))
+    with_codes = replace(problem, side=side_of(problem.side_coder, codes))
     found = fit_transform(with_codes, with_codes.candidate(*latents, 128), always)
-    assert np.array_equal(found.side.codes, codes)
+    assert np.array_equal(found.side.get(Compensation).codes, codes)
 
 
 def test_gray_pictures_have_none(tinted, latents):

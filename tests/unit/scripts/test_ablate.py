@@ -12,10 +12,10 @@ import pytest
 from base_models import load_checkpoint
 from tto.errors import BadArgument
 from tto.image import save_picture
-from tto.modules.side import save_with_side_modules
 from tto.refine.presets import Compensate, FlipSymbols, Phase, Transform
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
+from tto.side.weights import save_with_side_modules
 
 PATH = Path(__file__).parents[3] / "scripts" / "ablate.py"
 

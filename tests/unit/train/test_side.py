@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from base_models import create_model, fingerprint, load_checkpoint
-from tto.modules.side import load_side_modules
+from tto.side.weights import load_side_modules
 from tto.train.building import build_model, export
 from tto.train.errors import FrozenBaseChanged, MissingModule, RecipeError
 from tto.train.optimizers import trainable_names

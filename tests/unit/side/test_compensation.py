@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tto.modules.msc import MSC, integer_frequencies, scaled_width
+from tto.side.compensation import MSC, integer_frequencies, scaled_width
 
 
 def test_parameters_are_those_of_table_1():
@@ -39,9 +39,3 @@ def test_frequencies_are_whole_and_leave_no_code_out(counts):
 
 def test_frequencies_follow_the_counts():
     assert integer_frequencies(torch.tensor([1.0, 1.0, 2.0])).tolist() == [16384, 16384, 32768]
-
-
-def test_frequent_codes_cost_less():
-    msc = MSC(16, codes=3)
-    msc.frequencies = integer_frequencies(torch.tensor([1.0, 1.0, 2.0]))
-    assert msc.code_bits().tolist() == [2.0, 2.0, 1.0]

@@ -9,7 +9,7 @@ import torch
 
 from base_models import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 from tto.models import shipped_models, weights_folder
-from tto.modules.side import SideConfig, SideModules, load_side_modules, save_with_side_modules
+from tto.side.weights import SideConfig, SideModules, load_side_modules, save_with_side_modules
 
 
 @pytest.fixture

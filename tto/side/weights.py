@@ -16,8 +16,10 @@ from torch import nn
 
 from base_models import CheckpointError, save_checkpoint
 from base_models.checkpoints import SIDE_PREFIX, digest
-from tto.modules.ddt import DDT
-from tto.modules.msc import FREQUENCY_TOTAL, MSC
+from tto.container import MODULES_FINGERPRINT
+from tto.side.codes import FREQUENCY_TOTAL
+from tto.side.compensation import MSC
+from tto.side.transform import DDT
 
 DECODER_SIDE = ("ddt.decoder.", "msc.decoder.", "msc.codebook", "msc.frequencies")
 
@@ -42,8 +44,8 @@ class SideModules(nn.Module):
 
     @property
     def fingerprint(self) -> bytes:
-        """First 4 bytes of the SHA-256 of what a decoder uses."""
-        return digest({k: v for k, v in self.state_dict().items() if k.startswith(DECODER_SIDE)})[:4]
+        """First bytes of the SHA-256 of what a decoder uses."""
+        return digest({k: v for k, v in self.state_dict().items() if k.startswith(DECODER_SIDE)})[:MODULES_FINGERPRINT]
 
 
 def load_side_modules(path: str | Path) -> SideModules | None:

@@ -1,4 +1,4 @@
-"""The filter follows its definition, pixel by pixel, and leaves alone what it should."""
+"""The filter follows its definition, pixel by pixel, and leaves alone what it should; its levels as bytes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from tto.modules.adaptive_filter import (
+from tto.errors import CorruptFile
+from tto.padding import to_tensor
+from tto.side.filter import (
     ACTIVITIES,
     CLASSES,
     DIRECTIONS,
     RINGS,
     ROWS,
     TAPS,
+    FilterLevels,
     apply_filter,
     block_classes,
+    decode_filter,
+    encode_filter,
     luma_of,
     second_differences,
 )
-from tto.padding import to_tensor
 
 
 def waves(height: int, width: int, *, down: float = 0.0, across: float = 0.0, strength: float = 0.4) -> torch.Tensor:
@@ -102,3 +106,36 @@ def test_second_differences_of_a_slope_vanish_inside():
     slope = torch.arange(10.0).expand(1, 1, 10, 10)
     for difference in second_differences(slope):
         assert torch.equal(difference[..., 3:-3, 3:-3], torch.zeros(1, 1, 4, 4))
+
+
+SOME_RINGS = (1, 0, 1, 0)
+
+
+def some_levels(scale: float, rows=5, seed=0) -> tuple[tuple[int, ...], ...]:
+    levels = np.random.default_rng(seed).normal(0, scale, (rows, len(SOME_RINGS)))
+    return tuple(tuple(row) for row in np.clip(levels.round(), -127, 127).astype(int).tolist())
+
+
+@pytest.mark.parametrize("scale", [0.5, 3, 40, 1000])
+@pytest.mark.parametrize("exponent", [0, 7, 15])
+def test_filter_round_trips(scale, exponent):
+    found = FilterLevels(some_levels(scale), exponent)
+    assert decode_filter(encode_filter(found, SOME_RINGS), 5, SOME_RINGS) == found
+
+
+def test_filter_bytes_are_these_everywhere():
+    assert encode_filter(FilterLevels(((0, 3, 0, -1), (0, 2, 0, 0), (1, 0, 0, 0)), 6), SOME_RINGS).hex() == "0600442b71"
+
+
+def test_zeros_of_a_filter_cost_little():
+    sparse = np.zeros((16, len(SOME_RINGS)), int)
+    sparse[3, 1] = 2
+    assert len(encode_filter(FilterLevels(tuple(map(tuple, sparse.tolist())), 6), SOME_RINGS)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "it is empty"), (b"\x10\x00", "exponent 16"), (b"\x06", "the filter does nothing")]
+)
+def test_damaged_filter_is_refused(data, reason):
+    with pytest.raises(CorruptFile, match=f"section filter: .*{reason}"):
+        decode_filter(data, 5, SOME_RINGS)

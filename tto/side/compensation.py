@@ -11,12 +11,18 @@ Shapes: `B` batch, `M` channels of y, `K` codes, `h w` size of y.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tto.container import SectionType
+from tto.side.codes import FREQUENCY_TOTAL, NO_CODE, decode_codes, encode_codes
+from tto.side.side import ModulesPartCoder, Part
+
 PUBLISHED_CHANNELS = 320
 PUBLISHED_WIDTH = 256
-FREQUENCY_TOTAL = 1 << 16
 
 
 def scaled_width(channels: int) -> int:
@@ -52,10 +58,6 @@ class MSC(nn.Module):
         """The compensation of every code, [K, M]."""
         return self.decoder(self.codebook[:, :, None, None])[:, :, 0, 0]
 
-    def code_bits(self) -> Tensor:
-        """What each code costs, bits [K]."""
-        return -(self.frequencies.double() / FREQUENCY_TOTAL).log2()
-
 
 @torch.no_grad()
 def start_linear(network: nn.Sequential, directions: Tensor) -> None:
@@ -90,3 +92,46 @@ def integer_frequencies(counts: Tensor) -> Tensor:
     largest_rest = (shares - frequencies).argsort(descending=True, stable=True)
     frequencies[largest_rest[: spare - int(frequencies.sum())]] += 1
     return frequencies + 1
+
+
+# --- what travels in the file ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Compensation(Part):
+    """`codes` int64 [h, w] with `NO_CODE` where the mask is off; `added` [1, M, h, w] is what they add to ŷ."""
+
+    section = SectionType.COMPENSATION
+    place = 0
+
+    body: bytes = field(repr=False)
+    codes: np.ndarray
+    added: Tensor
+
+    def on_latent(self, y_hat: Tensor) -> Tensor:
+        return y_hat + self.added.to(y_hat.dtype)
+
+
+class CompensationCoder(ModulesPartCoder):
+    """`compensations` float32 [K, M] and `frequencies` int64 [K] are those of the model's codes."""
+
+    part = Compensation
+
+    def __init__(self, modules, device):
+        super().__init__(modules, device)
+        self.frequencies = modules.msc.frequencies.cpu().numpy().astype(np.int64)
+        with torch.no_grad():
+            self.compensations = modules.msc.compensations().float().to(device)
+
+    def make(self, codes: np.ndarray) -> Compensation:
+        """Of codes int64 [h, w]; with a mask that is off everywhere it says nothing."""
+        body = self.sealed(encode_codes(codes, self.frequencies)) if (codes != NO_CODE).any() else b""
+        return Compensation(body, codes, self._added(codes))
+
+    def read(self, body: bytes, size: tuple[int, int]) -> Compensation:
+        codes = decode_codes(self.opened(body), size, self.frequencies)
+        return Compensation(body, codes, self._added(codes))
+
+    def _added(self, codes: np.ndarray) -> Tensor:
+        padded = torch.cat([self.compensations, torch.zeros_like(self.compensations[:1])])  # NO_CODE is the last
+        return padded[torch.from_numpy(codes).to(self.device)].permute(2, 0, 1)[None].contiguous()

@@ -1,10 +1,13 @@
-"""The data-dependent transform."""
+"""The data-dependent transform, and its syntax to bytes and back."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from tto.modules.ddt import DDT, apply_transform, best_matrix
+from tto.errors import CorruptFile
+from tto.side.transform import DDT, Syntax, apply_transform, best_matrix, decode_syntax, encode_syntax
 
 
 def test_parameters_are_those_of_table_2():
@@ -46,3 +49,32 @@ def test_matrix_maps_each_pixel_and_adds_to_it():
     assert torch.allclose(changed[0, 0], x_hat[0, 0] + x_hat[0, 2])
     assert torch.equal(changed[0, 1:], x_hat[0, 1:])
     assert torch.allclose(changed[1], 1.5 * x_hat[1])
+
+
+@pytest.mark.parametrize("scale", [0, 0.5, 5, 127])
+def test_syntax_round_trips(scale):
+    random = np.random.default_rng(1)
+    for exponent in range(16):
+        levels = tuple(int(level) for level in np.clip(random.normal(0, scale, 9), -127, 127).round())
+        syntax = Syntax(levels, exponent)
+        assert decode_syntax(encode_syntax(syntax)) == syntax
+
+
+def test_a_usual_syntax_takes_few_bytes():
+    assert encode_syntax(Syntax((1, -2, 3, 0, 0, 1, 4, -3, 2), 4)).hex() == "4197813cdc"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x00\xff", "ends inside"),
+        (b"\x00\x00", "ends inside"),
+        (b"\x0f\x00\x00", "Rice parameter 15"),
+        (b"\x00\x00\x01", "something follows"),
+        (b"\x00\x00\x00\x00", "something follows"),
+        (b"\x00" + b"\xff" * 40 + b"\x00" * 2, "out of range"),
+    ],
+)
+def test_damaged_syntax_is_refused(data, reason):
+    with pytest.raises(CorruptFile, match=f"section syntax: .*{reason}"):
+        decode_syntax(data)

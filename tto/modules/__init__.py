@@ -1,1 +1,0 @@
-"""Side modules: small networks whose output travels in the file beside the latents of a base model."""
