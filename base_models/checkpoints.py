@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .limits import check_coding_tables, check_scale_table
 from .registry import create_model
 
 FORMAT = "tto-base-model-1"
@@ -54,9 +55,29 @@ def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, raw: dict) -> nn.Module:
     """Puts a checkpoint's tensors into `model`, builds coding tables where it has none, and returns it in eval mode.
 
-    Raises `CheckpointError` naming the first key that is missing, unexpected, of another shape, or not finite.
+    Raises `CheckpointError` naming the first key that is missing, unexpected, of another shape, or not finite, or the
+    coding tables that cannot be.
     """
     state = canonical_state_dict(raw)
+    _check_names(state, model)
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{key} holds values that are not finite")
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    if model.gaussian_conditional.quantized_cdf.numel() == 0:
+        model.update()
+    scales = model.gaussian_conditional.scale_table
+    try:
+        check_scale_table(scales)
+        check_coding_tables("gaussian_conditional", model.gaussian_conditional, len(scales))
+        check_coding_tables("entropy_bottleneck", model.entropy_bottleneck, model.config.N)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return model.eval().requires_grad_(False)
+
+
+def _check_names(state: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raises `CheckpointError` unless the tensors have the names and shapes of the model's."""
     own = model.state_dict()
     tables = re.compile(r"\.(_quantized_cdf|_offset|_cdf_length|scale_table)$")
     for key in sorted(own.keys() | state.keys()):
@@ -66,12 +87,6 @@ def load_weights(model: nn.Module, raw: dict) -> nn.Module:
             raise CheckpointError(f"checkpoint has {key}, which the model does not know")
         if not tables.search(key) and state[key].shape != own[key].shape:
             raise CheckpointError(f"{key} has shape {list(state[key].shape)}, expected {list(own[key].shape)}")
-        if state[key].is_floating_point() and not state[key].isfinite().all():
-            raise CheckpointError(f"{key} holds values that are not finite")
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    if model.gaussian_conditional.quantized_cdf.numel() == 0:
-        model.update()
-    return model.eval().requires_grad_(False)
 
 
 def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> nn.Module:
@@ -90,19 +105,29 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> n
                 state = {key: file.get_tensor(key) for key in keys}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
-            model = create_model(metadata["model"], **json.loads(metadata["config"]))
+            name, overrides = metadata["model"], json.loads(metadata["config"])
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            model = create_model(name or "dcae", **overrides)
         if not isinstance(state, dict):
             raise CheckpointError(f"{path} holds no state dict")
-        return load_weights(model, state)
+        return load_weights(_empty_model(name or "dcae", overrides, state), state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
+
+
+def _empty_model(name: str, overrides: dict, state: dict) -> nn.Module:
+    """The network for `state`, in memory only once a skeleton without any has its names and shapes."""
+    try:
+        with torch.device("meta"):
+            skeleton = create_model(name, **overrides)
+    except ValueError as error:
+        raise CheckpointError(f"its configuration cannot be: {error}") from None
+    _check_names(canonical_state_dict(state), skeleton)
+    return create_model(name, **overrides)
 
 
 def save_checkpoint(

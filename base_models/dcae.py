@@ -29,6 +29,7 @@ from . import published
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .dictionary import DictionaryAttention
 from .initialization import init_from_images
+from .limits import check_lambdas, check_multiple, check_ranges
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,21 @@ class DCAEConfig:
     msfa_scales: int = 3
     context_widths: tuple[int, int] = (224, 128)
     lambdas: tuple[float, ...] = (0.013,)
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` naming a field that no network has."""
+        check_ranges(
+            self,
+            stage_channels=(1, 4096), swin_layers=(0, 64), head_dims=(1, 4096), window=(1, 64),
+            M=(1, 4096), N=(1, 4096), hyper_head_dim=(1, 4096), hyper_window=(1, 64), num_slices=(1, 4096),
+            dict_entries=(0, 65536), dict_heads=(1, 256), dict_head_dim=(1, 256), msfa_scales=(0, 16),
+            context_widths=(1, 4096),
+        )  # fmt: skip
+        check_lambdas(self.lambdas)
+        check_multiple("M", self.M, self.num_slices)
+        check_multiple("N", self.N, self.hyper_head_dim)
+        for channels, head_dim in zip(self.stage_channels, self.head_dims, strict=True):
+            check_multiple("stage_channels", channels, head_dim)
 
 
 class Walk(NamedTuple):

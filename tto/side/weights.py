@@ -16,6 +16,7 @@ from torch import nn
 
 from base_models import CheckpointError, save_checkpoint
 from base_models.checkpoints import SIDE_PREFIX, digest
+from base_models.limits import check_ranges
 from tto.container import MODULES_FINGERPRINT
 from tto.side.codes import FREQUENCY_TOTAL
 from tto.side.compensation import MSC
@@ -31,6 +32,12 @@ class SideConfig:
     channels: int = 320
     codes: int = 256
     width: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` naming a field that no side modules have."""
+        check_ranges(self, channels=(1, 4096), codes=(2, 1 << 16))
+        if self.width is not None:
+            check_ranges(self, width=(1, 4096))
 
 
 class SideModules(nn.Module):
@@ -60,7 +67,10 @@ def load_side_modules(path: str | Path) -> SideModules | None:
                 return None
             keys = [key for key in file.keys() if key.startswith(SIDE_PREFIX)]  # noqa: SIM118
             state = {key.removeprefix(SIDE_PREFIX): file.get_tensor(key) for key in keys}
-        side = SideModules(SideConfig(**json.loads(metadata["side"])))
+        config = SideConfig(**json.loads(metadata["side"]))
+        if state["msc.codebook"].shape != (config.codes, config.channels):
+            raise ValueError("the codebook is not of the size that the file says")
+        side = SideModules(config)
         side.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None

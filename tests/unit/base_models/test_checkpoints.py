@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import resource
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -80,3 +84,70 @@ def test_failed_save_leaves_the_old_file(small_model, saved):
         save_checkpoint(broken, saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
+
+
+# --- what cannot be --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rewritten(tiny_checkpoint, tmp_path):
+    """`rewritten(config, **changes)`: a weights file with fields of its configuration replaced and tensors changed."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    def rewrite(config: Mapping = MappingProxyType({}), **changes: Callable):
+        with safe_open(tiny_checkpoint, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+            metadata = file.metadata()
+        metadata["config"] = json.dumps(json.loads(metadata["config"]) | dict(config))
+        changed = {key: changes[key](value).contiguous() if key in changes else value for key, value in state.items()}
+        save_file(changed, tmp_path / "changed.safetensors", metadata)
+        return tmp_path / "changed.safetensors"
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("swin_layers", [10**6] * 3),
+        ("M", 10**6),
+        ("dict_entries", 10**9),
+        ("num_slices", 0),
+        ("num_slices", 7),
+        ("head_dims", [0, 0, 0]),
+        ("head_dims", [16, 16]),
+        ("hyper_head_dim", 7),
+        ("window", 8.5),
+        ("stage_channels", 32),
+        ("lambdas", []),
+        ("lambdas", [0.01, -1]),
+        ("lambdas", [0.01, None]),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused_by_the_field(rewritten, field, value):
+    name = {"num_slices": "num_slices|M", "hyper_head_dim": "N"}.get(field, field)
+    with pytest.raises(CheckpointError, match=rf"configuration cannot be: ({name}) is"):
+        load_checkpoint(rewritten({field: value}))
+
+
+def test_a_large_configuration_takes_no_memory_before_shapes_are_compared(rewritten):
+    """4096 channels at every stage would be 20 GB of weights."""
+    path = rewritten({"stage_channels": [4096] * 3, "M": 4096, "N": 4096, "dict_heads": 256, "dict_head_dim": 256})
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="has shape .*, expected"):
+        load_checkpoint(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 2**20  # kB
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("entropy_bottleneck._quantized_cdf", "entropy_bottleneck has a coding table"),
+        ("gaussian_conditional._quantized_cdf", "gaussian_conditional has a coding table"),
+        ("gaussian_conditional.scale_table", "levels of sigma"),
+    ],
+)
+def test_coding_tables_that_cannot_be_are_refused_by_name(rewritten, key, words):
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(rewritten(**{key: lambda table: table.flip(-1)}))

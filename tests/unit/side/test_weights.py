@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from base_models import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 from tto.models import shipped_models, weights_folder
@@ -91,4 +93,17 @@ def test_weights_that_ship_fit_their_limit():
     for name in shipped_models():
         path = weights_folder() / f"{name}.safetensors"
         assert os.path.getsize(path) <= 12_000_000
+        load_side_modules(path)
+
+
+@pytest.mark.parametrize(
+    "size", [{"codes": 10**9}, {"channels": 10**9}, {"width": 10**9}, {"codes": 8}, {"width": "7"}]
+)
+def test_sizes_that_are_not_those_of_the_tensors_are_refused_before_memory_is_taken(side, tmp_path, monkeypatch, size):
+    tensors = {f"side.{name}": tensor for name, tensor in side.state_dict().items()}
+    metadata = {"side": json.dumps({"channels": 160, "codes": 7, "width": 16} | size)}
+    path = tmp_path / "huge.safetensors"
+    save_file(tensors, path, metadata)
+    monkeypatch.setattr("tto.side.weights.MSC", lambda *sizes: pytest.fail("it is being built"))
+    with pytest.raises(CheckpointError, match="side modules are damaged"):
         load_side_modules(path)

@@ -1,0 +1,59 @@
+"""Coding tables that cannot code."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from base_models.limits import check_coding_tables, check_scale_table
+
+
+def tables(**changes) -> SimpleNamespace:
+    """Two tables, the first shorter, with parts replaced by what a function makes of them."""
+    parts = {
+        "quantized_cdf": torch.tensor([[0, 9, 65530, 65536, 0], [0, 1, 60000, 65535, 65536]], dtype=torch.int32),
+        "cdf_length": torch.tensor([4, 5], dtype=torch.int32),
+        "offset": torch.tensor([-1, -2], dtype=torch.int32),
+    }
+    return SimpleNamespace(**{key: changes[key](value) if key in changes else value for key, value in parts.items()})
+
+
+def test_tables_that_can_code_pass():
+    check_coding_tables("z", tables(), 2)
+    check_scale_table(torch.tensor([0.11, 0.2, 256]))
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        ("quantized_cdf", torch.zeros_like, "does not rise"),
+        ("quantized_cdf", lambda t: -t, "does not rise"),
+        ("quantized_cdf", lambda t: 1000 * t, "does not rise"),
+        ("quantized_cdf", lambda t: t + 1, "does not rise"),
+        ("quantized_cdf", lambda t: t.clamp(max=65535), "does not rise"),
+        ("quantized_cdf", lambda t: t.index_fill(1, torch.tensor(1), 0), "does not rise"),
+        ("quantized_cdf", lambda t: t.flip(1), "does not rise"),
+        ("quantized_cdf", lambda t: t[:, :4], "length that cannot be"),
+        ("quantized_cdf", lambda t: t[:1], "expected 2 tables"),
+        ("quantized_cdf", lambda t: t[0], "expected 2 tables"),
+        ("cdf_length", torch.zeros_like, "length that cannot be"),
+        ("cdf_length", lambda t: t + 1, "length that cannot be"),
+        ("cdf_length", lambda t: t - 1, "does not rise"),
+        ("cdf_length", lambda t: t[:1], "expected 2 tables"),
+        ("offset", lambda t: t[:1], "expected 2 tables"),
+        ("offset", lambda t: t - (1 << 20), "begins at a symbol"),
+    ],
+)
+def test_tables_that_cannot_code_are_refused(table, change, words):
+    with pytest.raises(ValueError, match=f"z has .*{words}"):
+        check_coding_tables("z", tables(**{table: change}), 2)
+
+
+@pytest.mark.parametrize(
+    "scales", [[], [0.1], [0.2, 0.1], [0.1, 0.1], [0.0, 1.0], [-1.0, 1.0], [0.1, torch.inf], range(1, 300)]
+)
+def test_levels_of_sigma_that_do_not_ascend_are_refused(scales):
+    with pytest.raises(ValueError, match="levels of sigma"):
+        check_scale_table(torch.tensor(list(scales), dtype=torch.float32))
