@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -38,6 +38,7 @@ from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL, checkpoint_path, load_model, load_side, shipped_models
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
+from tto.perceptual import Distance
 from tto.refine.batch import Batch
 from tto.refine.distortion import Distortion, load_weights, make_distortion
 from tto.refine.engine import Watch, refine
@@ -60,7 +61,7 @@ class Result:
 
     `bytes` is the size of the whole file, `bpp` its bits per pixel, `psnr` (dB) that of the decoded 8-bit pixels,
     `J = bpp + λ·D` with D of the same pixels: 255²·MSE with MSE on [0, 1], or what `compress` was told to minimize.
-    `base_…` is the file without refinement.
+    `base_…` is the file without refinement. `reached` is the value of what a search aimed at, else None.
     """
 
     data: bytes = field(repr=False)
@@ -75,6 +76,7 @@ class Result:
     base_J: float
     steps: int
     seconds: float
+    reached: float | None = None
 
     @property
     def bytes(self) -> int:
@@ -125,7 +127,9 @@ class Codec:
         budget: float | None = None,
         target_bpp: float | None = None,
         target_psnr: float | None = None,
-        metric: str = "mse",
+        target_ssimulacra2: float | None = None,
+        target_ms_ssim: float | None = None,
+        metric: str | Distance = "mse",
         roi: str | os.PathLike | IO[bytes] | Image.Image | None = None,
         native: bool = False,
         lambda_: float | None = None,
@@ -134,20 +138,25 @@ class Codec:
         """Compresses a picture (path, file or PIL image).
 
         `quality` is a number from 1 to `qualities`. Refinement: `effort` is none, fast, balanced or best; or give a
-        number of `steps`; or a `budget` in seconds for the whole compression. Where `target_bpp` or `target_psnr` (dB)
-        is given, quality is only where the search for it begins. `metric` is mse or ms-ssim. `roi` is a picture of the
-        same size whose brightness weighs distortion per pixel (black: not at all). `native` trades portability for
-        speed (same machine only); `lambda_` weighs distortion in J, by default the quality's own. `watch` hears of
-        progress and may stop the refinement, which leaves the best so far.
+        number of `steps`; or a `budget` in seconds for the whole compression. Where one `target_…` is given (PSNR in
+        dB), quality is only where the search for it begins. `metric` is what distortion means in J: mse, ms-ssim,
+        lpips, dists, or any function that `make_distortion` takes. `roi` is a picture of the same size whose brightness
+        weighs distortion per pixel (black: not at all). `native` trades portability for speed (same machine only).
+        `lambda_` weighs distortion in J, by default the quality's own, which only mse and ms-ssim have. `watch` hears
+        of progress and may stop the refinement, which leaves the best so far.
 
         The bytes are decoded once by the ordinary decoder, and figures are of that. Raises `TTOError` subclasses.
         """
         start = time.perf_counter()
         wish = Wish(effort, steps, budget)
-        target = make_target(target_bpp, target_psnr)
         self._checked_quality(quality)
         picture = load_picture(image)
-        distortion = make_distortion(picture.rgb, metric, None if roi is None else load_weights(roi, picture))
+        target = make_target(
+            picture.rgb, bpp=target_bpp, psnr=target_psnr, ssimulacra2=target_ssimulacra2, ms_ssim=target_ms_ssim
+        )
+        weights = None if roi is None else load_weights(roi, picture)
+        scale = None if lambda_ is None else lambda_ / float(self.model.lambda_at(quality))
+        distortion = make_distortion(picture.rgb, metric, weights, scale, self.device)
 
         def attempt(quality: float, qp: int = NEUTRAL_QP) -> Result:
             quality = self._checked_quality(quality)
@@ -156,7 +165,8 @@ class Codec:
 
         if target is None:
             return attempt(quality)
-        return search(attempt, target, float(quality), self.qualities, watch.should_stop)
+        result, value = search(attempt, target, float(quality), self.qualities, watch.should_stop)
+        return replace(result, reached=value)
 
     def _compress(
         self,

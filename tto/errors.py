@@ -15,6 +15,10 @@ class BadArgument(TTOError):
     """An argument (of the command line or of a function) has no meaning."""
 
 
+class NotInstalled(TTOError):
+    """A package, a program or weights that an option needs are not on this machine."""
+
+
 class FileError(TTOError):
     """A file is missing, or may not be read or written."""
 

@@ -1,4 +1,4 @@
-"""Distortion of decoded 8-bit pixels: PSNR, MS-SSIM and (optionally) LPIPS.
+"""What decoded 8-bit pixels are worth: PSNR, MS-SSIM, SSIMULACRA2.
 
 Every function takes two uint8 arrays [H, W, 3], the original first, with values 0…255: the pixels a person
 gets after decoding, never a network's floats.
@@ -6,14 +6,18 @@ gets after decoding, never a network's floats.
 
 from __future__ import annotations
 
+import io
 import math
-import warnings
-from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
+
+from tto.packages import require
 
 MS_SSIM_MIN_SIDE = 161
 """Shortest side in pixels on whose five scales an 11×11 window fits (more than 10·2⁴)."""
+SSIMULACRA2_MIN_SIDE = 8
+"""Shortest side in pixels of which SSIMULACRA2 takes a scale."""
 
 
 def psnr(original: np.ndarray, decoded: np.ndarray) -> float:
@@ -39,10 +43,8 @@ def ms_ssim(original: np.ndarray, decoded: np.ndarray) -> float:
     if min(original.shape[:2]) < MS_SSIM_MIN_SIDE:
         return math.nan
     import torch
+    from pytorch_msssim import ms_ssim as torch_ms_ssim
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the package uses torch.jit.script
-        from pytorch_msssim import ms_ssim as torch_ms_ssim
     pair = [_as_tensor(pixels) for pixels in (original, decoded)]
     with torch.inference_mode():
         return float(torch_ms_ssim(*pair, data_range=255))
@@ -53,24 +55,27 @@ def ms_ssim_db(value: float) -> float:
     return math.inf if value >= 1 else -10 * math.log10(1 - value)
 
 
-def load_lpips() -> Callable[[np.ndarray, np.ndarray], float]:
-    """The LPIPS distance (Zhang 2018, version 0.1, AlexNet), 0 for identical images.
+def ssimulacra2(original: np.ndarray, decoded: np.ndarray) -> float:
+    """SSIMULACRA2 (Sneyers 2022): 100 for identical pictures, 70 about where most people see no harm, falling without
+    end; `nan` for a picture with a side below 8 pixels.
 
-    Loads its network once and returns a function of (original, decoded). Raises ImportError without the
-    `lpips` package, which fetches AlexNet's weights on first use.
+    Computed by the package `ssimulacra2`. Raises `NotInstalled` without it, and ValueError where the arrays are not two
+    uint8 pictures [H, W, 3] of one size.
     """
-    import lpips
-    import torch
+    _check_pair(original, decoded)
+    require("ssimulacra2", "bench")
+    from ssimulacra2 import compute_ssimulacra2
 
-    network = lpips.LPIPS(net="alex", verbose=False).eval()
+    if min(original.shape[:2]) < SSIMULACRA2_MIN_SIDE:
+        return math.nan
+    return float(compute_ssimulacra2(*(_as_file(pixels) for pixels in (original, decoded))))
 
-    def distance(original: np.ndarray, decoded: np.ndarray) -> float:
-        _check_pair(original, decoded)
-        pair = [_as_tensor(pixels) / 127.5 - 1 for pixels in (original, decoded)]  # LPIPS wants [-1, 1]
-        with torch.inference_mode():
-            return float(network(*pair))
 
-    return distance
+def _as_file(pixels: np.ndarray) -> io.BytesIO:
+    """The picture as the package wants it, which reads files: uncompressed."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "BMP")
+    return file
 
 
 def _as_tensor(pixels: np.ndarray):

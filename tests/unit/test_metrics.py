@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
-from tto.metrics import load_lpips, ms_ssim, ms_ssim_db, psnr
+from tto.metrics import ms_ssim, ms_ssim_db, psnr, ssimulacra2
 
 
 def flat(value: int, height: int = 4, width: int = 5) -> np.ndarray:
@@ -54,18 +52,31 @@ def test_ms_ssim_on_the_logarithmic_scale():
     assert math.isnan(ms_ssim_db(math.nan))
 
 
-@pytest.mark.parametrize("metric", [psnr, ms_ssim])
+@pytest.mark.parametrize("metric", [psnr, ms_ssim, ssimulacra2])
 @pytest.mark.parametrize("decoded", [flat(0, 4, 6), flat(0)[..., :1], flat(0)[..., 0], flat(0).astype(np.float32)])
 def test_anything_but_two_pictures_of_one_size_is_refused(metric, decoded):
     with pytest.raises(ValueError):
         metric(flat(0), decoded)
 
 
-def test_lpips_gets_pixels_between_minus_one_and_one(monkeypatch):
-    class Network(torch.nn.Module):
-        def forward(self, original, decoded):
-            assert original.shape == (1, 3, 4, 5)
-            return (decoded - original).mean()
+def test_ssimulacra2_falls_with_noise_and_is_a_hundred_for_equal_pictures():
+    image = np.kron(textured(12, 10), np.ones((8, 8, 1), np.uint8))
+    noise = np.random.default_rng(1).normal(0, 1, image.shape)
+    noisy = [np.clip(image + sigma * noise, 0, 255).astype(np.uint8) for sigma in (2, 8)]
+    assert ssimulacra2(image, image) == pytest.approx(100)
+    assert 100 > ssimulacra2(image, noisy[0]) > ssimulacra2(image, noisy[1])
 
-    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=lambda net, verbose: Network()))
-    assert load_lpips()(flat(0), flat(255)) == pytest.approx(2)
+
+def test_ssimulacra2_is_what_the_package_says_of_files(tmp_path):
+    from ssimulacra2 import compute_ssimulacra2
+
+    pair = [np.kron(textured(12, 10), np.ones((8, 8, 1), np.uint8)) for _ in range(2)]
+    pair[1][20:60, 10:50] //= 2
+    paths = [tmp_path / name for name in ("original.png", "decoded.png")]
+    for pixels, path in zip(pair, paths, strict=True):
+        Image.fromarray(pixels).save(path)
+    assert ssimulacra2(*pair) == compute_ssimulacra2(*paths)
+
+
+def test_ssimulacra2_of_a_tiny_picture_is_nan():
+    assert math.isnan(ssimulacra2(flat(1, 7, 40), flat(2, 7, 40)))

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,7 +27,8 @@ from tto.bench.rows import Identity, Row, RowLog
 from tto.errors import TTOError
 from tto.files import write_atomic
 from tto.image import central, load_picture
-from tto.metrics import load_lpips, ms_ssim, ms_ssim_db, psnr
+from tto.metrics import ms_ssim, ms_ssim_db, psnr
+from tto.perceptual import load_distance, score_pixels
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def measure_one(task: Task, machine: Machine) -> Row:
         psnr=psnr(original, decoded),
         ms_ssim=similarity,
         ms_ssim_db=ms_ssim_db(similarity),
-        lpips=_lpips()(original, decoded) if identity.with_lpips else math.nan,
+        lpips=score_pixels(load_distance("lpips"), original, decoded) if identity.with_lpips else math.nan,
         J=encoded.J,
         base_bytes=encoded.base_bytes,
         base_psnr=encoded.base_psnr,
@@ -154,11 +154,6 @@ def measure_one(task: Task, machine: Machine) -> Row:
         peak_memory_mb=memory,
         threads=machine.threads,
     )
-
-
-@cache
-def _lpips() -> Callable[[np.ndarray, np.ndarray], float]:
-    return load_lpips()
 
 
 # --- processes -------------------------------------------------------------------------------------

@@ -61,13 +61,29 @@ def compress(
         float | None,
         typer.Option(help="Search the quality that gives this PSNR, within 0.05 dB.", rich_help_panel=SEARCH),
     ] = None,
+    target_ssimulacra2: Annotated[
+        float | None,
+        typer.Option(
+            help="Search the quality that looks like this (90: like the original), within 0.5.", rich_help_panel=SEARCH
+        ),
+    ] = None,
+    target_ms_ssim: Annotated[
+        float | None,
+        typer.Option(help="Search the quality that gives this MS-SSIM, within 0.002.", rich_help_panel=SEARCH),
+    ] = None,
     lambda_: Annotated[
         float | None,
         typer.Option(
             "--lambda", help="Weight of distortion in J; default: the quality's own.", rich_help_panel=REFINEMENT
         ),
     ] = None,
-    metric: Annotated[str, typer.Option(help="Distortion in J: mse or ms-ssim.", rich_help_panel=REFINEMENT)] = "mse",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="Distortion in J: mse or ms-ssim; with a --lambda of your own lpips or dists.",
+            rich_help_panel=REFINEMENT,
+        ),
+    ] = "mse",
     roi: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +116,13 @@ def compress(
     An output -o named .bin is written as the published DCAE code writes it, given its checkpoint with -m.
     """
     jobs = plan_jobs(inputs, output, PICTURE_SUFFIXES, TTO_SUFFIX)
-    searching = target_bpp is not None or target_psnr is not None
+    targets = {
+        "target_bpp": target_bpp,
+        "target_psnr": target_psnr,
+        "target_ssimulacra2": target_ssimulacra2,
+        "target_ms_ssim": target_ms_ssim,
+    }
+    searching = any(target is not None for target in targets.values())
     refining = effort != "none" or bool(steps) or budget is not None
     loading = Lock()
     if explain is not None:  # what is missing is said before compressing
@@ -131,8 +153,7 @@ def compress(
                 effort=effort,
                 steps=steps,
                 budget=budget,
-                target_bpp=target_bpp,
-                target_psnr=target_psnr,
+                **targets,
                 metric=metric,
                 roi=roi,
                 native=native,
@@ -155,7 +176,7 @@ def compress(
     def compress_published(job: Job) -> Result:
         from tto.published_bin import compress_to_bin
 
-        if effort != "none" or steps or budget is not None or target_bpp is not None or target_psnr is not None:
+        if refining or searching:
             raise BadArgument("published .bin files are not refined, and have the one rate of their model")
         if explain is not None:
             raise BadArgument("--explain draws .tto files, not published .bin files")

@@ -1,8 +1,8 @@
 """What a refinement holds against a reconstruction, differentiable, from float pixels in [0, 1].
 
-`SquaredError` and `MultiScaleSSIM` are called with x̂ [1, 3, H, W], clamped to [0, 1], and give a scalar tensor.
-`of_pixels` is the same for decoded uint8 pixels [H, W, 3], in float64. A quality's λ is for squared error;
-`lambda_scale` times it is the λ for the distortion at hand.
+A distortion is called with x̂ [1, 3, H, W], clamped to [0, 1], and gives a scalar tensor. `of_pixels` is the same for
+decoded uint8 pixels [H, W, 3]. A quality's λ is for squared error; `lambda_scale` times it is the λ for the distortion
+at hand.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from torch import Tensor
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
 from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim
+from tto.padding import to_tensor
+from tto.perceptual import NETWORKS, Distance, load_distance
 from tto.side.filter import LUMA
 
-METRICS = ("mse", "ms-ssim")
+METRICS = ("mse", "ms-ssim", *NETWORKS)
 MS_SSIM_LAMBDA = 1280.0
 """λ for 1 − MS-SSIM over λ for 255²·MSE at about the same rate: the mean ratio of CompressAI's two ladders."""
 
@@ -76,19 +78,60 @@ class MultiScaleSSIM:
         return 2 * 255**2 / (x_hat.numel() * self.lambda_scale)
 
 
-Distortion = SquaredError | MultiScaleSSIM
+@dataclass(frozen=True)
+class Perceived:
+    """Any differentiable `distance` of original and reconstruction; it is called on `device`."""
+
+    original: np.ndarray
+    distance: Distance
+    lambda_scale: float
+    device: torch.device
+
+    def __call__(self, x_hat: Tensor) -> Tensor:
+        return self.distance(to_tensor(self.original).to(x_hat), x_hat)
+
+    def of_pixels(self, decoded: np.ndarray) -> float:
+        with torch.no_grad():
+            return float(self(to_tensor(decoded).to(self.device)))
+
+    def curvature(self, x_hat: Tensor) -> float:
+        """That of a squared error which weighs as much: only a scale, but it is J that decides."""
+        return 2 * 255**2 / (x_hat.numel() * self.lambda_scale)
 
 
-def make_distortion(original: np.ndarray, metric: str, weights: np.ndarray | None = None) -> Distortion:
-    """The distortion of a picture uint8 [H, W, 3]. Raises `BadArgument`."""
-    if metric not in METRICS:
-        raise BadArgument(f"unknown metric {metric!r}: {' or '.join(METRICS)}")
+Distortion = SquaredError | MultiScaleSSIM | Perceived
+
+
+def make_distortion(
+    original: np.ndarray,
+    metric: str | Distance,
+    weights: np.ndarray | None = None,
+    lambda_scale: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Distortion:
+    """The distortion of a picture uint8 [H, W, 3].
+
+    `metric` is one of `METRICS`, or any differentiable function of (original, reconstruction), both [1, 3, H, W] in
+    [0, 1] on `device`, that gives one value to make small. `lambda_scale` is known for the first two of `METRICS` and
+    must be given for others. Raises `BadArgument` or `NotInstalled`.
+    """
+    if isinstance(metric, str) and metric not in METRICS:
+        raise BadArgument(f"unknown metric {metric!r}: {', '.join(METRICS)}")
+    if weights is not None and metric != "mse":
+        raise BadArgument("a region of interest needs --metric mse")
     original = np.array(original)  # PyTorch warns of arrays that it may not write to
+    if metric == "mse":
+        return SquaredError(original, weights)
     if metric == "ms-ssim":
-        if weights is not None:
-            raise BadArgument("a region of interest needs --metric mse")
         return MultiScaleSSIM(original)
-    return SquaredError(original, weights)
+    if lambda_scale is None:
+        raise BadArgument(f"the metric {_name(metric)} has no usual weight: say which with --lambda (lambda_=)")
+    distance = load_distance(metric) if isinstance(metric, str) else metric
+    return Perceived(original, distance, lambda_scale, torch.device(device))
+
+
+def _name(metric: str | Distance) -> str:
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
 def load_weights(source: str | os.PathLike | IO[bytes] | Image.Image, picture: Picture) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Landing on a wanted rate or PSNR: a search over quality and quantization step.
+"""Landing on a wanted rate or quality: a search over quality and quantization step.
 
 Both are one number s: from 1 to Q it is the quality itself; below and above it goes on with a coarser or finer step at
 the lowest or highest quality, as many table entries as keep the rate falling or rising about as fast.
@@ -11,16 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+from PIL import Image
+
 from tto.container import NEUTRAL_QP, QUALITY_STEPS
 from tto.errors import BadArgument, TargetMissed
+from tto.metrics import MS_SSIM_MIN_SIDE, SSIMULACRA2_MIN_SIDE, ms_ssim, ms_ssim_db, ssimulacra2
+from tto.packages import require
 
-BPP_TOLERANCE = 0.01  # relative
-PSNR_TOLERANCE = 0.05  # dB
 MOST_ATTEMPTS = 12
-BPP_SLOPE = 0.35
-"""Growth of log bpp per unit of quality, and…"""
-PSNR_SLOPE = 1.2
-"""… of PSNR in dB: where the search looks before it knows better."""
 QP_PER_QUALITY = 16
 BEYOND = 4.0
 """How far s may leave the range of qualities: two octaves of the step."""
@@ -29,35 +28,107 @@ BEYOND = 4.0
 class Measured(Protocol):
     bpp: float
     psnr: float
+    image: Image.Image
 
 
 Result = TypeVar("Result", bound=Measured)
 
 
 @dataclass(frozen=True)
-class Target:
-    """A wanted value on an axis where quality acts about linearly: log bpp, or PSNR in dB."""
+class Figure:
+    """What can be aimed at. `label` names a value of it, for people.
 
-    value: float
-    tolerance: float
+    of: its value for a result and the original uint8 pixels [H, W, 3]; axis: a scale of values along which quality acts
+    about linearly; slope: growth there per unit of quality, where the search looks before it knows better.
+    tolerance: what a value may miss the wanted one by, on that scale.
+    above, below: what values lie between; min_side: pixels a side of the smallest picture that has one.
+    """
+
+    label: str
+    of: Callable[[Measured, np.ndarray], float]
     slope: float
-    of: Callable[[Measured], float]
+    tolerance: Callable[[float], float]
+    axis: Callable[[float], float] = float
+    above: float = 0.0
+    below: float = math.inf
+    min_side: int = 1
+    package: str | None = None
+
+
+MS_SSIM_TOLERANCE = 0.002
+
+FIGURES = {
+    "bpp": Figure("{:.4g} bpp", lambda result, _: result.bpp, 0.35, lambda _: 0.98 * math.log1p(0.01), axis=math.log),
+    "psnr": Figure("{:.4g} dB", lambda result, _: result.psnr, 1.2, lambda _: 0.05),
+    "ssimulacra2": Figure(
+        "SSIMULACRA2 {:.4g}",
+        lambda result, original: ssimulacra2(original, _pixels(result)),
+        8.0,
+        lambda _: 0.5,
+        above=-math.inf,
+        below=100.0,
+        min_side=SSIMULACRA2_MIN_SIDE,
+        package="ssimulacra2",
+    ),
+    "ms_ssim": Figure(
+        "MS-SSIM {:.4g}",
+        lambda result, original: ms_ssim(original, _pixels(result)),
+        1.5,
+        lambda value: ms_ssim_db(value) - ms_ssim_db(value - MS_SSIM_TOLERANCE),  # upwards it may be more
+        axis=ms_ssim_db,
+        below=1.0,
+        min_side=MS_SSIM_MIN_SIDE,
+    ),
+}
+"""By their names in `Codec.compress`, there after `target_`."""
+
+
+def _pixels(result: Measured) -> np.ndarray:
+    return np.asarray(result.image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A wanted value of a figure for a picture uint8 [H, W, 3]."""
+
     name: str
+    value: float
+    original: np.ndarray
+
+    @property
+    def figure(self) -> Figure:
+        return FIGURES[self.name]
+
+    def measure(self, result: Measured) -> float:
+        return self.figure.of(result, self.original)
+
+    def miss(self, value: float) -> float:
+        """By how much a value is above the wanted one, on the figure's axis in units of its tolerance."""
+        figure = self.figure
+        return (figure.axis(value) - figure.axis(self.value)) / figure.tolerance(self.value)
+
+    @property
+    def slope(self) -> float:
+        """What `miss` grows by per unit of quality, roughly."""
+        return self.figure.slope / self.figure.tolerance(self.value)
 
 
-def make_target(bpp: float | None, psnr: float | None) -> Target | None:
-    """Raises `BadArgument` for two targets, or one without meaning."""
-    if bpp is not None and psnr is not None:
-        raise BadArgument("give a target for bpp or for PSNR, not both")
-    if bpp is not None:
-        if not 0 < bpp < math.inf:
-            raise BadArgument(f"the target must be a positive number of bits per pixel, got {bpp:g}")
-        tolerance = math.log1p(BPP_TOLERANCE) * 0.98
-        return Target(math.log(bpp), tolerance, BPP_SLOPE, lambda result: math.log(result.bpp), f"{bpp:g} bpp")
-    if psnr is not None:
-        if not 0 < psnr < math.inf:
-            raise BadArgument(f"the target must be a positive number of dB, got {psnr:g}")
-        return Target(psnr, PSNR_TOLERANCE, PSNR_SLOPE, lambda result: result.psnr, f"{psnr:g} dB")
+def make_target(original: np.ndarray, **wanted: float | None) -> Target | None:
+    """The target of which a value is given, if any. Raises `BadArgument` for two, or one without meaning."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if len(given) > 1:
+        raise BadArgument(f"give one target, not {len(given)} ({', '.join(given)})")
+    for name, value in given.items():
+        figure = FIGURES[name]
+        if not figure.above < value < figure.below:
+            raise BadArgument(
+                f"the target {name} must lie between {figure.above:g} and {figure.below:g}, got {value:g}"
+            )
+        if min(original.shape[:2]) < figure.min_side:
+            raise BadArgument(f"the target {name} needs a picture of at least {figure.min_side} pixels a side")
+        if figure.package:
+            require(figure.package, "bench")
+        return Target(name, value, original)
     return None
 
 
@@ -73,8 +144,9 @@ def search(
     start: float,
     qualities: int,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Result:
-    """The first result of `attempt(quality, qp)` within the target's tolerance, or the nearest when told to stop.
+) -> tuple[Result, float]:
+    """The first result of `attempt(quality, qp)` within the target's tolerance, or the nearest when told to stop, and
+    its value of the target's figure.
 
     Regula falsi (Illinois) between the closest values below and above, by the usual slope until there are both.
     Raises `TargetMissed` with the nearest value found.
@@ -82,13 +154,14 @@ def search(
     low_end, high_end = 1.0 - BEYOND, qualities + BEYOND
     below: tuple[float, float] | None = None  # s and its miss, negative
     above: tuple[float, float] | None = None
-    s, nearest = start, None
+    s, nearest, least = start, None, math.inf
     for _ in range(MOST_ATTEMPTS):
         result = attempt(*operating_point(s, qualities))
-        miss = target.of(result) - target.value
-        if nearest is None or abs(miss) < abs(target.of(nearest) - target.value):
-            nearest = result
-        if abs(miss) <= target.tolerance or should_stop():
+        value = target.measure(result)
+        miss = target.miss(value)
+        if nearest is None or abs(miss) < least:
+            nearest, least = (result, value), abs(miss)
+        if abs(miss) <= 1 or should_stop():
             return nearest
         if miss < 0:
             below, above = (s, miss), above and (above[0], above[1] / 2 if below else above[1])
@@ -101,4 +174,8 @@ def search(
         if round(following * QUALITY_STEPS) == round(s * QUALITY_STEPS):
             break
         s = following
-    raise TargetMissed(f"no file of {target.name}: the nearest has {nearest.bpp:.4f} bpp and {nearest.psnr:.2f} dB")
+    label, (result, value) = target.figure.label, nearest
+    raise TargetMissed(
+        f"no file of {label.format(target.value)}: the nearest has {label.format(value)} "
+        f"({result.bpp:.4f} bpp and {result.psnr:.2f} dB)"
+    )

@@ -67,3 +67,39 @@ def test_unknown_metrics_and_pictures_too_small_for_ms_ssim_are_refused(photogra
         make_distortion(small, "vmaf")
     with pytest.raises(BadArgument, match="at least 161"):
         make_distortion(small, "ms-ssim")
+
+
+def blurred_error(original: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor:
+    """Somebody's own metric."""
+    return torch.nn.functional.avg_pool2d(original - decoded, 2).square().mean()
+
+
+def test_any_function_of_two_pictures_is_a_distortion(pair):
+    original, decoded = pair
+    distortion = make_distortion(original, blurred_error, lambda_scale=3.0)
+    expected = float(blurred_error(tensor(original), tensor(decoded)))
+    assert distortion.of_pixels(decoded) == pytest.approx(expected, rel=1e-6)
+    assert float(distortion(tensor(decoded))) == pytest.approx(expected, rel=1e-6)
+    x_hat = tensor(decoded).requires_grad_()
+    distortion(x_hat).backward()
+    assert x_hat.grad.abs().sum() > 0
+    assert distortion.curvature(x_hat) == pytest.approx(SquaredError(original).curvature(x_hat) / 3)
+
+
+def test_a_metric_without_a_usual_weight_wants_one(pair):
+    for metric, name in ((blurred_error, "blurred_error"), ("lpips", "lpips")):
+        with pytest.raises(BadArgument, match=f"the metric {name} has no usual weight"):
+            make_distortion(pair[0], metric)
+    with pytest.raises(BadArgument, match="needs --metric mse"):
+        make_distortion(pair[0], blurred_error, np.ones(pair[0].shape[:2]), 1.0)
+
+
+def test_refinement_lowers_the_metric_it_is_given(tiny_codec, photograph):
+    """Of an untrained network, at a weight at which bits hardly count."""
+    weight = 50 * 255**2 * float(tiny_codec.model.lambda_at(4.0))
+    result = tiny_codec.compress(photograph(70, 50), 4.0, steps=6, metric=blurred_error, lambda_=weight)
+    base = tiny_codec.compress(photograph(70, 50), 4.0, lambda_=weight)
+    original = tensor(np.asarray(photograph(70, 50)))
+    errors = [float(blurred_error(original, tensor(np.asarray(one.image)))) for one in (result, base)]
+    assert errors[0] < 0.9 * errors[1]
+    assert pytest.approx(result.bpp + weight * errors[0], rel=1e-4) == result.J
