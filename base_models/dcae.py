@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint_sequential
 from . import published
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .dictionary import DictionaryAttention
+from .double import as_matrix_products
 from .initialization import init_from_images
 from .limits import check_lambdas, check_multiple, check_ranges
 
@@ -267,7 +268,8 @@ class DCAE(CompressionModel):
     def entropy_walker(self, dtype: torch.dtype = torch.float64) -> DCAE:
         """A copy that can only `walk`, in another precision: everything that decides how a symbol is coded."""
         memo = {id(self.g_a): nn.Identity(), id(self.h_a): nn.Identity(), id(self.g_s): nn.Identity()}
-        return copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False)
+        walker = copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False)
+        return as_matrix_products(walker)
 
     def _gain(self, name: str, quality: float | Tensor, like: Tensor) -> Tensor | float:
         if len(self.config.lambdas) == 1:
