@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 
@@ -146,7 +145,7 @@ class WindowAttention(nn.Module):
         self.shift = window // 2 if shifted else 0
         self.embedding_layer = nn.Linear(channels, 3 * channels)
         self.relative_position_params = nn.Parameter(
-            trunc_normal_(torch.empty(self.heads, 2 * window - 1, 2 * window - 1), std=0.02)
+            nn.init.trunc_normal_(torch.empty(self.heads, 2 * window - 1, 2 * window - 1), std=0.02)
         )
         self.linear = nn.Linear(channels, channels)
         grid = torch.cartesian_prod(torch.arange(window), torch.arange(window))

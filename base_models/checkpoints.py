@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +14,10 @@ from types import MappingProxyType
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import BaseModel
+from .entropy_models import EntropyModel
 from .limits import check_coding_tables, check_scale_table
 from .registry import create_model
 
@@ -30,7 +30,7 @@ class CheckpointError(ValueError):
 
 
 def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
-    """Renames every foreign checkpoint key: the only place that knows them.
+    """Tensors of any checkpoint by the names of today; those of one network only it knows (`BaseModel.rename_keys`).
 
     Published checkpoints may sit under `state_dict`, carry a `module.` prefix (DataParallel), and name the parameters
     of the entropy bottleneck `_matrixN`, `_biasN`, `_factorN` (CompressAI < 1.2.5).
@@ -52,31 +52,32 @@ def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(model: nn.Module, raw: dict) -> nn.Module:
+def load_weights(model: BaseModel, raw: dict) -> BaseModel:
     """Puts a checkpoint's tensors into `model`, builds coding tables where it has none, and returns it in eval mode.
 
     Raises `CheckpointError` naming the first key that is missing, unexpected, of another shape, or not finite, or the
     coding tables that cannot be.
     """
-    state = canonical_state_dict(raw)
+    state = model.rename_keys(canonical_state_dict(raw))
     _check_names(state, model)
     for key, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{key} holds values that are not finite")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    if model.gaussian_conditional.quantized_cdf.numel() == 0:
-        model.update()
-    scales = model.gaussian_conditional.scale_table
+    if not all(prior.has_tables for prior in model.entropy_models()):
+        model.update_tables()
     try:
-        check_scale_table(scales)
-        check_coding_tables("gaussian_conditional", model.gaussian_conditional, len(scales))
-        check_coding_tables("entropy_bottleneck", model.entropy_bottleneck, model.config.N)
+        if model.scale_table is not None:
+            check_scale_table(model.scale_table)
+        for name, prior in model.named_modules():
+            if isinstance(prior, EntropyModel):
+                check_coding_tables(name, prior.tables(), prior.table_count)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     return model.eval().requires_grad_(False)
 
 
-def _check_names(state: Mapping[str, Tensor], model: nn.Module) -> None:
+def _check_names(state: Mapping[str, Tensor], model: BaseModel) -> None:
     """Raises `CheckpointError` unless the tensors have the names and shapes of the model's."""
     own = model.state_dict()
     tables = re.compile(r"\.(_quantized_cdf|_offset|_cdf_length|scale_table)$")
@@ -89,7 +90,7 @@ def _check_names(state: Mapping[str, Tensor], model: nn.Module) -> None:
             raise CheckpointError(f"{key} has shape {list(state[key].shape)}, expected {list(own[key].shape)}")
 
 
-def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> nn.Module:
+def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> BaseModel:
     """A model from a file, in eval mode, float32, with its integer coding tables.
 
     A safetensors file written by `save_checkpoint` says itself which model it is; for a published PyTorch checkpoint
@@ -119,35 +120,35 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> n
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
 
 
-def _empty_model(name: str, overrides: dict, state: dict) -> nn.Module:
+def _empty_model(name: str, overrides: dict, state: dict) -> BaseModel:
     """The network for `state`, in memory only once a skeleton without any has its names and shapes."""
     try:
         with torch.device("meta"):
             skeleton = create_model(name, **overrides)
     except ValueError as error:
         raise CheckpointError(f"its configuration cannot be: {error}") from None
-    _check_names(canonical_state_dict(state), skeleton)
+    _check_names(skeleton.rename_keys(canonical_state_dict(state)), skeleton)
     return create_model(name, **overrides)
 
 
-def save_checkpoint(
-    model: nn.Module,
-    path: str | Path,
+def checkpoint_bytes(
+    model: BaseModel,
     dtype: torch.dtype | None = None,
     exact: bool = False,
     extra: Mapping[str, Tensor] = MappingProxyType({}),
     metadata: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Writes weights, coding tables and configuration as safetensors, atomically.
+) -> bytes:
+    """Weights, coding tables and configuration as a safetensors file.
 
     `dtype` (for example `torch.float16`) is what parameters are stored in, with `exact` only those that lose nothing;
-    tables and buffers stay as they are. `extra` tensors and `metadata` are stored beside, as they are.
-    Raises `CheckpointError` where a weight is not finite in `dtype`.
+    tables and buffers stay as they are, and so do parameters that tables are built from. `extra` tensors and `metadata`
+    are stored beside, as they are. Raises `CheckpointError` where a weight is not finite in `dtype`.
     """
-    parameters = {key for key, _ in model.named_parameters()}
+    tabled = {id(parameter) for prior in model.entropy_models() for parameter in prior.parameters()}
+    narrowed = {key for key, parameter in model.named_parameters() if id(parameter) not in tabled}
     state = dict(extra)
     for key, value in model.state_dict().items():
-        if dtype is not None and key in parameters and not key.startswith("entropy_bottleneck"):
+        if dtype is not None and key in narrowed:
             narrow = value.to(dtype)
             value = value if exact and not torch.equal(narrow.to(value.dtype), value) else narrow
         state[key] = value
@@ -156,22 +157,15 @@ def save_checkpoint(
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{key} holds values that are not finite in {value.dtype}")
     config = json.dumps(asdict(model.config))
-    metadata = {"format": FORMAT, "model": model.registered_name, "config": config, **metadata}
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(save(state, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    return save(state, {"format": FORMAT, "model": model.registered_name, "config": config, **metadata})
 
 
-def fingerprint(model: nn.Module) -> bytes:
+def save_checkpoint(model: BaseModel, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Writes `checkpoint_bytes` to a file, not atomically. Raises `CheckpointError` or `OSError`."""
+    Path(path).write_bytes(checkpoint_bytes(model, dtype))
+
+
+def fingerprint(model: BaseModel) -> bytes:
     """First 8 bytes of the SHA-256 of the canonical weights."""
     return digest(model.state_dict())[:8]
 

@@ -13,24 +13,18 @@ Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `N` ch
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.models import CompressionModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
-from . import published
+from .base import CodePart, Quality, SlicedModel, Walk, full_precision
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .dictionary import DictionaryAttention
-from .double import as_matrix_products
 from .initialization import init_from_images
 from .limits import check_lambdas, check_multiple, check_ranges
+from .registry import register
 
 
 @dataclass(frozen=True)
@@ -73,48 +67,6 @@ class DCAEConfig:
             check_multiple("stage_channels", channels, head_dim)
 
 
-class Walk(NamedTuple):
-    """What one walk over the slices gives, each [B, M, H/16, W/16]."""
-
-    y_hat: Tensor
-    mu: Tensor
-    sigma: Tensor
-
-
-CodeSlice = Callable[[int, Tensor, Tensor], Tensor]
-
-
-class Gains(nn.Module):
-    """One gain per quality and channel, applied before quantization and undone after it **[ours]**.
-
-    Qualities 1…Q are real numbers; between two of them gains are interpolated geometrically.
-    """
-
-    def __init__(self, lambdas: tuple[float, ...], channels: int):
-        super().__init__()
-        middle = math.exp(sum(map(math.log, lambdas)) / len(lambdas))
-        start = torch.tensor([0.5 * math.log(value / middle) for value in lambdas])
-        self.log_gain = nn.Parameter(start[:, None].repeat(1, channels))
-
-    def forward(self, quality: Tensor) -> Tensor:
-        """Quality [B] → gain [B, C, 1, 1]."""
-        position = (quality - 1).clamp(0, len(self.log_gain) - 1)
-        low = position.floor().clamp(max=len(self.log_gain) - 2).long()
-        part = (position - low).to(self.log_gain.dtype)[:, None]
-        log_gain = self.log_gain[low] * (1 - part) + self.log_gain[low + 1] * part
-        return log_gain.exp()[:, :, None, None]
-
-
-def round_through(x: Tensor) -> Tensor:
-    """Rounding whose gradient is that of the identity."""
-    return x + (x.round() - x).detach()
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """At least float32: likelihoods and symbols need it also under autocast."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
 def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         conv(in_channels, widths[0], 3, 1),
@@ -125,17 +77,14 @@ def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -
     )
 
 
-class DCAE(CompressionModel):
-    """The network. `analysis`, `hyper_analysis`, `walk` and `synthesis` are all that a codec or a refiner needs.
+class DCAE(SlicedModel):
+    """The network; verbs and parts are those of `BaseModel`, a part is a slice of channels."""
 
-    `quality` is a number or a tensor [B] in 1…Q; a model of one quality ignores it.
-    """
-
-    stride = 64
+    registered_name = "dcae"
 
     def __init__(self, config: DCAEConfig | None = None):
-        super().__init__()
-        self.config = c = config or DCAEConfig()
+        super().__init__(config or DCAEConfig())
+        c = self.config
         c1, c2, c3 = c.stage_channels
         groups = [(c.stage_channels[i], c.head_dims[i], c.window, c.swin_layers[i]) for i in range(3)]
         self.g_a = nn.Sequential(
@@ -156,6 +105,7 @@ class DCAE(CompressionModel):
         self.h_z_s2 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, c.M))
 
         width = c.M // c.num_slices
+        self.slice_channels = (width,) * c.num_slices
         known = [2 * c.M + width * i for i in range(c.num_slices)]  # channels known before slice i
         prior = c.M if c.dict_entries else 0
         if c.dict_entries:
@@ -170,126 +120,73 @@ class DCAE(CompressionModel):
         for head in self.cc_scale_transforms:
             nn.init.constant_(head[-1].bias, 1.0)
 
-        self.entropy_bottleneck = EntropyBottleneck(c.N)
-        self.gaussian_conditional = GaussianConditional(None)
-        if len(c.lambdas) > 1:
-            self.gain_y = Gains(c.lambdas, c.M)
-            self.gain_z = Gains((1.0,) * len(c.lambdas), c.N)
+        self.make_entropy_models(c.M, c.N)
 
-    # ---- the four verbs -------------------------------------------------------------------------------------
+    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+        self.check_sides(x)
+        return full_precision(self.g_a(x)) * self.gain("gain_y", quality, x)
 
-    def analysis(self, x: Tensor, quality: float | Tensor = 1.0) -> Tensor:
-        """Image [B, 3, H, W] in [0, 1] → y [B, M, H/16, W/16] in units of the quantization step.
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+        return full_precision(self.h_a(y)) * self.gain("gain_z", quality, y)
 
-        Raises `ValueError` unless H and W are multiples of 64.
-        """
-        if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
-            raise ValueError(f"image is {tuple(x.shape[-2:])}, expected multiples of {self.stride}")
-        return full_precision(self.g_a(x)) * self._gain("gain_y", quality, x)
-
-    def hyper_analysis(self, y: Tensor, quality: float | Tensor = 1.0) -> Tensor:
-        """y → z [B, N, H/64, W/64] in units of the quantization step."""
-        return full_precision(self.h_a(y)) * self._gain("gain_z", quality, y)
-
-    def walk(self, z_hat: Tensor, quality: float | Tensor, code_slice: CodeSlice) -> Walk:
-        """Goes through the slices of y in coding order; the only place that does.
-
-        For slice i, `code_slice(i, mu, sigma)` returns ŷ_i before latent residual prediction, [B, M/S, H/16, W/16]:
-        an estimator rounds y, an encoder also writes its symbols, a decoder reads them. `sigma` may be below the
-        smallest coded scale, 0.11. `Walk.y_hat` is after residual prediction (001 Eq. 1).
-        """
-        z_hat = z_hat / self._gain("gain_z", quality, z_hat)
-        query = torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
-        y_hat, mus, sigmas = [], [], []
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        """Contexts need μ and σ of all earlier slices (001 Eq. 1), so that `y_hat` is of no use."""
+        query = self.hyper_features(z_hat, quality)
+        y_hats, mus, sigmas = [], [], []
         for i in range(self.config.num_slices):
             support = query
             if self.config.dict_entries:
                 support = torch.cat([query, self.dt_cross_attention[i](query, self.dt)], dim=1)
             mu = full_precision(self.cc_mean_transforms[i](support))
             sigma = full_precision(self.cc_scale_transforms[i](support))
-            y_hat_i = code_slice(i, mu, sigma)
+            y_hat_i = code_part(i, mu, sigma)
             residual = self.lrp_transforms[i](torch.cat([support, y_hat_i.to(support.dtype)], dim=1))
             y_hat_i = y_hat_i + 0.5 * torch.tanh(full_precision(residual))
             query = torch.cat([query, y_hat_i.to(query.dtype)], dim=1)
-            y_hat.append(y_hat_i)
+            y_hats.append(y_hat_i)
             mus.append(mu)
             sigmas.append(sigma)
-        return Walk(torch.cat(y_hat, 1), torch.cat(mus, 1), torch.cat(sigmas, 1))
+        return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
 
-    def synthesis(self, y_hat: Tensor, quality: float | Tensor = 1.0, recompute: bool = False) -> Tensor:
-        """ŷ → x̂ [B, 3, H, W], not clamped.
+    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Tensor:
+        """What ẑ says of y, [B, 2·M, h, w]: the query of the first slice."""
+        z_hat = z_hat / self.gain("gain_z", quality, z_hat)
+        return torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
 
-        With `recompute` a backward pass takes less memory and more time: only one stage's activations at once.
-        """
-        x = y_hat / self._gain("gain_y", quality, y_hat)
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
+        x = y_hat / self.gain("gain_y", quality, y_hat)
         if recompute:
             return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), x, use_reentrant=False))
         return full_precision(self.g_s(x))
 
-    # ---- training and estimation ----------------------------------------------------------------------------
-
-    def forward(self, x: Tensor, quality: float | Tensor = 1.0) -> dict:
-        """Reconstruction and likelihoods as CompressAI models give them.
-
-        In training mode the likelihoods are those of noisy latents and rounding passes gradients straight through.
-        """
-        y = self.analysis(x, quality)
-        z = self.hyper_analysis(y, quality)
-        with torch.autocast(x.device.type, enabled=False):
-            _, z_likelihoods = self.entropy_bottleneck(z)
-        medians = self.z_medians()
-        y_slices = y.chunk(self.config.num_slices, 1)
-        walk = self.walk(
-            round_through(z - medians) + medians, quality, lambda i, mu, sigma: round_through(y_slices[i] - mu) + mu
-        )
-        with torch.autocast(x.device.type, enabled=False):
-            _, y_likelihoods = self.gaussian_conditional(y, walk.sigma, walk.mu)
-        return {
-            "x_hat": self.synthesis(walk.y_hat, quality),
-            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
-        }
-
-    def z_medians(self) -> Tensor:
-        """What z is centred on before rounding, [1, N, 1, 1]."""
-        return self.entropy_bottleneck.quantiles[None, :, 0, 1:2, None].detach()
-
-    def lambda_at(self, quality: float | Tensor) -> Tensor:
-        """Rate–distortion weight of a quality, interpolated geometrically; same shape as `quality`."""
-        logs = torch.tensor(self.config.lambdas, dtype=torch.float64).log()
-        position = (torch.as_tensor(quality, dtype=torch.float64) - 1).clamp(0, len(logs) - 1)
-        low = position.floor().clamp(max=max(len(logs) - 2, 0)).long()
-        high = (low + 1).clamp(max=len(logs) - 1)
-        return (logs[low] + (logs[high] - logs[low]) * (position - low)).exp()
-
     def init_from_images(self, x: Tensor) -> None:
-        """Starting point for training, fitted to crops x: see `base_models.initialization`."""
+        """See `base_models.initialization`."""
         init_from_images(self, x)
 
-    def entropy_walker(self, dtype: torch.dtype = torch.float64) -> DCAE:
-        """A copy that can only `walk`, in another precision: everything that decides how a symbol is coded."""
-        memo = {id(self.g_a): nn.Identity(), id(self.h_a): nn.Identity(), id(self.g_s): nn.Identity()}
-        walker = copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False)
-        return as_matrix_products(walker)
+    def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
+        """`dictionary`: how strongly the last slice uses each entry at each position (001 Fig. 8)."""
+        if not self.config.dict_entries:
+            return {}
+        query = torch.cat([self.hyper_features(z_hat, quality), *self.split_y(y_hat)[:-1]], dim=1)
+        return {"dictionary": self.dt_cross_attention[-1].attention_maps(query, self.dt)[0]}
 
-    def _gain(self, name: str, quality: float | Tensor, like: Tensor) -> Tensor | float:
-        if len(self.config.lambdas) == 1:
-            return 1.0
-        quality = torch.as_tensor(quality, device=like.device).reshape(-1).to(torch.float64)
-        return getattr(self, name)(quality)
 
-    # ---- the published code's own streams -------------------------------------------------------------------
-
-    def compress(self, x: Tensor) -> dict:
-        """Streams of the published code: see `base_models.published.compress`."""
-        return published.compress(self, x)
-
-    def decompress(self, strings: list, shape: tuple[int, int]) -> dict:
-        """Reads streams of the published code: see `base_models.published.decompress`."""
-        return published.decompress(self, strings, shape)
-
-    @classmethod
-    def from_state_dict(cls, state_dict: dict) -> DCAE:
-        """The published size with these weights, as CompressAI's tools ask for it."""
-        from .checkpoints import load_weights
-
-        return load_weights(cls(), state_dict)
+register("dcae", DCAE, DCAEConfig())
+register(
+    "dcae-small",
+    DCAE,
+    DCAEConfig(
+        stage_channels=(32, 48, 80),
+        swin_layers=(0, 0, 2),
+        head_dims=(8, 16, 16),
+        M=160,
+        N=48,
+        num_slices=4,
+        dict_entries=64,
+        dict_heads=4,
+        dict_head_dim=16,
+        context_widths=(36, 32),
+        hyper_head_dim=16,
+        lambdas=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128),
+    ),
+)

@@ -77,7 +77,7 @@ def _latent_scale(lambda_: float) -> float:
 
 def _scale_latent(model: DCAE, scale: float) -> None:
     """y in units of the quantization step: by its gains where the model has them, else by the filters."""
-    if len(model.config.lambdas) > 1:
+    if model.qualities > 1:
         model.gain_y.log_gain += math.log(scale)
     else:
         model.g_a[-1].weight.mul_(scale)
@@ -101,11 +101,9 @@ def _set_block_transform(down: nn.Conv2d, up: nn.ConvTranspose2d, basis: Tensor)
 
 def _fit_entropy_model(model: DCAE, x: Tensor) -> None:
     """First guesses of μ and σ per channel, and the scale of z, at the middle quality."""
-    middle = (len(model.config.lambdas) + 1) / 2
+    middle = (model.qualities + 1) / 2
     y = model.analysis(x, middle)
-    width = model.config.M // model.config.num_slices
-    for i in range(model.config.num_slices):
-        part = y[:, i * width : (i + 1) * width]
+    for i, part in enumerate(model.split_y(y)):
         model.cc_mean_transforms[i][-1].bias.copy_(part.mean((0, 2, 3)))
         model.cc_scale_transforms[i][-1].bias.copy_(part.std((0, 2, 3)).clamp(min=0.2))
     last = model.h_a[-1]

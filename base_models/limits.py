@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
-WHOLE = 1 << 16
-"""Frequencies of a coding table are 16-bit fractions."""
+from .tables import TOTAL, IntegerTables
+
 MAX_RATES = 65
 """A file has the quality in thousandths, in 16 bits."""
 MAX_TABLES = 256
@@ -47,31 +47,21 @@ def check_lambdas(lambdas: tuple[float, ...]) -> None:
         raise ValueError(f"lambdas is {lambdas!r}, expected positive numbers")
 
 
-def check_coding_tables(name: str, entropy_model: nn.Module, tables: int) -> None:
-    """Whether an entropy model's integer tables can code: `tables` of them, each from 0 to 65 536 without a gap.
-
-    Raises `ValueError` naming what is wrong.
+def check_coding_tables(name: str, tables: IntegerTables, count: int) -> None:
+    """Whether the integer tables of the entropy model `name` can code: `count` of them, each from 0 to `TOTAL` without
+    a gap. Raises `ValueError` naming what is wrong.
     """
-    cdfs, lengths, offsets = entropy_model.quantized_cdf, entropy_model.cdf_length, entropy_model.offset
-    if cdfs.dim() != 2 or not len(cdfs) == lengths.numel() == offsets.numel() == tables:
-        shapes = ", ".join(str(list(part.shape)) for part in (cdfs, lengths, offsets))
-        raise ValueError(f"{name} has coding tables of shapes {shapes}, expected {tables} tables")
-    lengths = lengths.reshape(-1, 1)
-    if bool(((lengths < 3) | (lengths > cdfs.shape[1])).any()):
+    cdfs, lengths, offsets = tables.cdfs, tables.lengths.reshape(-1), tables.offsets
+    if cdfs.ndim != 2 or not len(cdfs) == lengths.size == offsets.size == count:
+        shapes = ", ".join(str(list(part.shape)) for part in (cdfs, tables.lengths, offsets))
+        raise ValueError(f"{name} has coding tables of shapes {shapes}, expected {count} tables")
+    if ((lengths < 3) | (lengths > cdfs.shape[1])).any():
         raise ValueError(f"{name} has a coding table of a length that cannot be")
-    if bool((offsets.abs() >= WHOLE).any()):
+    if (np.abs(offsets.astype(np.int64)) >= TOTAL).any():
         raise ValueError(f"{name} has a coding table that begins at a symbol that cannot be")
-    if not _rise_to_the_whole(cdfs, lengths):
-        raise ValueError(f"{name} has a coding table that does not rise from 0 to {WHOLE}")
-
-
-def _rise_to_the_whole(cdfs: Tensor, lengths: Tensor) -> bool:
-    """Whether the first `lengths` [T, 1] entries of each row [T, longest] ascend from 0 to 65 536."""
-    cdfs = cdfs.to(torch.int64)
-    ascends = cdfs.diff(dim=1) > 0
-    beyond = torch.arange(1, cdfs.shape[1], device=cdfs.device) >= lengths
-    last = cdfs.gather(1, lengths.to(torch.int64) - 1)
-    return bool((ascends | beyond).all()) and bool((cdfs[:, 0] == 0).all()) and bool((last == WHOLE).all())
+    rows = [row[:length].astype(np.int64) for row, length in zip(cdfs, lengths, strict=True)]
+    if not all(row[0] == 0 and row[-1] == TOTAL and (np.diff(row) > 0).all() for row in rows):
+        raise ValueError(f"{name} has a coding table that does not rise from 0 to {TOTAL}")
 
 
 def check_scale_table(scales: Tensor) -> None:

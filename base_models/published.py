@@ -10,16 +10,19 @@ or altered does not come back byte for byte.
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .dcae import DCAE
+    from compressai.ans import RansDecoder
+
+    from .base import BaseModel
+    from .tables import IntegerTables
 
 
 MAX_SYMBOL = 1 << 24
@@ -32,12 +35,12 @@ class StreamError(ValueError):
 class _Tables:
     """Integer tables of one entropy model in the form that CompressAI's coder takes."""
 
-    def __init__(self, entropy_model):
-        self.cdfs = entropy_model.quantized_cdf.tolist()
-        self.lengths = entropy_model.cdf_length.reshape(-1).tolist()
-        self.offsets = entropy_model.offset.reshape(-1).tolist()
+    def __init__(self, tables: IntegerTables):
+        self.cdfs, self.lengths, self.offsets = tables.cdfs.tolist(), tables.lengths.tolist(), tables.offsets.tolist()
 
     def encode(self, symbols: list[int], indexes: list[int]) -> bytes:
+        from compressai.ans import BufferedRansEncoder  # it takes seconds to import
+
         encoder = BufferedRansEncoder()
         encoder.encode_with_indexes(symbols, indexes, self.cdfs, self.lengths, self.offsets)
         return encoder.flush()
@@ -46,6 +49,8 @@ class _Tables:
         """A decoder for `count` symbols that stays inside its buffer even where the stream is garbage."""
         if len(stream) < 8 or len(stream) % 4:
             raise StreamError(f"a stream of {len(stream)} bytes is no rANS stream")
+        from compressai.ans import RansDecoder
+
         decoder = RansDecoder()
         decoder.set_stream(stream + bytes(16 * count + 1024))
         return decoder
@@ -62,13 +67,18 @@ def _flat(x: Tensor) -> list[int]:
     return x.reshape(-1).int().tolist()
 
 
+def _scale_indexes(model: BaseModel, sigma: Tensor) -> list[int]:
+    """The first level of each σ that is not below it, or the last."""
+    return _flat(torch.bucketize(sigma, model.scale_table[:-1]))
+
+
 def _channel_indexes(count: int, size: tuple[int, int]) -> list[int]:
     return torch.arange(count).repeat_interleave(size[0] * size[1]).tolist()
 
 
 @torch.no_grad()
-def compress(model: DCAE, x: Tensor) -> dict:
-    """Image [1, 3, H, W] in [0, 1], H and W multiples of 64 → `{"strings": [[y], [z]], "shape": size of z}`.
+def compress(model: BaseModel, x: Tensor) -> dict:
+    """Image [1, 3, H, W] in [0, 1], sides multiples of the stride → `{"strings": [[y], [z]], "shape": size of z}`.
 
     Raises `ValueError` where the latents are not finite (the weights are damaged).
     """
@@ -79,45 +89,45 @@ def compress(model: DCAE, x: Tensor) -> dict:
     medians = model.z_medians()
     z_symbols = (z - medians).round()
     z_size = tuple(z.shape[-2:])
-    z_string = _Tables(model.entropy_bottleneck).encode(_flat(z_symbols), _channel_indexes(z.shape[1], z_size))
+    z_string = _Tables(model.z_tables()).encode(_flat(z_symbols), _channel_indexes(z.shape[1], z_size))
     symbols, indexes = [], []
-    y_slices = y.chunk(model.config.num_slices, 1)
+    parts = model.split_y(y)
 
     def write(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-        rounded = (y_slices[i] - mu).round()
+        rounded = (parts[i] - mu).round()
         symbols.extend(_flat(rounded))
-        indexes.extend(_flat(model.gaussian_conditional.build_indexes(sigma)))
+        indexes.extend(_scale_indexes(model, sigma))
         return rounded + mu
 
     model.walk(z_symbols + medians, 1.0, write)
-    y_string = _Tables(model.gaussian_conditional).encode(symbols, indexes)
+    y_string = _Tables(model.y_tables()).encode(symbols, indexes)
     return {"strings": [[y_string], [z_string]], "shape": z_size}
 
 
 @torch.no_grad()
-def decompress(model: DCAE, strings: list, shape: tuple[int, int]) -> dict:
-    """Inverse of `compress`: `{"x_hat": [1, 3, 64·shape[0], 64·shape[1]] in [0, 1]}`. Raises `StreamError`."""
+def decompress(model: BaseModel, strings: list, shape: tuple[int, int]) -> dict:
+    """Inverse of `compress`, `shape` that of z: `{"x_hat": [1, 3, H, W] in [0, 1]}`. Raises `StreamError`."""
     y_string, z_string = strings[0][0], strings[1][0]
-    device = model.entropy_bottleneck.quantiles.device
-    channels = model.config.N
-    z_tables, z_indexes = _Tables(model.entropy_bottleneck), _channel_indexes(channels, shape)
+    medians = model.z_medians()
+    channels = medians.shape[1]
+    z_tables, z_indexes = _Tables(model.z_tables()), _channel_indexes(channels, shape)
     z_symbols = z_tables.decode(z_tables.open(z_string, len(z_indexes)), z_indexes)
     if z_tables.encode(z_symbols, z_indexes) != z_string:
         raise StreamError("the z stream is truncated or altered")
 
-    tables = _Tables(model.gaussian_conditional)
-    count = model.config.M * shape[0] * shape[1] * 16
+    tables = _Tables(model.y_tables())
+    count = math.prod(model.latent_shapes(*(model.stride * side for side in shape)).y)
     decoder = tables.open(y_string, count)
     symbols, indexes = [], []
 
     def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-        levels = _flat(model.gaussian_conditional.build_indexes(sigma))
+        levels = _scale_indexes(model, sigma)
         values = tables.decode(decoder, levels)
         symbols.extend(values)
         indexes.extend(levels)
-        return torch.tensor(values, dtype=mu.dtype, device=device).view_as(mu) + mu
+        return torch.tensor(values, dtype=mu.dtype, device=medians.device).view_as(mu) + mu
 
-    z_hat = torch.tensor(z_symbols, dtype=torch.float32, device=device).view(1, channels, *shape) + model.z_medians()
+    z_hat = torch.tensor(z_symbols, dtype=torch.float32, device=medians.device).view(1, channels, *shape) + medians
     walk = model.walk(z_hat, 1.0, read)
     if tables.encode(symbols, indexes) != y_string:
         raise StreamError("the y stream is truncated or altered, or was written by other weights")
@@ -130,7 +140,7 @@ BIN_MULTIPLE = 128
 BIN_MAX_SIDE = 65_535
 
 
-def compress_bin(model: DCAE, x: Tensor) -> bytes:
+def compress_bin(model: BaseModel, x: Tensor) -> bytes:
     """Image [1, 3, H, W] in [0, 1] of any size → a `.bin` file. Raises `ValueError` above 65 535 pixels a side."""
     height, width = x.shape[-2:]
     if max(height, width) > BIN_MAX_SIDE:
@@ -141,11 +151,11 @@ def compress_bin(model: DCAE, x: Tensor) -> bytes:
     return struct.pack(">HH", height, width) + body
 
 
-def decompress_bin(model: DCAE, data: bytes) -> Tensor:
+def decompress_bin(model: BaseModel, data: bytes) -> Tensor:
     """A `.bin` file → image [1, 3, H, W] in [0, 1]. Raises `StreamError`."""
     height, width, y_string, z_string = _split_bin(data)
     left, _, top, _ = _centred_padding(height, width)
-    shape = (-(-height // BIN_MULTIPLE) * 2, -(-width // BIN_MULTIPLE) * 2)
+    shape = tuple(-(-side // BIN_MULTIPLE) * BIN_MULTIPLE // model.stride for side in (height, width))
     x_hat = decompress(model, [[y_string], [z_string]], shape)["x_hat"]
     return x_hat[..., top : top + height, left : left + width]
 

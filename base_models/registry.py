@@ -1,53 +1,50 @@
-"""Names of base models and how to make them."""
+"""Names of base models and how to make them.
+
+A model's file registers its named configurations itself; all files of this package are looked through on first use.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from compressai.registry import register_model
-from torch import nn
+if TYPE_CHECKING:
+    from .base import BaseModel
 
-from .dcae import DCAE, DCAEConfig
+_REGISTERED: dict[str, tuple[type[BaseModel], Any]] = {}
 
-SMALL_LAMBDAS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 
-MODELS = {
-    "dcae": (DCAE, DCAEConfig()),
-    "dcae-small": (
-        DCAE,
-        DCAEConfig(
-            stage_channels=(32, 48, 80),
-            swin_layers=(0, 0, 2),
-            head_dims=(8, 16, 16),
-            M=160,
-            N=48,
-            num_slices=4,
-            dict_entries=64,
-            dict_heads=4,
-            dict_head_dim=16,
-            context_widths=(36, 32),
-            hyper_head_dim=16,
-            lambdas=SMALL_LAMBDAS,
-        ),
-    ),
-}
+def register(name: str, network: type[BaseModel], config: Any) -> None:
+    """Makes `create_model(name)` give `network(config)`. Raises `ValueError` for a name that is taken."""
+    if name in _REGISTERED:
+        raise ValueError(f"two models are called {name!r}")
+    _REGISTERED[name] = (network, config)
 
-register_model("dcae")(DCAE)
+
+@cache
+def _registered() -> dict[str, tuple[type[BaseModel], Any]]:
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
+    return _REGISTERED
 
 
 def list_models() -> tuple[str, ...]:
     """Names that `create_model` takes."""
-    return tuple(MODELS)
+    return tuple(sorted(_registered()))
 
 
-def create_model(name: str, **overrides) -> nn.Module:
+def create_model(name: str, **overrides: Any) -> BaseModel:
     """A new, untrained network; `overrides` replace fields of its configuration.
 
     Raises `KeyError` for an unknown name and `TypeError` for an unknown field.
     """
-    if name not in MODELS:
-        raise KeyError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    network, config = MODELS[name]
+    if name not in _registered():
+        raise KeyError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    network, config = _registered()[name]
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
     model = network(replace(config, **fields))
     model.registered_name = name

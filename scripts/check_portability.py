@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from tto.codec import Codec, load_codec
-from tto.container import SectionType, read, split_y
+from tto.container import Container, SectionType, read, split_y
 from tto.entropy_coding import checksum, scale_indexes
 from tto.errors import IndexMismatch
 
@@ -95,8 +95,7 @@ def batch_mismatches(codec: Codec, data: bytes) -> int:
     container = read(data)
     header, coder = container.header, codec.latent_coder
     expected, _ = split_y(container.sections[SectionType.Y], coder.num_slices)
-    z_size = (-(-header.height // 64), -(-header.width // 64))
-    y_slices, z_hat = decoded_symbols(codec, container, z_size)
+    y_slices, z_hat = decoded_symbols(codec, container)
     wrong = 0
 
     def replay(i: int, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -109,7 +108,7 @@ def batch_mismatches(codec: Codec, data: bytes) -> int:
     return wrong
 
 
-def decoded_symbols(codec: Codec, container, z_size) -> tuple[list[torch.Tensor], torch.Tensor]:
+def decoded_symbols(codec: Codec, container: Container) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Integer symbols of each slice, and ẑ, of a file without a step size of its own."""
     coder = codec.latent_coder
     walker, symbols, z_hats = coder.portable_walker, [], []
@@ -128,7 +127,7 @@ def decoded_symbols(codec: Codec, container, z_size) -> tuple[list[torch.Tensor]
     walker.walk = listening
     try:
         header = container.header
-        coder.decode(container.sections, z_size, header.quality, header.qp, header.native)
+        coder.decode(container.sections, codec.latent_shapes(header), header.quality, header.qp, header.native)
     finally:
         del walker.walk
     return symbols, z_hats[0]

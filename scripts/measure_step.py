@@ -40,7 +40,7 @@ def measure(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = create_model(network).eval().requires_grad_(False)
-    model.update()
+    model.update_tables()
     picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     reduced = descends_in_bfloat16(torch.device("cpu"))
     problem = Problem(model, 1.0, 0.01, size, size, SquaredError(picture), bfloat16=reduced)

@@ -47,10 +47,8 @@ TRANSFORMS = ("analysis", "hyper_analysis", "synthesis")
 
 def parts_of(model: nn.Module, height: int, width: int) -> dict[str, Callable[[], object]]:
     """The four verbs on images of this size, without arguments; on the meta device nothing is computed."""
-    c = model.config
     x = torch.zeros(1, 3, height, width, device="meta")
-    y = torch.zeros(1, c.M, height // 16, width // 16, device="meta")
-    z = torch.zeros(1, c.N, height // 64, width // 64, device="meta")
+    y, z = (torch.zeros(1, *shape, device="meta") for shape in model.latent_shapes(height, width))
     return {
         "analysis": lambda: model.analysis(x),
         "hyper_analysis": lambda: model.hyper_analysis(y),
@@ -176,7 +174,7 @@ def make_codec(name: str, device: str) -> Codec:
         return Codec(load_model(name), device)
     torch.manual_seed(0)
     model = create_model(name).eval()
-    model.update()
+    model.update_tables()
     return Codec(model, device)
 
 

@@ -36,7 +36,7 @@ def tiny_checkpoint(tmp_path_factory, tiny_sizes) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_model("dcae-small", **tiny_sizes)
-    model.update()
+    model.update_tables()
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_checkpoint(model.eval(), path)
     return path
@@ -70,7 +70,7 @@ def small_model(photograph):
         model = create_model("dcae-small")
     pixels = np.stack([np.asarray(photograph(128, 128, seed)) for seed in range(4)])
     model.init_from_images(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
-    model.update()
+    model.update_tables()
     return model.eval().requires_grad_(False)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from base_models import fingerprint
+from base_models import BaseModel, LatentShapes, fingerprint
 from tto.attachments import pack_attachments, unpack_attachments
 from tto.container import (
     MAX_PIXELS,
@@ -103,7 +103,7 @@ class Codec:
     Threads may use one codec at the same time; refinements that do share their batches (`tto.refine.batch`).
     """
 
-    def __init__(self, model: torch.nn.Module, device: str = "auto", side_modules: SideModules | None = None):
+    def __init__(self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None):
         """`model` in eval mode with its coding tables, and its side modules if any; `device` is auto, cpu or cuda."""
         self.device = pick_device(device)
         self.model = model.to(self.device)
@@ -115,7 +115,7 @@ class Codec:
     @property
     def qualities(self) -> int:
         """Qualities run from 1 to this; 1 for a model of one rate."""
-        return len(self.model.config.lambdas)
+        return self.model.qualities
 
     def compress(
         self,
@@ -284,20 +284,17 @@ class Codec:
         if header.quality > self.qualities:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         side = self.read_side(container)
-        y_hat = self.latent_coder.decode(
-            container.sections, self.z_size(header), header.quality, header.qp, header.native
-        )
+        shapes = self.latent_shapes(header)
+        y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
         rgb = self.synthesise(y_hat, header, side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 
-    def z_size(self, header: Header) -> tuple[int, int]:
-        """Height and width of z; those of y are four times that."""
-        return -(-header.height // self.model.stride), -(-header.width // self.model.stride)
+    def latent_shapes(self, header: Header) -> LatentShapes:
+        return self.model.latent_shapes(header.height, header.width)
 
     def read_side(self, container: Container) -> Side:
         """The side information in a file. Raises `WrongModel` or `CorruptFile`."""
-        height, width = self.z_size(container.header)
-        return self.side_coder.read(container.sections, (4 * height, 4 * width))
+        return self.side_coder.read(container.sections, self.latent_shapes(container.header).y[1:])
 
     @torch.inference_mode()
     def synthesise(self, y_hat: torch.Tensor, header: Header, side: Side = NO_SIDE) -> np.ndarray:

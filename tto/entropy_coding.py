@@ -1,8 +1,9 @@
 """Range coding of latents with integer tables, the same on every machine.
 
-A symbol is `round((y − μ) / Δ)`; its table is one of 64, chosen by the *scale index* of σ / Δ. The tables are integers
-that travel with the checkpoint. A scale index that differed between encoder and decoder would destroy the stream, so σ
-is computed in float64 on both sides and the encoder lists the rare indexes that lie too close to a level's boundary.
+A symbol is `round((y − μ) / Δ)`; its table is one of the model's, chosen by the *scale index* of σ / Δ. The tables are
+integers that travel with the checkpoint. A scale index that differed between encoder and decoder would destroy the
+stream, so σ is computed in float64 on both sides and the encoder lists the rare indexes that lie too close to a level's
+boundary.
 
 Symbols are coded grouped by table (`constriction`'s range coder, memory-safe Rust); those outside a table's range are
 coded as its last entry, and their distance beyond the range follows the group as an Elias-gamma number of plain bits.
@@ -11,12 +12,12 @@ coded as its last entry, and their distance beyond the range follows the group a
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from constriction import stream
 
+from base_models.tables import TOTAL, IntegerTables
 from tto.errors import CorruptFile
 
 BOUNDARY_MARGIN = 1e-9
@@ -26,42 +27,18 @@ one network differ by about 1e-13 between machines."""
 GAMMA_LENGTH_BITS = 5
 
 
-@dataclass(frozen=True)
-class Tables:
-    """Integer frequencies of one entropy model: table t codes `offsets[t] … offsets[t] + lengths[t] − 3` and an escape.
-
-    `cdfs` is [T, longest] int32, each row ascending from 0 to 65 536; `lengths` counts a row's valid entries.
-    """
-
-    cdfs: np.ndarray
-    lengths: np.ndarray
-    offsets: np.ndarray
+class Tables(IntegerTables):
+    """Integer tables as the range coder takes them."""
 
     @classmethod
-    def of(cls, entropy_model) -> Tables:
-        """Tables of a CompressAI entropy model whose `update()` has run."""
-        return cls(
-            entropy_model.quantized_cdf.cpu().numpy(),
-            entropy_model.cdf_length.reshape(-1).cpu().numpy(),
-            entropy_model.offset.reshape(-1).cpu().numpy(),
-        )
+    def of(cls, tables: IntegerTables) -> Tables:
+        return cls(tables.cdfs, tables.lengths, tables.offsets)
 
     @cached_property
     def models(self) -> list:
         """One model per table. Its probabilities are 16-bit fractions, exact in float64 on every machine."""
-        frequencies = (np.diff(row[:length]) for row, length in zip(self.cdfs, self.lengths, strict=True))
-        return [stream.model.Categorical(f.astype(np.float64) / 65536, perfect=False) for f in frequencies]
-
-    @cached_property
-    def _costs(self) -> np.ndarray:
-        """Bits of each entry, [T, longest − 1]; 0 beyond a row's end."""
-        costs = np.zeros((len(self.cdfs), self.cdfs.shape[1] - 1))
-        for row, cdf, length in zip(costs, self.cdfs, self.lengths, strict=True):
-            row[: length - 1] = 16 - np.log2(np.diff(cdf[:length]))
-        return costs
-
-    def escape(self, table: int) -> int:
-        return int(self.lengths[table]) - 2
+        shares = (self.frequencies(table).astype(np.float64) / TOTAL for table in range(len(self)))
+        return [stream.model.Categorical(share, perfect=False) for share in shares]
 
     def bits(self, symbols: np.ndarray, indexes: np.ndarray) -> float:
         """What `SymbolEncoder.encode` spends on them."""
@@ -70,7 +47,7 @@ class Tables:
         outside = (values < 0) | (values >= escapes)
         numbers = np.where(values >= escapes, 2 * (values - escapes) + 1, -2 * values)[outside]
         gamma = GAMMA_LENGTH_BITS + np.floor(np.log2(numbers))
-        return float(self._costs[indexes, np.where(outside, escapes, values)].sum() + gamma.sum())
+        return float(self.costs[indexes, np.where(outside, escapes, values)].sum() + gamma.sum())
 
 
 class SymbolEncoder:
@@ -161,8 +138,8 @@ def _groups(sorted_indexes: np.ndarray):
 def scale_indexes(sigma: np.ndarray, scale_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Table of each σ, and where it is too close to a boundary to be recomputed elsewhere.
 
-    `sigma` float64 [n] in units of the quantization step, `scale_table` float64 [64] ascending. The index of σ is the
-    first level that is at least σ, or the last. Returns uint8 [n] and bool [n].
+    `sigma` float64 [n] in units of the quantization step, `scale_table` float64 [T] ascending, T ≤ 256. The index
+    of σ is the first level that is at least σ, or the last. Returns uint8 [n] and bool [n].
     """
     boundaries = scale_table[:-1]
     indexes = np.searchsorted(boundaries, sigma, side="left")

@@ -6,20 +6,20 @@ Drawn from the file as its decoder reads it. Needs matplotlib.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from base_models.tables import TOTAL
 from tto.codec import Codec
 from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
 from tto.padding import crop
 from tto.refine.rate import gaussian_bits
-from tto.side.codes import FREQUENCY_TOTAL, NO_CODE
+from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation, CompensationCoder
 from tto.side.filter import BLOCK, CLASSES, Filter, apply_filter, block_classes, luma_of
 from tto.side.side import Side
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 HEAT = "inferno"
 DPI = 130
 WIDTH = 7.0  # inches of one picture
-LATENT_BLOCK = 16
 ERROR_BLOCK = 8
 ENTRIES = 8
 MOST_CODES = 40
@@ -40,13 +39,14 @@ FULL_SCALE = 99.5  # percentile that a colour scale ends at
 
 @dataclass(frozen=True)
 class Contents:
-    """A file taken apart: `bits` [h, w] of y at each position, `attention` [E, h, w] of the last slice's dictionary or
-    None, and `rgb` uint8 [H, W, 3]. `y_hat` is after LRP.
+    """A file taken apart: `bits` [h, w] of y at each position, `y_block` pixels a side; `maps` [K, h, w] of what the
+    network looked at, by name; `rgb` uint8 [H, W, 3]. `y_hat` is after LRP.
     """
 
     header: Header
+    y_block: int
     bits: np.ndarray
-    attention: np.ndarray | None
+    maps: dict[str, np.ndarray]
     side: Side
     rgb: np.ndarray
     y_hat: torch.Tensor
@@ -64,12 +64,12 @@ def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
     }
     compensation, of_filter = contents.side.get(Compensation), contents.side.get(Filter)
     if compensation is not None:
-        figures["mask"] = draw_mask(picture, compensation.codes)
+        figures["mask"] = draw_mask(picture, compensation.codes, contents.y_block)
         figures["codes"] = draw_codes(compensation.codes, codec.side_coder[CompensationCoder].frequencies)
     if of_filter is not None:
         figures["filter"] = draw_filter(picture, unfiltered(codec, contents), of_filter.coefficients)
-    if contents.attention is not None:
-        figures["dictionary"] = draw_attention(picture, contents.attention)
+    if "dictionary" in contents.maps:
+        figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
     return {f"{name}.png": _png(figure) for name, figure in figures.items()}
 
 
@@ -78,20 +78,20 @@ def open_file(codec: Codec, data: bytes) -> Contents:
     """Decodes a file and looks on."""
     container = read(data, max_pixels=None)
     header = container.header
-    bits, seen = [], []
+    shapes, bits = codec.latent_shapes(header), []
 
-    def on_slice(symbols: torch.Tensor, sigma: torch.Tensor) -> None:
-        bits.append(gaussian_bits(symbols, sigma).sum((0, 1)))
+    def on_part(symbols: torch.Tensor, sigma: torch.Tensor) -> None:
+        bits.append(gaussian_bits(symbols, sigma))
 
-    with _listening(codec, header.native, seen.append):
-        y_hat = codec.latent_coder.decode(
-            container.sections, codec.z_size(header), header.quality, header.qp, header.native, on_slice
-        )
+    y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, on_part)
+    z_hat = codec.latent_coder.decode_z(container.sections, shapes)
+    maps = codec.model.explanations(z_hat, header.quality, y_hat.float())
     side = codec.read_side(container)
     return Contents(
         header,
-        sum(bits).cpu().numpy(),
-        seen[-1].cpu().numpy() if seen else None,
+        codec.model.y_stride,
+        codec.model.join_y(bits).sum((0, 1)).cpu().numpy(),
+        {name: values.cpu().numpy() for name, values in maps.items()},
         side,
         codec.synthesise(y_hat, header, side),
         y_hat,
@@ -107,18 +107,6 @@ def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
     return crop(x_hat, header.height, header.width)
 
 
-def _listening(codec: Codec, native: bool, hear: Callable[[torch.Tensor], None]):
-    """While open, `hear` gets the attention maps [E, h, w] of each slice that is decoded."""
-    from contextlib import ExitStack
-
-    walker = codec.latent_coder.walker(native)[0]
-    stack = ExitStack()
-    for attention in getattr(walker, "dt_cross_attention", ()):
-        hook = attention.register_forward_pre_hook(lambda module, inputs: hear(module.attention_maps(*inputs)[0]))
-        stack.callback(hook.remove)
-    return stack
-
-
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
@@ -126,9 +114,11 @@ def draw_bits(picture: Picture, contents: Contents) -> Figure:
     figure, (axes,) = _figure(picture, 1, "Where the bits went")
     bits = contents.bits
     _backdrop(axes, picture)
-    image = _over(axes, picture, bits, cmap=HEAT, vmin=0, vmax=_full_scale(bits), alpha=0.75)
+    image = _over(axes, picture, bits, contents.y_block, cmap=HEAT, vmin=0, vmax=_full_scale(bits), alpha=0.75)
     axes.set_title(f"{contents.size} bytes; main latent: {bits.sum() / 8:.0f} bytes by its entropy model", fontsize=9)
-    figure.colorbar(image, ax=axes, label="bits per position (16×16 pixels)", shrink=0.8)
+    figure.colorbar(
+        image, ax=axes, label=f"bits per position ({contents.y_block}×{contents.y_block} pixels)", shrink=0.8
+    )
     return figure
 
 
@@ -150,11 +140,11 @@ def draw_errors(picture: Picture, before: Contents, after: Contents) -> Figure:
     return figure
 
 
-def draw_mask(picture: Picture, codes: np.ndarray) -> Figure:
+def draw_mask(picture: Picture, codes: np.ndarray, y_block: int) -> Figure:
     figure, (axes,) = _figure(picture, 1, "Where compensation is on")
     mask = codes != NO_CODE
     _backdrop(axes, picture)
-    _over(axes, picture, np.where(mask, 1.0, np.nan), cmap="autumn", vmin=0, vmax=1, alpha=0.55)
+    _over(axes, picture, np.where(mask, 1.0, np.nan), y_block, cmap="autumn", vmin=0, vmax=1, alpha=0.55)
     axes.set_title(f"{mask.sum()} of {mask.size} positions ({100 * mask.mean():.1f} %), in colour", fontsize=9)
     return figure
 
@@ -164,7 +154,7 @@ def draw_codes(codes: np.ndarray, frequencies: np.ndarray) -> Figure:
 
     used, counts = np.unique(codes[codes != NO_CODE], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MOST_CODES]
-    expected = counts.sum() * frequencies[used[order]] / FREQUENCY_TOTAL
+    expected = counts.sum() * frequencies[used[order]] / TOTAL
     figure = Figure(figsize=(1.3 * WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(order))
@@ -194,14 +184,15 @@ def draw_filter(picture: Picture, unfiltered: torch.Tensor, coefficients: torch.
     return figure
 
 
-def draw_attention(picture: Picture, attention: np.ndarray) -> Figure:
+def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Figure:
     """As 001 Fig. 8: the entries whose use varies most over the picture."""
     chosen = np.argsort(-attention.std((1, 2)), kind="stable")[:ENTRIES]
     figure, panels = _figure(picture, len(chosen) + 1, "Dictionary entries and where they are used")
     panels[0].imshow(picture.rgb)
     panels[0].set_title("picture", fontsize=9)
     for axes, entry in zip(panels[1:], chosen, strict=True):
-        image = _over(axes, picture, attention[entry], cmap="viridis", vmin=0, vmax=_full_scale(attention[chosen]))
+        highest = _full_scale(attention[chosen])
+        image = _over(axes, picture, attention[entry], y_block, cmap="viridis", vmin=0, vmax=highest)
         axes.set_title(f"entry {entry}, mean {100 * attention[entry].mean():.1f} %", fontsize=9)
     figure.colorbar(image, ax=panels, label="attention, mean over heads, last slice", shrink=0.8)
     return figure
@@ -227,7 +218,7 @@ def _backdrop(axes: Axes, picture: Picture) -> None:
     axes.imshow(picture.rgb.mean(2), cmap="gray", vmin=0, vmax=255)
 
 
-def _over(axes: Axes, picture: Picture, values: np.ndarray, block: int = LATENT_BLOCK, **style):
+def _over(axes: Axes, picture: Picture, values: np.ndarray, block: int, **style):
     """Values [h, w], one for each block of so many pixels a side, over the picture; the padding is cut off."""
     image = axes.imshow(values, extent=(0, block * values.shape[1], block * values.shape[0], 0), **style)
     axes.set(xlim=(0, picture.width), ylim=(picture.height, 0))

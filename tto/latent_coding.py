@@ -2,7 +2,7 @@
 
     y, z ─ encode ─ sections z, y, index list ─ decode ─ y_hat      (the same y_hat on both sides)
 
-Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, a multiple of 4.
+Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from base_models import BaseModel, LatentShapes
 from tto.container import (
     SectionType,
     join_y,
@@ -42,16 +43,16 @@ class LatentCoder:
     (float32), is faster, and decodes only where the arithmetic is the same.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: BaseModel):
         self._native_walker = model
         self.portable_walker = model.entropy_walker(torch.float64)
-        self._z_tables = Tables.of(model.entropy_bottleneck)
-        self._y_tables = Tables.of(model.gaussian_conditional)
-        self.scale_table = model.gaussian_conditional.scale_table.cpu().numpy().astype(np.float64)
+        self._z_tables = Tables.of(model.z_tables())
+        self._y_tables = Tables.of(model.y_tables())
+        self.scale_table = model.scale_table.cpu().numpy().astype(np.float64)
         self._medians = model.z_medians()
-        self.num_slices = model.config.num_slices
+        self.num_slices = model.slices
 
-    def walker(self, native: bool) -> tuple[nn.Module, torch.dtype]:
+    def walker(self, native: bool) -> tuple[BaseModel, torch.dtype]:
         """What walks over the slices, and in which precision."""
         return (self._native_walker, torch.float32) if native else (self.portable_walker, torch.float64)
 
@@ -59,7 +60,7 @@ class LatentCoder:
     def encode(
         self, y: Tensor, z: Tensor, quality: float, qp: int, native: bool = False, fit_scales: bool = False
     ) -> tuple[dict[SectionType, bytes], Tensor]:
-        """Rounds y [1, M, h, w] and z [1, N, h/4, w/4] and codes them.
+        """Rounds y [1, M, h, w] and z [1, N, hz, wz] and codes them.
 
         `fit_scales` gives σ of each slice a step of its own where that saves bytes. Returns the sections and ŷ as the
         decoder will have it. Raises `BadCheckpoint` where latents are not finite or absurdly large, which only damaged
@@ -73,10 +74,10 @@ class LatentCoder:
         z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self._z_tables)
 
         slices: list[Slice] = []
-        y_slices = y.to(dtype).chunk(self.num_slices, 1)
+        parts = walker.split_y(y.to(dtype))
 
         def round_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            symbols = _checked(((y_slices[i] - mu) / step).round())
+            symbols = _checked(((parts[i] - mu) / step).round())
             slices.append((_flat(symbols), _flat_float(sigma)))
             return symbols * step + mu
 
@@ -118,22 +119,20 @@ class LatentCoder:
     def decode(
         self,
         sections: Mapping[SectionType, bytes],
-        z_size: tuple[int, int],
+        shapes: LatentShapes,
         quality: float,
         qp: int,
         native: bool,
         on_slice: Callable[[Tensor, Tensor], None] = lambda symbols, sigma: None,
     ) -> Tensor:
-        """ŷ [1, M, 4·z_size[0], 4·z_size[1]]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
+        """ŷ [1, M, h, w]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
 
         `on_slice` hears of the symbols of each slice and of σ in its steps.
         """
         walker, dtype = self.walker(native)
         device = self._medians.device
         step = step_size(qp)
-        shape = (1, self._medians.shape[1], *z_size)
-        z_decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
-        z_symbols = _tensor(z_decoder.decode(_channel_indexes(shape), self._z_tables), dtype, device).view(shape)
+        z_hat = self.decode_z(sections, shapes, dtype)
 
         checksums, payload = split_y(sections[SectionType.Y], self.num_slices)
         y_decoder = SymbolDecoder(payload, section_name(SectionType.Y))
@@ -157,7 +156,16 @@ class LatentCoder:
             on_slice(symbols, sigma / scale_step)
             return symbols * step + mu
 
-        return walker.walk(z_symbols + self._medians.to(dtype), quality, read).y_hat
+        return walker.walk(z_hat, quality, read).y_hat
+
+    def decode_z(
+        self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """ẑ [1, N, hz, wz]. Raises `CorruptFile`."""
+        shape = (1, *shapes.z)
+        decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
+        symbols = decoder.decode(_channel_indexes(shape), self._z_tables)
+        return _tensor(symbols, dtype, self._medians.device).view(shape) + self._medians.to(dtype)
 
 
 def _checked(symbols: Tensor) -> Tensor:

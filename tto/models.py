@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from tto.errors import BadArgument, BadCheckpoint
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from base_models import BaseModel
     from tto.side.weights import SideModules
 
 DEFAULT_MODEL = "dcae-small"
@@ -36,7 +35,7 @@ def checkpoint_path(model: str) -> Path:
     raise BadArgument(f"no model {model!r}: shipped are {', '.join(shipped_models())}; or give a checkpoint's path")
 
 
-def load_model(model: str) -> nn.Module:
+def load_model(model: str) -> BaseModel:
     """The network with its weights, in eval mode on the CPU. Raises `BadArgument` or `BadCheckpoint`."""
     from base_models import CheckpointError, load_checkpoint
 

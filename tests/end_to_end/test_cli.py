@@ -306,7 +306,7 @@ def test_one_rate_model_needs_no_quality(tmp_path, photo, tiny_sizes, call):
     from base_models import create_model, save_checkpoint
 
     model = create_model("dcae-small", **tiny_sizes, lambdas=(0.013,))
-    model.update()
+    model.update_tables()
     save_checkpoint(model.eval(), tmp_path / "one-rate.safetensors")
     assert call("compress", photo, "-m", tmp_path / "one-rate.safetensors")[0] == 0
 

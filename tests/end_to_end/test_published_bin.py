@@ -21,7 +21,7 @@ def one_rate(tmp_path_factory, tiny_sizes):
 
     torch.manual_seed(0)
     model = create_model("dcae-small", **tiny_sizes, lambdas=(0.013,))
-    model.update()
+    model.update_tables()
     path = tmp_path_factory.mktemp("published") / "one-rate.safetensors"
     save_checkpoint(model.eval(), path)
     return path

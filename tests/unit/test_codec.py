@@ -29,7 +29,7 @@ def test_every_size_round_trips_to_the_encoders_own_pixels(small_codec, size, ph
 def test_container_adds_at_most_64_bytes_to_the_range_coded_payload(small_codec, photograph):
     result = small_codec.compress(photograph(128, 96), quality=4)
     sections = read(result.data).sections
-    checksums = 4 * small_codec.model.config.num_slices
+    checksums = 4 * small_codec.model.slices
     payload = len(sections[SectionType.Z]) + len(sections[SectionType.Y]) - checksums
     assert result.bytes - payload <= 64
 
@@ -74,7 +74,7 @@ def test_published_models_of_one_rate_have_one_quality(photograph):
     torch.manual_seed(0)
     model = create_model("dcae-small", lambdas=(0.013,))
     model.init_from_images(torch.rand(2, 3, 64, 64))
-    model.update()
+    model.update_tables()
     codec = Codec(model.eval().requires_grad_(False), device="cpu")
     assert codec.qualities == 1
     result = codec.compress(photograph(64, 64), quality=1)

@@ -35,7 +35,7 @@ def files(side_codec, picture, side_of):
 
 def test_bits_add_up_to_the_section(side_codec, files):
     contents = open_file(side_codec, files[1])
-    section = len(read(files[1]).sections[SectionType.Y]) - 4 * side_codec.model.config.num_slices
+    section = len(read(files[1]).sections[SectionType.Y]) - 4 * side_codec.model.slices
     assert contents.bits.shape == (8, 8)
     assert contents.bits.sum() / 8 == pytest.approx(section, rel=0.05)  # escapes cost a few bits more
 
@@ -44,8 +44,8 @@ def test_contents_are_what_the_decoder_gives(side_codec, files):
     contents = open_file(side_codec, files[0])
     assert np.array_equal(contents.rgb, np.asarray(side_codec.decompress(files[0])))
     assert np.argwhere(contents.side.get(Compensation).codes != NO_CODE).tolist() == [[1, 1], [1, 2]]
-    assert contents.attention.shape == (side_codec.model.config.dict_entries, 8, 8)
-    assert np.allclose(contents.attention.sum(0), 1)
+    assert contents.maps["dictionary"].shape == (side_codec.model.config.dict_entries, 8, 8)
+    assert np.allclose(contents.maps["dictionary"].sum(0), 1)
 
 
 def test_every_drawing_can_be_opened(side_codec, picture, files):

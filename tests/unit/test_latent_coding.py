@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from base_models import LatentShapes
 from tto.container import NEUTRAL_QP, SectionType, join_y, section_size, split_y
 from tto.entropy_coding import scale_indexes
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
 from tto.latent_coding import LatentCoder
 
 QUALITY = 5.5
-Z_SIZE = (2, 3)
+SHAPES = LatentShapes((160, 8, 12), (48, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def coder(small_model):
 
 @pytest.fixture(scope="module")
 def latents(small_model):
-    x = torch.rand(1, 3, 64 * Z_SIZE[0], 64 * Z_SIZE[1], generator=torch.Generator().manual_seed(1))
+    x = torch.rand(1, 3, 128, 192, generator=torch.Generator().manual_seed(1))
     y = small_model.analysis(x, QUALITY)
     return y, small_model.hyper_analysis(y, QUALITY)
 
@@ -31,7 +32,7 @@ def latents(small_model):
 @pytest.mark.parametrize("qp", [NEUTRAL_QP, NEUTRAL_QP - 20, NEUTRAL_QP + 40])
 def test_decoder_gets_the_encoders_latent_exactly(coder, latents, qp, native):
     sections, y_hat = coder.encode(*latents, QUALITY, qp, native)
-    decoded = coder.decode(sections, Z_SIZE, QUALITY, qp, native)
+    decoded = coder.decode(sections, SHAPES, QUALITY, qp, native)
     assert torch.equal(decoded, y_hat)
     assert decoded.dtype == (torch.float32 if native else torch.float64)
 
@@ -40,7 +41,7 @@ def test_layout_of_latents_does_not_change_a_bit_of_what_is_decoded(coder, laten
     """Refined latents are channels-last; convolutions of another layout round otherwise, which can cost a pixel."""
     y, z = (latent.to(memory_format=torch.channels_last) for latent in latents)
     sections, y_hat = coder.encode(y, z, QUALITY, NEUTRAL_QP)
-    assert torch.equal(coder.decode(sections, Z_SIZE, QUALITY, NEUTRAL_QP, False), y_hat)
+    assert torch.equal(coder.decode(sections, SHAPES, QUALITY, NEUTRAL_QP, False), y_hat)
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -49,7 +50,7 @@ def test_fitted_scales_save_bytes_and_give_the_same_latent(coder, latents, nativ
     plain, y_hat = coder.encode(*latents, QUALITY, NEUTRAL_QP, native)
     fitted, same = coder.encode(*latents, QUALITY, NEUTRAL_QP, native, fit_scales=True)
     assert torch.equal(same, y_hat)
-    assert torch.equal(coder.decode(fitted, Z_SIZE, QUALITY, NEUTRAL_QP, native), y_hat)
+    assert torch.equal(coder.decode(fitted, SHAPES, QUALITY, NEUTRAL_QP, native), y_hat)
     assert SectionType.SCALE_QP not in plain
     assert len(fitted[SectionType.SCALE_QP]) == coder.num_slices
     saved = len(plain[SectionType.Y]) - len(fitted[SectionType.Y])
@@ -65,14 +66,14 @@ def test_scales_stay_the_steps_own_where_a_section_would_cost_more(coder, latent
 def test_scale_section_of_another_length_is_refused(coder, latents, body):
     sections, _ = coder.encode(*latents, QUALITY, NEUTRAL_QP)
     with pytest.raises(CorruptFile, match="scale_qp"):
-        coder.decode({**sections, SectionType.SCALE_QP: body}, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+        coder.decode({**sections, SectionType.SCALE_QP: body}, SHAPES, QUALITY, NEUTRAL_QP, False)
 
 
 def test_other_scales_than_the_encoders_are_noticed(coder, latents):
     sections, _ = coder.encode(*latents, QUALITY, NEUTRAL_QP)
     wrong = {**sections, SectionType.SCALE_QP: bytes([NEUTRAL_QP + 40] * coder.num_slices)}
     with pytest.raises(IndexMismatch):
-        coder.decode(wrong, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+        coder.decode(wrong, SHAPES, QUALITY, NEUTRAL_QP, False)
 
 
 def test_larger_step_costs_fewer_bytes(coder, latents):
@@ -101,7 +102,7 @@ def test_batch_and_memory_layout_do_not_change_an_index(small_model, coder, late
 
         def note(i, mu, sigma):
             chosen.append(scale_indexes(sigma[0].reshape(-1).numpy(), coder.scale_table)[0])
-            y_i = y.chunk(small_model.config.num_slices, 1)[i]
+            y_i = small_model.split_y(y)[i]
             return (y_i - mu).round() + mu
 
         with torch.inference_mode():
@@ -120,7 +121,7 @@ def test_wrong_checksum_names_the_slice(coder, latents):
     checksums, payload = split_y(sections[SectionType.Y], 4)
     wrong = {**sections, SectionType.Y: join_y((*checksums[:2], checksums[2] ^ 1, checksums[3]), payload)}
     with pytest.raises(IndexMismatch, match="slice 2"):
-        coder.decode(wrong, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+        coder.decode(wrong, SHAPES, QUALITY, NEUTRAL_QP, False)
 
 
 def test_listed_indexes_are_obeyed_and_checked(coder, latents, monkeypatch):
@@ -128,10 +129,10 @@ def test_listed_indexes_are_obeyed_and_checked(coder, latents, monkeypatch):
     monkeypatch.setattr("tto.entropy_coding.BOUNDARY_MARGIN", 1e-3)
     sections, y_hat = coder.encode(*latents, QUALITY, NEUTRAL_QP)
     assert SectionType.INDEX_LIST in sections
-    assert torch.equal(coder.decode(sections, Z_SIZE, QUALITY, NEUTRAL_QP, False), y_hat)
+    assert torch.equal(coder.decode(sections, SHAPES, QUALITY, NEUTRAL_QP, False), y_hat)
     impossible = {**sections, SectionType.INDEX_LIST: b"\x01\x00\x40\x00\x00\x00"}
     with pytest.raises(CorruptFile, match="out of range"):
-        coder.decode(impossible, Z_SIZE, QUALITY, NEUTRAL_QP, False)
+        coder.decode(impossible, SHAPES, QUALITY, NEUTRAL_QP, False)
 
 
 def test_latents_that_are_not_finite_are_refused(coder, latents):

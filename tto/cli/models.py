@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tto.errors import BadCheckpoint
+from tto.files import write_atomic
 from tto.models import load_model, shipped_models, weights_folder
 
 app = typer.Typer(add_completion=False)
@@ -56,11 +57,11 @@ def convert(
     """Check a published checkpoint and write it as a file that -m takes."""
     import torch
 
-    from base_models import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
+    from base_models import CheckpointError, checkpoint_bytes, fingerprint, load_checkpoint
 
     try:
         network = load_checkpoint(checkpoint, name, lambdas=(lambda_,))
-        save_checkpoint(network, out, torch.float16 if half else None)
+        write_atomic(out, checkpoint_bytes(network, torch.float16 if half else None))
         typer.echo(f"{out}: fingerprint {fingerprint(load_checkpoint(out)).hex()}")
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error

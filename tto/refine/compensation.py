@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from base_models.tables import TOTAL
 from tto.refine.problem import Candidate, Problem
-from tto.side.codes import CONTEXTS, FREQUENCY_TOTAL, NO_CODE, mask_contexts
+from tto.side.codes import CONTEXTS, NO_CODE, mask_contexts
 from tto.side.compensation import Compensation, CompensationCoder
 
 SAMPLES = 4
@@ -71,7 +72,7 @@ class CodeSearch:
         self._coder = coder = problem.side_coder[CompensationCoder]
         self.vectors = torch.cat([coder.compensations, torch.zeros_like(coder.compensations[:1])])
         self.none = len(coder.compensations)
-        self._code_bits = -torch.log2(torch.from_numpy(coder.frequencies).to(self.vectors) / FREQUENCY_TOTAL)
+        self._code_bits = -torch.log2(torch.from_numpy(coder.frequencies).to(self.vectors) / TOTAL)
         self._outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
         self._latent_bits = self._outcome.bits - problem.side.bits
         self._size = tuple(candidate.y.shape[-2:])

@@ -77,7 +77,7 @@ class Refinement:
 
 
 def refine(problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, watch: Watch) -> Refinement:
-    """Refines y [1, M, h, w] and z [1, N, h/4, w/4] of one picture, beginning at step `qp`."""
+    """Refines y [1, M, h, w] and z [1, N, hz, wz] of one picture, beginning at step `qp`."""
     descent = Descent(problem, y, z, qp, plan, watch)
     candidates = []
     for stage in plan.stages:

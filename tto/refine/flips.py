@@ -4,7 +4,7 @@ At fixed symbols, each one's effect on J is predicted: its own bits exactly; dis
 whose μ and σ depend on it, by the gradient; and by the curvature of distortion. The most promising are flipped
 together, and kept if J of all of them together is lower, else half as many are tried. This is what rate-distortion
 optimized quantization does in a classical encoder, with a network's derivatives for the transform's. Only the best
-flip of each position and slice goes into a batch.
+flip of each position and part goes into a batch.
 
 That descent ends where no batch pays. Annealing comes further: it makes each flip with a probability that its predicted
 change of J and a falling temperature give, and looks at J only in the end. Proposing all symbols' moves at once from
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from base_models import BaseModel
 from tto.container import step_size
 from tto.refine.problem import Candidate, Point, Problem, Task
 from tto.refine.rate import gaussian_bits
@@ -44,7 +45,7 @@ class Prediction(NamedTuple):
 
 
 class Symbols(NamedTuple):
-    """Integers of one candidate: y [1, M, h, w], z [1, N, h/4, w/4]."""
+    """Integers of one candidate: y [1, M, h, w], z [1, N, hz, wz]."""
 
     y: Tensor
     z: Tensor
@@ -57,7 +58,7 @@ def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
 
 def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Point:
     """Where fixed symbols lie, whatever μ is; to be evaluated once."""
-    parts: Iterator[Tensor] = iter([symbols.z, *symbols.y.chunk(problem.model.config.num_slices, 1)])
+    parts: Iterator[Tensor] = iter([symbols.z, *problem.model.split_y(symbols.y)])
     return Point(problem, torch.zeros_like(symbols.y), symbols.z, qp, lambda u: next(parts))
 
 
@@ -73,7 +74,7 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Cand
     share, better = FIRST_SHARE, True
     while better:
         moves, predicted, _ = predict(problem, symbols, best.qp)
-        predicted = least_of_each_slice(predicted, problem.model.config.num_slices)
+        predicted = least_of_each_part(predicted, problem.model)
         order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
         better = False
         if not keep_on(best):
@@ -104,22 +105,21 @@ def anneal_symbols(
         if step % CURVATURE_EVERY == 0:
             curvature = None
         moves, predicted, curvature = predict(problem, symbols, candidate.qp, curvature)
-        predicted = least_of_each_slice(predicted, problem.model.config.num_slices)
+        predicted = least_of_each_part(predicted, problem.model)
         probability = ANNEALED_SHARE * torch.sigmoid(-predicted / temperature(done))
         chosen = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
         symbols = Symbols(symbols.y + moves * chosen, symbols.z)
     return candidate_at(problem, symbols, candidate.qp)
 
 
-def least_of_each_slice(predicted: Tensor, num_slices: int) -> Tensor:
-    """`predicted` [1, M, h, w] where it is the least of its position and slice, elsewhere infinity.
+def least_of_each_part(predicted: Tensor, model: BaseModel) -> Tensor:
+    """`predicted` [1, M, h, w] where it is the least of its position and part, elsewhere infinity.
 
     Flips at one position share the pixels that they mend and the contexts that they shift, so what each is predicted
     to bring alone they do not bring together.
     """
-    slices = predicted.unflatten(1, (num_slices, -1))
-    least = slices.amin(2, keepdim=True)
-    return torch.where(slices == least, slices, torch.inf).flatten(1, 2)
+    parts = model.split_y(predicted)
+    return model.join_y([torch.where(part == part.amin(1, keepdim=True), part, torch.inf) for part in parts])
 
 
 def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:

@@ -61,7 +61,8 @@ def _try_a_step(problem: Problem, side: int) -> None:
     """Gradients for a black square."""
     black = SquaredError(np.zeros((side, side, 3), np.uint8))
     square = replace(problem, height=side, width=side, distortion=black, side=NO_SIDE)
-    config, device = problem.model.config, next(problem.model.parameters()).device
-    y = torch.zeros(1, config.M, side // 16, side // 16, device=device, requires_grad=True)
-    z = torch.zeros(1, config.N, side // 64, side // 64, device=device, requires_grad=True)
+    y, z = (
+        torch.zeros(1, *shape, device=problem.medians.device, requires_grad=True)
+        for shape in problem.model.latent_shapes(side, side)
+    )
     answer([Task(Point(square, y, z, NEUTRAL_QP, lambda u: u), square.cost, leaves=(y, z), exact=False)])

@@ -1,10 +1,10 @@
 """What is minimized for one picture: J = R + λ·D of latents, rounded in whichever way.
 
 Several pictures of one size of latents go through the network together: `answer` takes a task for each of them.
-Shapes: `M` channels of y, `N` of z, `h w` size of y, `H W` of the picture (not padded).
+Shapes: `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `H W` of the picture (not padded).
 
     z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ transform ─ clamp ─ D
-    y ─────────────── walk: round each slice at its μ ─┴─ ŷ after LRP
+    y ─────────────── walk: round each part at its μ ─┴─ ŷ after LRP
                         └─ R of the same rounded values
 """
 
@@ -18,8 +18,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from base_models import BaseModel
 from tto.container import step_size
 from tto.padding import crop
 from tto.refine.distortion import Distortion
@@ -47,9 +48,9 @@ class Outcome(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Latents y [1, M, h, w] and z [1, N, h/4, w/4] of a problem.
+    """Latents y [1, M, h, w] and z [1, N, hz, wz] of a problem.
 
-    `rounding` is called with z, then with each slice, in units of the step and centred; `rate` prices slices.
+    `rounding` is called with z, then with each part, in units of the step and centred; `rate` prices parts.
     """
 
     problem: Problem
@@ -116,12 +117,12 @@ def evaluate(points: Sequence[Point]) -> list[Outcome]:
     """One walk and one synthesis of points that share model, quality and size of latents."""
     first = points[0].problem
     steps = [step_size(point.qp) for point in points]
-    slices = [point.y.chunk(first.model.config.num_slices, 1) for point in points]
+    parts = [first.model.split_y(point.y) for point in points]
     rounded: list[list[Tensor]] = [[] for _ in points]
 
-    def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+    def code_part(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
         for n, (point, mu_n, sigma_n) in enumerate(zip(points, mu.split(1), sigma.split(1), strict=True)):
-            u = point.rounding((slices[n][i] - mu_n) / steps[n])
+            u = point.rounding((parts[n][i] - mu_n) / steps[n])
             bits[n].append(point.rate(u, sigma_n / steps[n]).sum())
             rounded[n].append(u * steps[n] + mu_n)
         return _batch([of_one[-1] for of_one in rounded])
@@ -129,7 +130,7 @@ def evaluate(points: Sequence[Point]) -> list[Outcome]:
     z_rounded = [point.rounding(point.z - point.problem.medians) for point in points]
     bits = [[point.problem.z_bits(z).sum()] for point, z in zip(points, z_rounded, strict=True)]
     z_hats = [z + point.problem.medians for point, z in zip(points, z_rounded, strict=True)]
-    walk = first.model.walk(_batch(z_hats), first.quality, code_slice)
+    walk = first.model.walk(_batch(z_hats), first.quality, code_part)
     y_hats, mus, sigmas = (latent.split(1) for latent in (walk.y_hat, walk.mu, walk.sigma))
     compensated = [point.problem.side.on_latent(y_hat) for point, y_hat in zip(points, y_hats, strict=True)]
     x_hats = first.model.synthesis(_batch(compensated), first.quality, first.recompute).split(1)
@@ -139,7 +140,7 @@ def evaluate(points: Sequence[Point]) -> list[Outcome]:
         with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
             distortion = problem.distortion(x_hat)
         total = sum(bits[n]) + problem.side.bits
-        y = torch.cat(rounded[n], 1)
+        y = first.model.join_y(rounded[n])
         outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
     return outcomes
 
@@ -161,7 +162,7 @@ class Problem:
     pass computes g_s anew, piece by piece, instead of remembering all of it. `answer`: who sees to its tasks.
     """
 
-    model: nn.Module
+    model: BaseModel
     quality: float
     lambda_: float
     height: int
@@ -180,7 +181,7 @@ class Problem:
 
     @cached_property
     def z_bits(self) -> FactorizedBits:
-        return FactorizedBits(self.model.entropy_bottleneck)
+        return FactorizedBits(self.model.z_tables(), self.medians.device)
 
     @cached_property
     def medians(self) -> Tensor:

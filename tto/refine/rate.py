@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from base_models.entropy_models import SMALLEST_SCALE
+from base_models.tables import TOTAL, IntegerTables
 
 Rate = Callable[[Tensor, Tensor], Tensor]
 """Bits of u = (ŷ − μ)/Δ, given u and σ/Δ."""
-LOWEST_PROBABILITY = 2.0**-16
-SMALLEST_SCALE = 0.11
-"""First of the 64 coded scales."""
+LOWEST_PROBABILITY = 1 / TOTAL
 
 
 def gaussian_bits(u: Tensor, sigma: Tensor) -> Tensor:
@@ -55,16 +56,9 @@ class FactorizedBits:
     Between integers the costs are interpolated linearly as by `expected_bits` (training uses a smooth density).
     """
 
-    def __init__(self, bottleneck: nn.Module):
-        cdfs, lengths = bottleneck.quantized_cdf.cpu(), bottleneck.cdf_length.reshape(-1).cpu()
-        longest = int(lengths.max()) - 1
-        costs = torch.full((len(lengths), longest), 16.0)
-        for channel, length in enumerate(lengths.tolist()):
-            frequencies = cdfs[channel, :length].diff().double() / 65536
-            costs[channel, : length - 1] = -torch.log2(frequencies).float()
-            costs[channel, length - 1 :] = costs[channel, length - 2]  # the escape's cost
-        self._costs = costs.to(bottleneck.quantized_cdf.device)  # [N, longest]
-        self._offsets = bottleneck.offset.reshape(1, -1, 1, 1).to(self._costs)
+    def __init__(self, tables: IntegerTables, device: torch.device):
+        self._costs = torch.from_numpy(tables.costs).float().to(device)  # [N, longest]
+        self._offsets = torch.from_numpy(tables.offsets).float().view(1, -1, 1, 1).to(device)
 
     def __call__(self, u: Tensor) -> Tensor:
         """u [1, N, h, w], z less its median → bits [1, N, h, w]."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from constriction import stream
 
+from base_models.tables import TOTAL
 from tto.container import SectionType, section_name
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder
 from tto.errors import CorruptFile
@@ -15,7 +16,6 @@ from tto.side.bits import BitModel
 NO_CODE = -1
 """In place of a code where the mask is off."""
 CONTEXTS = 9
-FREQUENCY_TOTAL = 1 << 16
 """Sum of the codes' frequencies."""
 
 
@@ -75,4 +75,4 @@ def _decode_mask(decoder: SymbolDecoder, size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _code_model(frequencies: bytes):
-    return stream.model.Categorical(np.frombuffer(frequencies, np.int64) / FREQUENCY_TOTAL, perfect=False)
+    return stream.model.Categorical(np.frombuffer(frequencies, np.int64) / TOTAL, perfect=False)

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from base_models.tables import TOTAL
 from tto.container import SectionType
-from tto.side.codes import FREQUENCY_TOTAL, NO_CODE, decode_codes, encode_codes
+from tto.side.codes import NO_CODE, decode_codes, encode_codes
 from tto.side.side import ModulesPartCoder, Part
 
 PUBLISHED_CHANNELS = 320
@@ -86,7 +87,7 @@ def _padded(matrix: Tensor, columns: int) -> Tensor:
 def integer_frequencies(counts: Tensor) -> Tensor:
     """Counts [K], not negative → int64 [K] in proportion, each at least 1, of sum 2^16."""
     counts = counts.detach().double().cpu() + 1e-9
-    spare = FREQUENCY_TOTAL - len(counts)
+    spare = TOTAL - len(counts)
     shares = counts / counts.sum() * spare
     frequencies = shares.floor().long()
     largest_rest = (shares - frequencies).argsort(descending=True, stable=True)

@@ -14,11 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from base_models import CheckpointError, save_checkpoint
+from base_models import BaseModel, CheckpointError, checkpoint_bytes
 from base_models.checkpoints import SIDE_PREFIX, digest
 from base_models.limits import check_ranges
+from base_models.tables import TOTAL
 from tto.container import MODULES_FINGERPRINT
-from tto.side.codes import FREQUENCY_TOTAL
+from tto.files import write_atomic
 from tto.side.compensation import MSC
 from tto.side.transform import DDT
 
@@ -80,19 +81,20 @@ def load_side_modules(path: str | Path) -> SideModules | None:
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {SIDE_PREFIX}{name} holds values that are not finite")
     frequencies = side.msc.frequencies
-    if int(frequencies.sum()) != FREQUENCY_TOTAL or int(frequencies.min()) < 1:
-        raise CheckpointError(f"{path}: {SIDE_PREFIX}msc.frequencies do not sum to {FREQUENCY_TOTAL}")
+    if int(frequencies.sum()) != TOTAL or int(frequencies.min()) < 1:
+        raise CheckpointError(f"{path}: {SIDE_PREFIX}msc.frequencies do not sum to {TOTAL}")
     return side.eval().requires_grad_(False)
 
 
 def save_with_side_modules(
-    base: nn.Module, side: SideModules, path: str | Path, dtype: torch.dtype | None = None
+    base: BaseModel, side: SideModules, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
     """Writes a base and its side modules as one file, atomically; weights in `dtype`, but those of the base only
-    where that changes no value. Raises `CheckpointError` where a weight is not finite in `dtype`.
+    where that changes no value. Raises `FileError`, or `CheckpointError` where a weight is not finite in `dtype`.
     """
     tensors = {
         SIDE_PREFIX + key: value.to(dtype) if dtype is not None and value.is_floating_point() else value
         for key, value in side.state_dict().items()
     }
-    save_checkpoint(base, path, dtype, exact=True, extra=tensors, metadata={"side": json.dumps(asdict(side.config))})
+    config = {"side": json.dumps(asdict(side.config))}
+    write_atomic(path, checkpoint_bytes(base, dtype, exact=True, extra=tensors, metadata=config))

@@ -9,8 +9,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from base_models import CheckpointError, create_model, load_checkpoint, save_checkpoint
-from tto.errors import BadArgument
+from base_models import BaseModel, CheckpointError, checkpoint_bytes, create_model, load_checkpoint
+from tto.errors import BadArgument, FileError
+from tto.files import write_atomic
 from tto.models import checkpoint_path
 from tto.side.weights import save_with_side_modules
 from tto.train.crops import CropPlan, CropSampler, to_batch
@@ -25,7 +26,7 @@ from tto.train.step import Objective
 INITIALIZATION_CROPS = 96
 
 
-def build_model(recipe: Recipe) -> nn.Module:
+def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
     """The recipe's network in training mode, from its checkpoint or else from its seed. Raises `RecipeError`."""
     torch.manual_seed(recipe.seed)
     settings = recipe.model
@@ -40,7 +41,7 @@ def build_model(recipe: Recipe) -> nn.Module:
     return model.train()
 
 
-def stage_network(model: nn.Module, stage: StageSettings) -> tuple[nn.Module, Objective]:
+def stage_network(model: BaseModel | BaseWithSide, stage: StageSettings) -> tuple[nn.Module, Objective]:
     """What a stage calls in a step, and what it minimizes; a side stage is both."""
     if stage.objective == "rate-distortion":
         return model, RateDistortion(stage.loss, model)
@@ -48,9 +49,11 @@ def stage_network(model: nn.Module, stage: StageSettings) -> tuple[nn.Module, Ob
     return side, side
 
 
-def initialize_latents(model: nn.Module, store: ImageStore, recipe: Recipe, device: torch.device) -> None:
+def initialize_latents(
+    model: BaseModel | BaseWithSide, store: ImageStore, recipe: Recipe, device: torch.device
+) -> None:
     """Fits a new network, or new side modules, to the first crops of the run, where it knows how."""
-    goes_on = recipe.model.checkpoint is not None or not hasattr(model, "init_from_images")
+    goes_on = recipe.model.checkpoint is not None
     if goes_on and not isinstance(model, BaseWithSide):
         return
     resize = recipe.data.too_small == "resize"
@@ -71,7 +74,7 @@ def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Modul
     return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
 
-def export(model: nn.Module, path: Path, dtype: torch.dtype | None) -> None:
+def export(model: BaseModel | BaseWithSide, path: Path, dtype: torch.dtype | None) -> None:
     """Writes the model as the codec takes it, with quantiles and integer tables that fit its weights.
 
     A frozen base keeps its own. Raises `SaveError`, or `FrozenBaseChanged`.
@@ -82,13 +85,13 @@ def export(model: nn.Module, path: Path, dtype: torch.dtype | None) -> None:
             save_with_side_modules(model.base, model.side_modules(), path, dtype)
             return
         finished = copy.deepcopy(model).to("cpu").eval()
-        finished.update(force=True, update_quantiles=True)
-        save_checkpoint(finished, path, dtype)
-    except (CheckpointError, OSError) as error:
+        finished.update_tables(fit_quantiles=True)
+        write_atomic(path, checkpoint_bytes(finished, dtype))
+    except (CheckpointError, FileError) as error:
         raise SaveError(f"cannot export {path}: {error}") from None
 
 
-def _load_parameters(model: nn.Module, settings: ModelSettings) -> None:
+def _load_parameters(model: BaseModel, settings: ModelSettings) -> None:
     """Every parameter of `model` from a checkpoint that has exactly these."""
     try:
         found = dict(load_checkpoint(checkpoint_path(settings.checkpoint), settings.name).named_parameters())

@@ -78,10 +78,11 @@ class Trainer:
         data = recipe.data
         self.store = ImageStore(find_images(data.train, data.half_size_copies), int(data.cache_gib * 2**30))
         self.identity = run_identity(recipe, len(self.store))
-        self.validation_images = (
-            validation_images(data.val, recipe.validation.images, accelerator.device) if data.val else []
-        )
         self.model = build_model(recipe).to(accelerator.device)
+        multiple = self.model.stride
+        self.validation_images = (
+            validation_images(data.val, recipe.validation.images, multiple, accelerator.device) if data.val else []
+        )
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.average: AveragedModel | None = None

@@ -11,8 +11,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from base_models import BaseModel
+from base_models.base import interpolate_geometric
 from tto.train.recipe import LossSettings
 
 
@@ -28,9 +30,9 @@ class Terms(NamedTuple):
 class RateDistortion:
     """Rate plus λ times distortion of a base model's output."""
 
-    def __init__(self, settings: LossSettings, model: nn.Module):
+    def __init__(self, settings: LossSettings, model: BaseModel):
         self.settings = settings
-        self.qualities = len(model.config.lambdas)
+        self.qualities = model.qualities
         self._lambda_at = model.lambda_at
         range_of_qualities = torch.linspace(1.0, float(self.qualities), 512, dtype=torch.float64)
         self._mean_weight = self.lambda_at(range_of_qualities).rsqrt().mean().item()
@@ -48,7 +50,9 @@ class RateDistortion:
     def __call__(self, output: dict, images: Tensor, quality: Tensor) -> Terms:
         """Terms of a forward pass: `output` of the model for `images` [B, 3, H, W] at `quality` [B]."""
         pixels = images.shape[-1] * images.shape[-2]
-        bpp_y, bpp_z = (bits(output["likelihoods"][name]) / pixels for name in ("y", "z"))
+        bpp_y, bpp_z = bits(output["likelihoods"]["y"]) / pixels, torch.zeros(())
+        if "z" in output["likelihoods"]:
+            bpp_z = bits(output["likelihoods"]["z"]) / pixels
         x_hat = output["x_hat"].float()
         mse = (x_hat - images).square().mean((1, 2, 3))
         weight = self.lambda_at(quality).to(images.device)
@@ -78,12 +82,3 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     import pytorch_msssim
 
     return pytorch_msssim.ms_ssim(a, b, data_range=1.0, size_average=False)
-
-
-def interpolate_geometric(values: tuple[float, ...], quality: Tensor) -> Tensor:
-    """Value at a quality 1…Q between `values` (one per quality), float64, same shape as `quality`."""
-    logs = torch.tensor(values, dtype=torch.float64).log()
-    place = (quality.double() - 1).clamp(0, len(values) - 1)
-    low = place.floor().clamp(max=max(len(values) - 2, 0)).long()
-    high = (low + 1).clamp(max=len(values) - 1)
-    return (logs[low] + (logs[high] - logs[low]) * (place - low)).exp()

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from base_models.tables import TOTAL
+
 strict = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -38,7 +40,7 @@ class SideSettings:
     """Side modules to train beside a frozen base: number of codes, and width of the MSC networks (None: in proportion
     to the published ones)."""
 
-    codes: Annotated[int, Field(ge=2, le=65536)] = 256
+    codes: Annotated[int, Field(ge=2, le=TOTAL)] = 256
     width: Count | None = None
 
 

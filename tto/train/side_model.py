@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
-from base_models import CheckpointError, load_checkpoint
+from base_models import BaseModel, CheckpointError, load_checkpoint
+from base_models.base import round_through
 from base_models.checkpoints import digest
-from base_models.dcae import round_through
 from tto.errors import BadArgument
 from tto.models import checkpoint_path
 from tto.refine.rate import gaussian_bits
@@ -41,7 +41,7 @@ class Quantized(NamedTuple):
 class BaseWithSide(nn.Module):
     """`base` never changes; `ddt` and `msc` are what stages train; `quantizer` finds the first codebook."""
 
-    def __init__(self, base: nn.Module, side: SideModules, is_new: bool):
+    def __init__(self, base: BaseModel, side: SideModules, is_new: bool):
         super().__init__()
         self.base, self.is_new = base, is_new
         self.side_config = side.config
@@ -58,7 +58,8 @@ class BaseWithSide(nn.Module):
         codes = side.config.codes
         self.register_buffer("usage", torch.full((codes,), 1.0 / codes))  # running share of each code
         self.register_buffer("curvature", torch.tensor(FIRST_CURVATURE))  # of distortion, bits per squared step
-        self.registered_name, self.config, self.lambda_at = base.registered_name, base.config, base.lambda_at
+        self.registered_name, self.config = base.registered_name, base.config
+        self.stride, self.qualities, self.lambda_at = base.stride, base.qualities, base.lambda_at
         self._base_digest = digest(base.state_dict())
 
     def train(self, mode: bool = True) -> BaseWithSide:
@@ -109,15 +110,15 @@ class BaseWithSide(nn.Module):
 
     def _rounded(self, y: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """ŷ of y, with the gradient of the identity, and its bits [B]."""
-        slices = y.chunk(self.config.num_slices, 1)
+        parts = self.base.split_y(y)
         bits = []
 
-        def code_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            symbols = round_through(slices[i] - mu)
+        def code_part(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+            symbols = round_through(parts[i] - mu)
             bits.append(gaussian_bits(symbols, sigma).flatten(1).sum(1))
             return symbols + mu
 
-        return self.base.walk(z_hat, quality, code_slice).y_hat, sum(bits)
+        return self.base.walk(z_hat, quality, code_part).y_hat, sum(bits)
 
     @torch.no_grad()
     def init_from_steps(self, steps: Tensor) -> None:
@@ -134,13 +135,13 @@ class BaseWithSide(nn.Module):
             raise FrozenBaseChanged("the frozen base model has changed in training; nothing was exported")
 
 
-def build_with_side(wanted: nn.Module, settings: ModelSettings) -> BaseWithSide:
+def build_with_side(wanted: BaseModel, settings: ModelSettings) -> BaseWithSide:
     """The base of the recipe's checkpoint, of the size of `wanted`, with its side modules, or else new ones.
 
     Without a checkpoint the base is `wanted` itself: good enough to count parameters and measure time.
     Raises `RecipeError`.
     """
-    side = SideModules(SideConfig(wanted.config.M, settings.side.codes, settings.side.width))
+    side = SideModules(SideConfig(wanted.y_channels, settings.side.codes, settings.side.width))
     if settings.checkpoint is None:
         return BaseWithSide(wanted, side, is_new=True)
     try:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from base_models import BaseModel
 from tto.train.images import decode, find_images
 from tto.train.objective import RateDistortion
-
-MULTIPLE = 64  # sides of the images a network takes
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,15 @@ class ValidationResult:
     samples: tuple[np.ndarray, ...] = ()
 
 
-def validation_images(entries: tuple[str, ...], count: int, device: torch.device) -> list[Tensor]:
-    """Up to `count` images spread over the set, the middle of each cut to multiples of 64; each [1, 3, H, W]."""
+def validation_images(entries: tuple[str, ...], count: int, multiple: int, device: torch.device) -> list[Tensor]:
+    """Up to `count` images spread over the set, the middle of each cut to multiples; each [1, 3, H, W]."""
     sources = find_images(entries)
     chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(count, len(sources))).round().astype(int)]
-    return [_crop(decode(source)).to(device) for source in chosen]
+    return [_crop(decode(source), multiple).to(device) for source in chosen]
 
 
 @torch.no_grad()
-def validate(model: nn.Module, images: list[Tensor], objective: RateDistortion, samples: int = 0) -> ValidationResult:
+def validate(model: BaseModel, images: list[Tensor], objective: RateDistortion, samples: int = 0) -> ValidationResult:
     """Measures a model in eval mode. All qualities of one image go through it as one batch."""
     was_training = model.training
     model.eval()
@@ -63,8 +62,8 @@ def _side_by_side(images: list[Tensor]) -> np.ndarray:
     return torch.cat(images, dim=2).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _crop(pixels: np.ndarray) -> Tensor:
-    height, width = (max(MULTIPLE, side // MULTIPLE * MULTIPLE) for side in pixels.shape[:2])
+def _crop(pixels: np.ndarray, multiple: int) -> Tensor:
+    height, width = (max(multiple, side // multiple * multiple) for side in pixels.shape[:2])
     pad = [(0, max(0, height - pixels.shape[0])), (0, max(0, width - pixels.shape[1])), (0, 0)]
     pixels = np.pad(pixels, pad, mode="edge")
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2

@@ -8,21 +8,15 @@ import torch
 
 from base_models import create_model, list_models
 from base_models.blocks import SwinGroup, window_regions
-from base_models.dcae import DCAE, DCAEConfig
+from base_models.dcae import DCAEConfig
 
 
 def test_registry_knows_both_sizes_and_refuses_others():
-    assert list_models() == ("dcae", "dcae-small")
+    assert {"dcae", "dcae-small"} <= set(list_models())
     with pytest.raises(KeyError, match="dcae-small"):
         create_model("dcae-tiny")
     with pytest.raises(TypeError):
         create_model("dcae-small", colour=1)
-
-
-def test_compressai_can_find_and_rate_the_model():
-    from compressai.registry import MODELS
-
-    assert MODELS["dcae"] is DCAE
 
 
 def test_one_quality_has_no_gain_parameters():

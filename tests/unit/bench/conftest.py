@@ -29,7 +29,7 @@ class FakeCodec:
     fingerprint = b"fakecode"
     device = torch.device("cpu")
     side_coder = SimpleNamespace(fingerprint=b"")
-    model = SimpleNamespace(stride=64)
+    model = SimpleNamespace(stride=64, y_stride=16)
 
     def __init__(self) -> None:
         self.calls: list[tuple[float, dict]] = []

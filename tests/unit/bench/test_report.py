@@ -106,7 +106,7 @@ def test_other_codecs_are_shown_at_the_nearest_rate(run):
 
 
 def test_the_overlay_is_opaque_where_bits_go_and_fits_odd_sizes():
-    overlay = bit_overlay(np.array([[0.0, 4.0], [2.0, 0.0]]), (20, 30))
+    overlay = bit_overlay(np.array([[0.0, 4.0], [2.0, 0.0]]), (20, 30), 16)
     assert overlay.shape == (20, 30, 4)
     assert overlay[0, 0, 3] == 0 and overlay[15, 29, 3] == 220 and overlay[19, 0, 3] == 110
 

@@ -23,7 +23,7 @@ def tiny_codec(tiny_sizes, photograph):
         model = create_model("dcae-small", **tiny_sizes)
     pixels = np.stack([np.asarray(photograph(64, 64, seed)) for seed in range(4)])
     model.init_from_images(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
-    model.update()
+    model.update_tables()
     return Codec(model.eval().requires_grad_(False), device="cpu")
 
 

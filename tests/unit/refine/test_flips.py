@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tto.refine.distortion import SquaredError
-from tto.refine.flips import Symbols, anneal_symbols, candidate_at, least_of_each_slice, predict, symbols_of
+from tto.refine.flips import Symbols, anneal_symbols, candidate_at, least_of_each_part, predict, symbols_of
 from tto.refine.schedules import Constant, Geometric
 
 
@@ -42,9 +43,10 @@ def test_curvature_adds_to_the_prediction(problem, latents):
     assert (predicted > without + 1e-3).any()
 
 
-def test_one_flip_of_each_position_and_slice_is_left():
+def test_one_flip_of_each_position_and_part_is_left():
+    two_slices = SimpleNamespace(split_y=lambda y: y.chunk(2, 1), join_y=lambda parts: torch.cat(parts, 1))
     predicted = torch.tensor([[3.0, -1.0], [-2.0, -4.0], [5.0, 6.0], [-7.0, 0.5]]).view(1, 4, 1, 2)
-    left = least_of_each_slice(predicted, 2)
+    left = least_of_each_part(predicted, two_slices)
     inf = torch.inf
     assert left.view(4, 2).tolist() == [[inf, inf], [-2.0, -4.0], [inf, inf], [-7.0, 0.5]]
 

@@ -35,10 +35,10 @@ def test_expected_bits_are_exact_at_integers_and_linear_between():
 
 def test_cost_of_z_is_its_tables(tiny_codec):
     bottleneck = tiny_codec.model.entropy_bottleneck
-    cost = FactorizedBits(bottleneck)
+    cost = FactorizedBits(bottleneck.tables(), torch.device("cpu"))
     channel, symbol = 2, 1
-    cdf = bottleneck.quantized_cdf[channel]
-    index = symbol - int(bottleneck.offset[channel])
+    cdf = bottleneck._quantized_cdf[channel]
+    index = symbol - int(bottleneck._offset[channel])
     u = torch.zeros(1, 8, 1, 1)
     u[0, channel] = symbol
     frequency = (cdf[index + 1] - cdf[index]) / 65536
@@ -55,6 +55,6 @@ def test_estimated_rate_is_that_of_the_sections(small_codec: Codec, photograph):
     problem = Problem(small_codec.model, 5.0, 0.01, 128, 192, SquaredError(picture.rgb))
     candidate = problem.candidate(y, z, 140)
     sections = read(small_codec.pack(picture, y, z, 5.0, qp=140)).sections
-    checksums = 4 * small_codec.model.config.num_slices
+    checksums = 4 * small_codec.model.slices
     bits = 8 * (len(sections[SectionType.Z]) + len(sections[SectionType.Y]) - checksums)
     assert candidate.bpp * problem.pixels == pytest.approx(bits, rel=0.03, abs=64)

@@ -18,7 +18,6 @@ from tto.image import central
 
 VIEW_SIDE = 1024
 """A larger image is shown by its central part of this many pixels a side."""
-BLOCK = 16
 """Pixels a side that one position of the latents stands for."""
 OVERLAY_RGB = (255, 0, 128)
 OVERLAY_MAX_ALPHA = 220
@@ -74,9 +73,9 @@ def _view(task: Task, row: Row, pixels: np.ndarray, machine: Machine) -> View:
     note = f"quality {row.quality:g}, {row.bytes} bytes, {row.bpp:.3f} bpp, {row.psnr:.2f} dB"
     bits = ""
     if isinstance(coder, ModelCoder) and coder.effort == "none":
-        bits = _data_url(
-            central(bit_overlay(bits_per_position(coder, pixels, row.quality), pixels.shape[:2]), VIEW_SIDE)
-        )
+        positions = bits_per_position(coder, pixels, row.quality)
+        overlay = bit_overlay(positions, pixels.shape[:2], coder.codec.model.y_stride)
+        bits = _data_url(central(overlay, VIEW_SIDE))
     return View(row.label, note, _data_url(central(decoded, VIEW_SIDE)), bits)
 
 
@@ -97,10 +96,10 @@ def bits_per_position(coder: ModelCoder, pixels: np.ndarray, quality: float) -> 
     return -likelihoods.double().log2().sum(1)[0].cpu().numpy()
 
 
-def bit_overlay(bits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def bit_overlay(bits: np.ndarray, size: tuple[int, int], block: int) -> np.ndarray:
     """uint8 RGBA [H, W, 4]: the more bits a block of the image takes, the more opaque."""
     alpha = bits / max(float(bits.max()), 1e-9) * OVERLAY_MAX_ALPHA
-    blocks = np.kron(alpha, np.ones((BLOCK, BLOCK)))[: size[0], : size[1]]
+    blocks = np.kron(alpha, np.ones((block, block)))[: size[0], : size[1]]
     overlay = np.empty((*blocks.shape, 4), np.uint8)
     overlay[..., :3] = OVERLAY_RGB
     overlay[..., 3] = np.round(blocks)

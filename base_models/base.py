@@ -1,0 +1,323 @@
+"""What tto asks of a base model: all of it, and nothing else.
+
+Shapes: `B` batch, `H W` image size (multiples of `stride`), `M` channels of y, `h w` size of y, `N` channels of z,
+`hz wz` size of z, `Q` qualities.
+
+    x ─ analysis ─ y ─────────────────── walk: part by part ── y_hat ─ synthesis ─ x_hat
+                   └─ hyper_analysis ─ z ─ z_hat ─┘ mu, sigma
+
+A *part* is what is coded at once: a slice of channels, one pass of a checkerboard, a diagonal of a raster. Parts are
+tensors [B, C_i, ...] whose trailing dimensions are positions; what they have in common with y only the model knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .double import as_matrix_products
+from .entropy_models import EntropyModel, FactorizedPrior, GaussianConditional
+from .tables import IntegerTables
+
+Quality = float | Tensor
+"""A number or a tensor [B] in 1…Q; a model of one quality ignores it."""
+CodePart = Callable[[int, Tensor, Tensor | None], Tensor]
+
+
+class Walk(NamedTuple):
+    """What one walk over the parts gives, each [B, M, h, w]; `sigma` is None for a factorized prior of y."""
+
+    y_hat: Tensor
+    mu: Tensor
+    sigma: Tensor | None
+
+
+class LatentShapes(NamedTuple):
+    """Channels, height and width of y and of z; a model without z has a z without channels."""
+
+    y: tuple[int, int, int]
+    z: tuple[int, int, int]
+
+
+class BaseModel(nn.Module, ABC):
+    """A trained codec as a network of tensors.
+
+    A subclass has a frozen configuration with the field `lambdas` (one rate–distortion weight per quality, ascending),
+    and calls `register` for each of its named configurations. The names of its attributes are those of published
+    checkpoints, or `rename_keys` knows what they are there.
+    """
+
+    registered_name: str
+    """For `create_model`. A class has that of its default configuration."""
+    stride: ClassVar[int] = 64
+    """Image sides are padded to multiples of it."""
+    y_stride: ClassVar[int] = 16
+    """Pixels along a side of one position of y."""
+    grid: ClassVar[Literal["mean", "integer"]] = "mean"
+    """Where ŷ lies before residual prediction, Δ the step: round((y − μ)/Δ)·Δ + μ, or round(y/Δ)·Δ."""
+    transforms: ClassVar[tuple[str, ...]] = ("g_a", "g_s", "h_a")
+    """Submodules that a walk does not use."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+
+    # ---- the four verbs -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+        """Image [B, 3, H, W] in [0, 1] → y [B, M, h, w] in units of the quantization step.
+
+        Raises `ValueError` unless H and W are multiples of `stride`.
+        """
+
+    @abstractmethod
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+        """y → z [B, N, hz, wz] in units of the quantization step; N = 0 for a model without z."""
+
+    @abstractmethod
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        """Goes through the parts of y in coding order; the only place that does.
+
+        `code_part(i, mu, sigma)` returns ŷ of part i before residual prediction, in the shape of μ: an estimator rounds
+        y, an encoder also writes its symbols, a decoder reads them. μ is what values are centred on: zero, or the
+        medians of a factorized prior, for a model without means; σ may be below the smallest coded scale, and is None
+        for a factorized prior, whose tables are by channel. `Walk.y_hat` is after residual prediction.
+
+        `y_hat`, for models on the integer grid, is all of ŷ where the caller knows it: contexts are then computed in
+        parallel. `code_part` is called for every part, in order, all the same.
+        """
+
+    @abstractmethod
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
+        """ŷ → x̂ [B, 3, H, W], not clamped.
+
+        With `recompute` a backward pass takes less memory and more time: only a piece's activations at once.
+        """
+
+    # ---- parts ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def split_y(self, y: Tensor) -> list[Tensor]:
+        """Parts in coding order of y or of anything shaped like it; differentiable."""
+
+    @abstractmethod
+    def join_y(self, parts: Sequence[Tensor]) -> Tensor:
+        """Inverse of `split_y`."""
+
+    @property
+    @abstractmethod
+    def slices(self) -> int:
+        """Groups of parts with a checksum, a list of indexes and a step of σ of their own in the file."""
+
+    def slice_of(self, part: int) -> int:
+        """The slice that a part belongs to; parts of one slice follow each other."""
+        return part
+
+    @abstractmethod
+    def latent_shapes(self, height: int, width: int) -> LatentShapes:
+        """For an image of any size, which is padded to multiples of `stride`."""
+
+    @property
+    def y_channels(self) -> int:
+        return self.latent_shapes(self.stride, self.stride).y[0]
+
+    # ---- entropy coding -------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def z_prior(self) -> FactorizedPrior | None:
+        """The entropy model of z."""
+
+    @property
+    @abstractmethod
+    def y_prior(self) -> GaussianConditional | FactorizedPrior:
+        """The entropy model of y: Gaussian, or factorized where `walk` gives no σ."""
+
+    @property
+    def scale_table(self) -> Tensor | None:
+        """Ascending levels of σ, one for each table of y; None for a factorized prior."""
+        return getattr(self.y_prior, "scale_table", None)
+
+    def y_tables(self) -> IntegerTables:
+        return self.y_prior.tables()
+
+    def z_tables(self) -> IntegerTables | None:
+        return None if self.z_prior is None else self.z_prior.tables()
+
+    def z_medians(self) -> Tensor:
+        """What z is centred on before rounding, [1, N, 1, 1]."""
+        if self.z_prior is None:
+            return torch.zeros(1, 0, 1, 1, device=next(self.parameters()).device)
+        return self.z_prior.medians()
+
+    def entropy_models(self) -> list[EntropyModel]:
+        return [module for module in self.modules() if isinstance(module, EntropyModel)]
+
+    def entropy_walker(self, dtype: torch.dtype = torch.float64) -> BaseModel:
+        """A copy that can only `walk`, in another precision: everything that decides how a symbol is coded."""
+        memo = {id(getattr(self, name)): nn.Identity() for name in self.transforms if hasattr(self, name)}
+        return as_matrix_products(copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False))
+
+    # ---- rates ----------------------------------------------------------------------------------------------
+
+    @property
+    def qualities(self) -> int:
+        """Qualities run from 1 to this; 1 for a model of one rate."""
+        return len(self.config.lambdas)
+
+    def lambda_at(self, quality: Quality) -> Tensor:
+        """Rate–distortion weight of a quality, float64, same shape as `quality`."""
+        return interpolate_geometric(self.config.lambdas, quality)
+
+    # ---- training and estimation ----------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, quality: Quality = 1.0) -> dict:
+        """Reconstruction and likelihoods as CompressAI models give them.
+
+        In training mode the likelihoods are those of noisy latents and rounding passes gradients straight through.
+        """
+        y = self.analysis(x, quality)
+        z = self.hyper_analysis(y, quality)
+        medians = self.z_medians()
+        parts = self.split_y(y)
+        walk = self.walk(
+            round_through(z - medians) + medians, quality, lambda i, mu, sigma: round_through(parts[i] - mu) + mu
+        )
+        likelihoods = {}
+        with torch.autocast(x.device.type, enabled=False):
+            if self.z_prior is not None:
+                likelihoods["z"] = self.z_prior.likelihood(z)
+            if walk.sigma is None:
+                likelihoods["y"] = self.y_prior.likelihood(y)
+            else:
+                likelihoods["y"] = self.y_prior.likelihood(y, walk.sigma, walk.mu)
+        return {"x_hat": self.synthesis(walk.y_hat, quality), "likelihoods": likelihoods}
+
+    def aux_loss(self) -> Tensor:
+        """What fits the quantiles of factorized priors to their densities; no data is needed."""
+        return sum(prior.quantile_loss() for prior in self.entropy_models() if isinstance(prior, FactorizedPrior))
+
+    def update_tables(self, fit_quantiles: bool = False) -> None:
+        """Builds all integer tables anew, as one does after training."""
+        for prior in self.entropy_models():
+            if isinstance(prior, FactorizedPrior):
+                prior.update_tables(fit_quantiles)
+            else:
+                prior.update_tables()
+
+    def init_from_images(self, x: Tensor) -> None:
+        """A starting point for training, fitted to crops x [B, 3, H, W]; by default what the constructor left."""
+
+    # ---- for people -----------------------------------------------------------------------------------------
+
+    def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
+        """What the network looked at, as maps [K, h, w] by name; by default nothing."""
+        return {}
+
+    @classmethod
+    def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published checkpoint's tensors by our names; the only place that knows the others."""
+        return state
+
+    def check_sides(self, x: Tensor) -> None:
+        """Raises `ValueError` unless the sides of an image are multiples of `stride`."""
+        if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
+            raise ValueError(f"image is {tuple(x.shape[-2:])}, expected multiples of {self.stride}")
+
+
+class Gains(nn.Module):
+    """One gain per quality and channel, applied before quantization and undone after it **[ours]**.
+
+    Qualities 1…Q are real numbers; between two of them gains are interpolated geometrically.
+    """
+
+    def __init__(self, lambdas: tuple[float, ...], channels: int):
+        super().__init__()
+        middle = math.exp(sum(map(math.log, lambdas)) / len(lambdas))
+        start = torch.tensor([0.5 * math.log(value / middle) for value in lambdas])
+        self.log_gain = nn.Parameter(start[:, None].repeat(1, channels))
+
+    def forward(self, quality: Tensor) -> Tensor:
+        """Quality [B] → gain [B, C, 1, 1]."""
+        position = (quality - 1).clamp(0, len(self.log_gain) - 1)
+        low = position.floor().clamp(max=len(self.log_gain) - 2).long()
+        part = (position - low).to(self.log_gain.dtype)[:, None]
+        log_gain = self.log_gain[low] * (1 - part) + self.log_gain[low + 1] * part
+        return log_gain.exp()[:, :, None, None]
+
+
+class SlicedModel(BaseModel):
+    """What models have in common whose parts are slices of channels, with a hyper-latent and optional gains.
+
+    A subclass has the attributes `entropy_bottleneck`, `gaussian_conditional` and, where its configuration has several
+    qualities, `gain_y` and `gain_z` (see `make_gains`); `slice_channels` are the widths of its slices.
+    """
+
+    slice_channels: tuple[int, ...]
+    z_stride: ClassVar[int] = 64
+
+    def make_entropy_models(self, y_channels: int, z_channels: int) -> None:
+        """Entropy models, and gains if there are several qualities."""
+        self.entropy_bottleneck = FactorizedPrior(z_channels)
+        self.gaussian_conditional = GaussianConditional()
+        lambdas = self.config.lambdas
+        if len(lambdas) > 1:
+            self.gain_y = Gains(lambdas, y_channels)
+            self.gain_z = Gains((1.0,) * len(lambdas), z_channels)
+
+    @property
+    def slices(self) -> int:
+        return len(self.slice_channels)
+
+    def split_y(self, y: Tensor) -> list[Tensor]:
+        return list(y.split(self.slice_channels, 1))
+
+    def join_y(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), 1)
+
+    def latent_shapes(self, height: int, width: int) -> LatentShapes:
+        height, width = (-(-side // self.stride) * self.stride for side in (height, width))
+        return LatentShapes(
+            (sum(self.slice_channels), height // self.y_stride, width // self.y_stride),
+            (len(self.entropy_bottleneck.quantiles), height // self.z_stride, width // self.z_stride),
+        )
+
+    @property
+    def z_prior(self) -> FactorizedPrior:
+        return self.entropy_bottleneck
+
+    @property
+    def y_prior(self) -> GaussianConditional:
+        return self.gaussian_conditional
+
+    def gain(self, name: str, quality: Quality, like: Tensor) -> Tensor | float:
+        """`gain_y` or `gain_z` [B, C, 1, 1] at a quality; 1 for a model of one quality."""
+        if self.qualities == 1:
+            return 1.0
+        return getattr(self, name)(torch.as_tensor(quality, device=like.device).reshape(-1).to(torch.float64))
+
+
+def interpolate_geometric(values: Sequence[float], quality: Quality) -> Tensor:
+    """Value at a quality 1…Q between `values`, one per quality; float64, same shape as `quality`."""
+    logs = torch.tensor(values, dtype=torch.float64).log()
+    position = (torch.as_tensor(quality, dtype=torch.float64) - 1).clamp(0, len(logs) - 1)
+    low = position.floor().clamp(max=max(len(logs) - 2, 0)).long()
+    high = (low + 1).clamp(max=len(logs) - 1)
+    return (logs[low] + (logs[high] - logs[low]) * (position - low)).exp()
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Rounding whose gradient is that of the identity."""
+    return x + (x.round() - x).detach()
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """At least float32: likelihoods and symbols need it also under autocast."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
