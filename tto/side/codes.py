@@ -16,7 +16,6 @@ from tto.side.bits import BitModel
 NO_CODE = -1
 """In place of a code where the mask is off."""
 CONTEXTS = 9
-"""Sum of the codes' frequencies."""
 
 
 def mask_context(left: bool, above: bool, above_left: bool, above_right: bool) -> int:
