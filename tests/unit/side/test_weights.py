@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from base_models import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
+from base_models import CheckpointError, checkpoint_bytes, fingerprint, load_checkpoint, save_checkpoint
 from tto.models import shipped_models, weights_folder
 from tto.side.weights import SideConfig, SideModules, load_side_modules, save_with_side_modules
 
@@ -81,12 +81,12 @@ def test_damaged_side_modules_are_refused(narrow, side, tmp_path, key, value, me
     metadata = {"side": '{"channels": 160, "codes": 7, "width": 16}'}
     path = tmp_path / "damaged.safetensors"
     if value.isfinite().all():
-        save_checkpoint(narrow, path, extra=tensors, metadata=metadata)
+        path.write_bytes(checkpoint_bytes(narrow, extra=tensors, metadata=metadata))
         with pytest.raises(CheckpointError, match=message):
             load_side_modules(path)
     else:
         with pytest.raises(CheckpointError, match=message):
-            save_checkpoint(narrow, path, extra=tensors, metadata=metadata)
+            path.write_bytes(checkpoint_bytes(narrow, extra=tensors, metadata=metadata))
 
 
 def test_weights_that_ship_fit_their_limit():
