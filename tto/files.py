@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from tto.errors import FileError
@@ -21,35 +22,69 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 def write_atomic(path: str | os.PathLike, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new one, never a part.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and are renamed into place.
-    An existing file keeps its permissions, a new one gets the ordinary ones (0666 less the umask); a symbolic
-    link is followed. On any failure the temporary file is removed. Raises `FileError`.
+    The bytes go to a temporary file in the same folder, which has no name until it is whole where the system can do
+    that, are flushed to the disk, and are renamed into place. An existing file keeps its permissions, which the
+    temporary file has from its first byte; a new one gets the ordinary ones (0666 less the umask). A symbolic link is
+    followed. What is no regular file (a FIFO, a device) is written into, never replaced. On any failure the temporary
+    file is removed. Raises `FileError`.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
     try:
-        if target.is_dir():
-            raise IsADirectoryError(None, "Is a directory")
-        try:
-            _write_and_sync(temporary, data)
-            with contextlib.suppress(FileNotFoundError):
-                os.chmod(temporary, os.stat(target).st_mode & 0o777)
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        mode = _mode_of(path)
+        if mode is None or stat.S_ISREG(mode):
+            _replace(target, data, None if mode is None else stat.S_IMODE(mode))
+        else:
+            with open(path, "wb") as file:
+                file.write(data)
     except OSError as error:
         raise FileError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def _mode_of(path: str | os.PathLike) -> int | None:
+    """Kind and permissions of what a path leads to, or None where nothing is there."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _replace(target: Path, data: bytes, permissions: int | None) -> None:
+    """A whole new file in the place of `target`, with `permissions` or else those of a new file."""
+    temporary = target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
+    nameless = _open_nameless(target.parent)
+    try:
+        with open(_open_new(temporary) if nameless is None else nameless, "wb") as file:
+            if permissions is not None:
+                os.chmod(temporary if nameless is None else nameless, permissions)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if nameless is not None:
+                _name(nameless, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     _sync_folder(target.parent)
 
 
-def _write_and_sync(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _open_new(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _open_nameless(folder: Path) -> int | None:
+    """Descriptor of a new file in `folder` that is gone when its process is killed, or None where none can be."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # not every file system has them
+            return os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o666)
+    return None
+
+
+def _name(descriptor: int, path: Path) -> None:
+    """Give a file without a name this one."""
+    # With a folder's descriptor, which an absolute path ignores, Python follows the link as it is told to.
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -272,8 +272,17 @@ def test_interruption_is_one_line_and_no_file(tmp_path, photo, tiny_checkpoint, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Codec, "compress", interrupt)
-    assert call("compress", photo, "-m", tiny_checkpoint) == (130, [], ["tto: interrupted"])
+    assert call("compress", photo, "-m", tiny_checkpoint) == (130, [], ["tto: interrupted: 0 of 1 written"])
     assert names(tmp_path) == {"photo.png"}
+
+
+def test_interruption_while_starting_is_one_line(call, photo, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tto.cli.compress.plan_jobs", interrupt)
+    code, out, err = call("compress", photo, "--effort", "best")
+    assert (code, out, [line for line in err if line]) == (130, [], ["tto: interrupted"])
 
 
 # --- the other commands ----------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -137,52 +135,46 @@ def test_options_without_meaning_are_one_line_and_no_file(options, photo, tiny_c
 # --- signals ---------------------------------------------------------------------------------------
 
 
-def start(photo, tiny_checkpoint, *more) -> subprocess.Popen:
-    """A process that would refine for very long."""
-    command = [sys.executable, "-W", "ignore", "-m", "tto", "compress", photo, *more, "-m", tiny_checkpoint]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    arguments = [*map(str, command), "--steps", "1000000", "--json"]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def wait_until_busy(process: subprocess.Popen, seconds: float = 5) -> None:
-    """Until it has computed for a while: importing takes about half of that."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with open(f"/proc/{process.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        if (int(fields[11]) + int(fields[12])) / ticks > seconds:
-            return
-        time.sleep(0.1)
-    raise AssertionError("the process does not get going")
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_writes_the_best_so_far(number, photo, tiny_checkpoint, tmp_path):
+@pytest.fixture
+def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
+    """`tto compress photo.png other.png`, told to refine for very long, which gets signals at its 20th
+    step: its exit code, stdout and stderr."""
     other = tmp_path / "other.png"
     save_picture(Image.new("RGB", (20, 20)), other)
-    process = start(photo, tiny_checkpoint, other)
-    wait_until_busy(process)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert err == "tto: interrupted: the best so far was written\n"
+
+    def run(*numbers) -> tuple[int, str, str]:
+        left = list(numbers)
+
+        def row_of(progress):
+            while left and progress.step == 20:
+                os.kill(os.getpid(), left.pop(0))
+
+        monkeypatch.setattr("tto.cli.compress.row_of", row_of)
+        with pytest.raises(SystemExit) as caught:
+            main(["compress", str(photo), str(other), "-m", str(tiny_checkpoint), "--steps", "1000000", "--json"])
+        captured = capfd.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_writes_the_best_so_far_and_says_how_far_it_came(interrupted, number, code, photo):
+    ended, out, err = interrupted(number)
+    assert ended == code
+    assert err.splitlines() == [
+        "tto: finishing the step; again to abort",
+        "tto: interrupted: 1 of 2 written, the last with the best so far",
+    ]
     record = json.loads(out)
     assert 0 < record["steps"] < 1_000_000
     assert record["J"] < record["base_J"]
     assert read(photo.with_suffix(".tto").read_bytes()).header.width == 72
-    assert not other.with_suffix(".tto").exists()
+    assert not photo.with_name("other.tto").exists()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
-def test_a_kill_leaves_the_old_file(photo, tiny_checkpoint):
-    old = photo.with_suffix(".tto")
-    old.write_bytes(b"old")
-    process = start(photo, tiny_checkpoint)
-    wait_until_busy(process)
-    process.kill()
-    process.communicate(timeout=60)
-    assert old.read_bytes() == b"old"
-    assert [path.name for path in sorted(photo.parent.iterdir())] == ["photo.png", "photo.tto"]
+def test_a_second_interruption_aborts(interrupted, photo):
+    code, out, err = interrupted(signal.SIGINT, signal.SIGINT)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[1:] == ["tto: interrupted: 0 of 2 written"]
+    assert not photo.with_suffix(".tto").exists()

@@ -17,6 +17,7 @@ import torch
 from base_models import fingerprint, load_checkpoint
 from tests.end_to_end.train_runs import finish, last_weights, losses, records, start, wait_for
 from tests.unit.train.conftest import plain, smooth_image
+from tto.interruption import Interrupted
 from tto.side.weights import load_side_modules
 from tto.train.errors import RecipeError
 from tto.train.run import print_recipe, train_recipe
@@ -91,7 +92,7 @@ def test_run_killed_twice_resumes_bit_equal_to_an_uninterrupted_one(recipe, unin
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
-def test_terminated_run_saves_and_says_how_to_continue(recipe, tmp_path, capsys):
+def test_terminated_run_saves_and_says_how_to_continue(recipe, tmp_path):
     run = tmp_path / "run"
 
     def terminate() -> None:
@@ -100,8 +101,9 @@ def test_terminated_run_saves_and_says_how_to_continue(recipe, tmp_path, capsys)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=terminate, daemon=True).start()
-    train_recipe(recipe, ["trackers=[]"], run)
-    assert "stopped on request; --resume continues" in capsys.readouterr().out
+    with pytest.raises(Interrupted, match=f"interrupted: saved at step .*; --resume {run} goes on") as ended:
+        train_recipe(recipe, ["trackers=[]"], run)
+    assert ended.value.exit_code == 128 + signal.SIGTERM
     assert (run / "model.safetensors").is_file()
     assert 7 <= len(losses(run)) < 60
     assert sorted((run / "checkpoints").iterdir())[-1].name == f"step-{len(losses(run)):08d}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 
 import pytest
 
@@ -61,6 +62,57 @@ def test_symbolic_link_is_followed(tmp_path):
     write_atomic(tmp_path / "link", b"content")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"content"
+
+
+def test_a_device_or_fifo_is_written_into_and_stays_what_it_is(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(fifo.read_bytes()))
+    reader.start()
+    write_atomic(fifo, b"content")
+    reader.join(10)
+    assert received == [b"content"]
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    (tmp_path / "null").symlink_to(os.devnull)
+    write_atomic(tmp_path / "null", b"content")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_a_full_device_is_a_file_error():
+    with pytest.raises(FileError, match="No space left"):
+        write_atomic("/dev/full", b"content")
+
+
+@pytest.mark.parametrize("has_nameless_files", [True, False])
+def test_content_is_never_readable_by_more_than_the_target_is(tmp_path, monkeypatch, has_nameless_files):
+    if not has_nameless_files:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    target = tmp_path / "a"
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    synced, sync = [], os.fsync
+
+    def note(descriptor):
+        synced.append(os.fstat(descriptor))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomic(target, b"new content")
+    assert (stat.S_IMODE(synced[0].st_mode), synced[0].st_size) == (0o600, 11)
+    assert target.read_bytes() == b"new content"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs Linux")
+def test_a_kill_while_writing_leaves_the_old_content_and_no_temporary_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    if (child := os.fork()) == 0:
+        os.fsync = lambda descriptor: os._exit(9)
+        write_atomic(tmp_path / "a", b"new")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 
 def test_long_names_are_written(tmp_path):

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tto.errors import TTOError
+from tto.interruption import Interrupted
 
 COMMANDS = {
     "compress": "tto.cli.compress:compress",
@@ -81,20 +82,24 @@ def main(args: list[str] | None = None) -> NoReturn:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
     try:
         code = app(args=args, prog_name="tto", standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
+        print_error("interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written there
         code = EXIT_ERROR
     except Exception as error:
         code = report(error)
-    if code == EXIT_INTERRUPTED:
-        print_error("interrupted")
     sys.exit(code or 0)
 
 
 def report(error: Exception, about: Path | None = None) -> int:
     """Print one line for an error that ends the program, or its work on one file, and say the exit code."""
+    if isinstance(error, Interrupted):
+        print_error(str(error))
+        return error.exit_code
     if isinstance(error, TTOError):
         unnamed = about is not None and str(about) not in str(error)
         print_error(f"{about}: {error}" if unnamed else str(error))

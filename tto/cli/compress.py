@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,8 +24,9 @@ from tto.cli.jobs import (
     write_output,
 )
 from tto.cli.options import Device, Json, Model, NoOverwrite, Output
-from tto.cli.refining import row_of, watching
+from tto.cli.refining import row_of
 from tto.errors import BadArgument
+from tto.interruption import Interruption
 from tto.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def compress(
                 roi=roi,
                 native=native,
                 lambda_=lambda_,
-                watch=Watch(lambda progress: show(row_of(progress)), should_stop),
+                watch=Watch(lambda progress: show(row_of(progress)), interruption.asked),
             )
         drawings = {} if explain is None else draw(job, result)
         record = write(job, result)
@@ -187,5 +189,8 @@ def compress(
         names = ("width", "height", "bytes", "bpp", "psnr", "J", "base_bytes", "base_psnr", "base_J")
         return {name: getattr(result, name) for name in (*names, "steps", "seconds")}
 
-    with watching(refining or searching) as should_stop, Bars(len(jobs)) as bars:
-        run_jobs(jobs, work, LINE, as_json, bars, batch, should_stop)
+    loaded()
+    interruption = Interruption()
+    # Where nothing is refined or searched for there is nothing to keep of a half-done work.
+    with interruption.caught() if refining or searching else nullcontext(), Bars(len(jobs)) as bars:
+        run_jobs(jobs, work, LINE, as_json, bars, batch, interruption)

@@ -20,6 +20,7 @@ from tto.cli import EXIT_ERROR, report
 from tto.cli.bars import Bars
 from tto.errors import BadArgument, FileError
 from tto.files import write_atomic
+from tto.interruption import Interrupted, Interruption
 
 PICTURE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -86,17 +87,19 @@ def run_jobs(
     as_json: bool,
     bars: Bars,
     at_once: int = 1,
-    should_stop: Callable[[], bool] = lambda: False,
+    interruption: Interruption | None = None,
 ) -> None:
     """Do `work` for each job, `at_once` of them at the same time in threads, and print what it returns: as JSON, or by
     the format string `line`, in the order of the jobs.
 
     A job that fails is reported in one line; then the others go on, and the program ends with exit code 2.
-    Before each job `should_stop` is asked whether to leave it and those after it.
+    Work that knows of an `interruption` ends early by itself and leaves something to be written; jobs after it are not
+    begun. Raises `Interrupted`, which says how many were done.
     """
+    interruption = interruption or Interruption()
 
     def attempt(job: Job) -> dict[str, Any] | Exception | None:
-        if should_stop():
+        if interruption.asked():
             return None
         try:
             if not job.input.is_file():
@@ -107,14 +110,21 @@ def run_jobs(
         finally:
             bars.file_done()
 
-    failed = False
-    with ThreadPoolExecutor(at_once) as threads:
-        for job, done in zip(jobs, (map if at_once == 1 else threads.map)(attempt, jobs), strict=True):
-            if isinstance(done, Exception):
-                report(done, job.input)
-                failed = True
-            elif done is not None:
-                print(to_json(done) if as_json else line.format(**done), flush=True)
+    failed = written = 0
+    try:
+        with ThreadPoolExecutor(at_once) as threads:
+            for job, done in zip(jobs, (map if at_once == 1 else threads.map)(attempt, jobs), strict=True):
+                if isinstance(done, Exception):
+                    report(done, job.input)
+                    failed += 1
+                elif done is not None:
+                    print(to_json(done) if as_json else line.format(**done), flush=True)
+                    written += 1
+    except KeyboardInterrupt:
+        raise Interrupted(f"{written} of {len(jobs)} written") from None
+    if interruption.number is not None:
+        best = ", the last with the best so far" if written else ""
+        raise Interrupted(f"{written} of {len(jobs)} written{best}", interruption.number)
     if failed:
         raise typer.Exit(EXIT_ERROR)
 

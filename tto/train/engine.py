@@ -9,10 +9,8 @@ model ── frozen but for ───┘                                 └─�
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from tto.interruption import Interrupted, Interruption
 from tto.train.building import build_model, export, initialize_latents, stage_network, wrap
 from tto.train.checkpoints import (
     Progress,
@@ -87,7 +86,8 @@ class Trainer:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.average: AveragedModel | None = None
         self.progress = Progress(stage=recipe.chosen_stages[0].name)
-        self.stop_asked = False
+        self.interruption = Interruption()
+        self.stop_asked = False  # in any process
         self._last_done = {"validation": 0.0, "checkpoint": 0.0}  # seconds of the run
 
     @property
@@ -98,7 +98,10 @@ class Trainer:
     # ---- the run --------------------------------------------------------------------------------------------
 
     def run(self, resume: bool = False) -> None:
-        """Trains all chosen stages, from the last checkpoint on if `resume`. Raises `TrainingError`."""
+        """Trains all chosen stages, from the last checkpoint on if `resume`. Raises `TrainingError`.
+
+        Ctrl-C and SIGTERM end it after the step with a checkpoint. Raises `Interrupted` then.
+        """
         for stage in self.recipe.chosen_stages:
             trainable_names(self.model, stage)  # before days of training, not after
         checkpoint = self._restore() if resume else None
@@ -107,15 +110,15 @@ class Trainer:
             self.average = self._new_average()
         stages = self.recipe.chosen_stages
         first = [stage.name for stage in stages].index(self.progress.stage)
-        with stop_on_signals(self):
+        with self.interruption.caught("finishing the step and saving"):
             for stage in stages[first:]:
                 if stage.name != self.progress.stage:
                     self.progress = replace(self.progress, stage=stage.name, step=0, stage_seconds=0.0)
                 self._run_stage(stage, checkpoint)
                 checkpoint = None
                 if self.stop_asked:
-                    self.report.console.say("stopped on request; --resume continues")
-                    break
+                    resume = f"saved at step {self.progress.total_steps}; --resume {self.folder.path} goes on"
+                    raise Interrupted(resume, self.interruption.number or signal.SIGTERM)
 
     def _restore(self) -> Path:
         """Weights and progress of the last checkpoint; returns it."""
@@ -146,7 +149,7 @@ class Trainer:
         self._last_done = dict.fromkeys(self._last_done, self.progress.total_seconds)
         averages, finite, hyper = Averages(), FiniteWatch(self.progress.skipped_steps), HyperLatentWatch()
         while True:
-            self.stop_asked = clock.tell(self.stop_asked)
+            self.stop_asked = clock.tell(self.interruption.asked())
             done = stage.length.progress(self.progress.step, self.progress.stage_seconds)
             if done >= 1.0 or self.stop_asked:
                 break
@@ -273,21 +276,3 @@ class Clock:
         self.progress.stage_seconds = self._earlier[0] + passed
         self.progress.total_seconds = self._earlier[1] + passed
         return stop_asked
-
-
-@contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint."""
-
-    def ask(number: int, frame: object) -> None:
-        trainer.stop_asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -19,7 +19,10 @@ from tto.train.summary import describe, summarize
 def train_recipe(
     path: Path, overrides: list[str], folder: Path, minutes: float | None = None, resume: bool = False
 ) -> Path:
-    """Trains as the recipe file says; returns the path of the exported model. Raises `TrainingError`."""
+    """Trains as the recipe file says; returns the path of the exported model.
+
+    Raises `TrainingError`, or `Interrupted` where a signal ended it.
+    """
     recipe = load_recipe(path, overrides, minutes)
     if not recipe.data.train:
         raise RecipeError(f"{path}: data.train: no images given, for example data.train=photos")

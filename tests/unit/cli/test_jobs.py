@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from threading import Barrier
 
@@ -12,6 +13,7 @@ import typer
 from tto.cli.bars import Bars, Row
 from tto.cli.jobs import Job, plan_jobs, run_jobs, to_json, write_output
 from tto.errors import BadArgument, FileError
+from tto.interruption import Interrupted, Interruption
 
 
 @pytest.fixture
@@ -96,18 +98,31 @@ def test_jobs_are_printed_in_order_and_a_failure_does_not_stop_the_others(folder
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_jobs_that_are_not_begun_are_left(folder, capsys, at_once):
-    begun = []
+def test_after_an_interruption_no_job_is_begun_and_the_number_of_written_files_is_said(folder, capsys, at_once):
+    interruption = Interruption()
 
     def work(job):
-        begun.append(job)
+        if job.input.name == "c.tto":
+            interruption.number = signal.SIGTERM
         return double(job)
 
-    jobs = [Job(Path("a.JPG"), Path("x"))] * 5
-    with Bars(5) as bars:
-        run_jobs(jobs, work, "{twice}", False, bars, at_once, should_stop=lambda: len(begun) >= 2)
-    assert 2 <= len(begun) <= 3
-    assert capsys.readouterr().out.count("\n") == len(begun)
+    jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "b.png", "a.JPG", "a.JPG")]
+    with Bars(5) as bars, pytest.raises(Interrupted, match="^interrupted: 2 of 5 written, the last") as ended:
+        run_jobs(jobs, work, "{twice}", False, bars, at_once, interruption)
+    assert ended.value.exit_code == 143
+    assert capsys.readouterr().out == "a.JPGa.JPG\nc.ttoc.tto\n"
+
+
+def test_a_job_that_is_broken_off_does_not_count_as_written(folder, capsys):
+    def work(job):
+        if job.input.name == "c.tto":
+            raise KeyboardInterrupt
+        return double(job)
+
+    jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "a.JPG")]
+    with Bars(3) as bars, pytest.raises(Interrupted, match="^interrupted: 1 of 3 written$") as ended:
+        run_jobs(jobs, work, "{twice}", False, bars)
+    assert ended.value.exit_code == 130
 
 
 def test_jobs_at_once_meet(folder, capsys):
