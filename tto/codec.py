@@ -9,9 +9,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import chain
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +33,7 @@ from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.metrics import psnr
-from tto.models import DEFAULT_MODEL, checkpoint_path, load_model, load_side, shipped_models
+from tto.models import DEFAULT_MODEL, load_model, load_side
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
 from tto.perceptual import Distance
 from tto.refine.batch import Batch
@@ -51,6 +48,7 @@ from tto.side.side import NO_SIDE, Side
 if TYPE_CHECKING:
     from tto.side.weights import SideModules
 
+DEFAULT_QUALITY = 4.0
 FINISHING = 3.0
 """Seconds that a compression takes after refinement, over those of one trial: judging, then decoding once."""
 
@@ -81,6 +79,11 @@ class Result:
     @property
     def bytes(self) -> int:
         return len(self.data)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The decoded pixels, uint8 [H, W, 3]; [H, W] where gray, one channel more with alpha."""
+        return np.asarray(self.image)
 
 
 def rd_cost(num_bytes: int, distortion: Distortion, decoded: np.ndarray, lambda_: float) -> float:
@@ -116,6 +119,10 @@ class Codec:
     def qualities(self) -> int:
         """Qualities run from 1 to this; 1 for a model of one rate."""
         return self.model.qualities
+
+    @property
+    def default_quality(self) -> float:
+        return min(DEFAULT_QUALITY, self.qualities)
 
     def compress(
         self,
@@ -320,26 +327,3 @@ class Codec:
 def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
     """A codec of a shipped model or of a checkpoint's path. Raises `BadArgument` or `BadCheckpoint`."""
     return Codec(load_model(model), device, load_side(model))
-
-
-@lru_cache(maxsize=2)
-def _shipped_codec(path: Path, device: str) -> Codec:
-    return load_codec(str(path), device)
-
-
-def decompress(
-    data: bytes, *, models: tuple[str, ...] = (), device: str = "auto", max_pixels: int | None = MAX_PIXELS
-) -> Image.Image:
-    """The picture in a .tto file, with whichever of the shipped models or `models` (names or paths) made it.
-
-    Raises `WrongModel` where none of them did, or another `TTOError`.
-    """
-    header = read(data, max_pixels=max_pixels).header
-    shipped = (_shipped_codec(checkpoint_path(name), device) for name in shipped_models())
-    for codec in chain((load_codec(model, device) for model in models), shipped):
-        if codec.fingerprint == header.fingerprint:
-            return codec.decompress(data, max_pixels=max_pixels)
-    raise WrongModel(
-        f"the file was made with a model that is not here (fingerprint {header.fingerprint.hex()}); "
-        "give its checkpoint with --model"
-    )

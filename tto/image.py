@@ -10,17 +10,26 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from tto.container import check_size
+from tto.conversion import to_eight_bits
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
 from tto.files import write_atomic
+from tto.formats import open_image
+
+if TYPE_CHECKING:
+    import torch
+
+    ImageSource: TypeAlias = "str | os.PathLike | IO[bytes] | bytes | Image.Image | np.ndarray | torch.Tensor | Picture"
 
 GRAY_MODES = ("1", "L", "LA")
 COLOR_MODES = ("P", "RGB", "RGBA")
+FORMATS_WITH_PREVIEWS = ("MPO", "HEIF")
+"""A photograph is the first of their pictures."""
 TIFF_XMP_TAG = 700
 # Tags of a TIFF file that speak of the scene and not of how this file stores its pixels.
 TIFF_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 305, 306, 315, 33432)
@@ -71,56 +80,103 @@ def central(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def load_picture(source: str | os.PathLike | IO[bytes] | Image.Image) -> Picture:
-    """Read a picture of 8-bit gray, palette or RGB, with or without alpha.
+def load_picture(source: ImageSource, convert: bool = False) -> Picture:
+    """A picture of 8-bit gray, palette or RGB, with or without alpha.
 
-    Pillow's own limit on pixels holds (for more, raise `PIL.Image.MAX_IMAGE_PIXELS`). A PIL image stays open.
-    Raises `FileError`, `UnreadableImage`, `UnsupportedImage` or `LimitExceeded`.
+    `source` is a path, a file, an encoded picture's bytes, a PIL image (which stays open), an array uint8 [H, W, 3]
+    ([H, W] is gray, [H, W, 4] has alpha), or a tensor [3, H, W] of uint8, or of floats in [0, 1]; or a `Picture`, which
+    is what it is. `convert`: other pictures are made into such as `tto.conversion` says.
+
+    Pillow's own limit on pixels holds (for more, raise `PIL.Image.MAX_IMAGE_PIXELS`).
+    Raises `BadArgument`, `FileError`, `UnreadableImage`, `UnsupportedImage` or `LimitExceeded`.
     """
-    name = str(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", "the image")
+    if isinstance(source, Picture):
+        return source
+    about = _name_before(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of bombs it then opens, and of odd metadata
         try:
             if isinstance(source, Image.Image):
-                return _from_pil(source)
-            with Image.open(source) as image:
-                return _from_pil(image)
+                return _from_pil(source, convert)
+            with _opened(source) as image:
+                return _from_pil(image, convert)
         except TTOError as error:
-            raise type(error)(f"{name}: {error}") from error
+            raise type(error)(f"{about}{error}") from error
         except Image.DecompressionBombError as error:
-            raise LimitExceeded(f"{name}: more pixels than Pillow's limit allows") from error
+            raise LimitExceeded(f"{about}more pixels than Pillow's limit allows") from error
         except Image.UnidentifiedImageError as error:
-            raise UnreadableImage(f"{name}: not a picture that Pillow can read") from error
+            raise UnreadableImage(f"{about}not a picture that Pillow can read") from error
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise FileError(f"cannot read {name}: {error.strerror}") from error
+            raise FileError(f"cannot read {source}: {error.strerror}") from error
         except MemoryError as error:
-            raise LimitExceeded(f"{name}: too large for the memory of this machine") from error
+            raise LimitExceeded(f"{about}too large for the memory of this machine") from error
         except Exception as error:  # Pillow's plugins raise almost anything on damaged files
-            raise UnreadableImage(f"{name}: damaged or truncated picture ({error})") from error
+            raise UnreadableImage(f"{about}damaged or truncated picture ({error})") from error
 
 
-def _from_pil(image: Image.Image) -> Picture:
+def _name_before(source: object) -> str:
+    """What a message begins with: the name of a file that has one."""
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", None)
+    return f"{os.fspath(name)}: " if name else ""
+
+
+def _opened(source: ImageSource) -> Image.Image:
+    """Raises `BadArgument` where that is nothing to open."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return open_image(io.BytesIO(source))
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        return open_image(source)
+    if hasattr(source, "detach"):  # a tensor; torch need not be there
+        return Image.fromarray(_pixels_of_array(_channels_last(source.detach().cpu().numpy())))
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(_pixels_of_array(source))
+    kind = type(source).__name__
+    raise BadArgument(f"a picture is a path, a file, bytes, a PIL image, an array or a tensor, not {kind}")
+
+
+def _channels_last(values: np.ndarray) -> np.ndarray:
+    """[C, H, W] of uint8, or of floats in [0, 1] → uint8 [H, W, C]. Raises `BadArgument`."""
+    if values.ndim != 3 or values.shape[0] not in (1, 3, 4):
+        raise BadArgument(f"a tensor is [3, H, W] (or [1, H, W], [4, H, W]), not {list(values.shape)}")
+    if np.issubdtype(values.dtype, np.floating):
+        if not (values.size == 0 or (values.min() >= 0 and values.max() <= 1)):
+            raise BadArgument("a tensor of floats has values in [0, 1]")
+        values = np.rint(255 * values.astype(np.float64)).astype(np.uint8)
+    return values[0] if values.shape[0] == 1 else values.transpose(1, 2, 0)
+
+
+def _pixels_of_array(values: np.ndarray) -> np.ndarray:
+    """Raises `BadArgument` for what is not uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+    if values.dtype != np.uint8 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))):
+        shape = list(values.shape)
+        raise BadArgument(f"an array is uint8 [H, W, 3] (or [H, W], [H, W, 4]), not {values.dtype} {shape}")
+    return np.ascontiguousarray(values)
+
+
+def _from_pil(image: Image.Image, convert: bool) -> Picture:
     check_size(image.width, image.height, None)
-    if image.mode not in GRAY_MODES + COLOR_MODES:
-        raise UnsupportedImage(f"mode {image.mode} is not supported; convert it to 8-bit gray or RGB")
-    if _is_deep(image):
-        raise UnsupportedImage("16-bit pictures are not supported; convert it to 8 bits")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a photograph and its previews
+    if getattr(image, "n_frames", 1) > 1 and image.format not in FORMATS_WITH_PREVIEWS:
         raise UnsupportedImage("animated and multi-page pictures are not supported")
+    if _is_deep(image) and not convert:
+        raise UnsupportedImage("16-bit pictures lose half of their bits: say --convert (convert=True) for that")
     image.load()
-    has_alpha = image.mode in ("LA", "RGBA") or "transparency" in image.info
-    grayscale = image.mode in GRAY_MODES
-    if grayscale and "transparency" not in image.info:
-        planes = np.asarray(image.convert("LA" if has_alpha else "L"))
+    eight = to_eight_bits(image) if convert else image
+    if eight.mode not in GRAY_MODES + COLOR_MODES:
+        how = "is not supported" if convert else "becomes 8-bit gray or RGB only with --convert (convert=True)"
+        raise UnsupportedImage(f"mode {eight.mode} {how}")
+    has_alpha = eight.mode in ("LA", "RGBA") or "transparency" in eight.info
+    grayscale = eight.mode in GRAY_MODES
+    if grayscale and "transparency" not in eight.info:
+        planes = np.asarray(eight.convert("LA" if has_alpha else "L"))
     else:
-        planes = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
-    channels = planes.reshape(image.height, image.width, -1)
+        planes = np.asarray(eight.convert("RGBA" if has_alpha else "RGB"))
+    channels = planes.reshape(eight.height, eight.width, -1)
     colors = channels.shape[2] - has_alpha
     return Picture(
-        rgb=np.ascontiguousarray(np.broadcast_to(channels[..., :colors], (image.height, image.width, 3))),
+        rgb=np.ascontiguousarray(np.broadcast_to(channels[..., :colors], (eight.height, eight.width, 3))),
         grayscale=grayscale,
         alpha=np.ascontiguousarray(channels[..., -1]) if has_alpha else None,
-        icc=image.info.get("icc_profile") or None,
+        icc=eight.info.get("icc_profile") or None,
         exif=_exif(image),
         xmp=_xmp(image),
     )

@@ -15,7 +15,7 @@ from tto.container import MAGIC, SectionType, read
 from tto.errors import TTOError
 
 FORMAT = "TTO"
-DEFAULT_QUALITY = 4.0
+METADATA = ("exif", "icc_profile", "xmp")
 
 
 def register_pillow() -> None:
@@ -57,7 +57,7 @@ class TTOImageFile(ImageFile.ImageFile):
     def load(self):
         """Decode once; Pillow then reads the decoded pixels as it would raw data."""
         if self._data is not None:
-            from tto.codec import decompress
+            from tto.api import decompress
 
             try:
                 decoded = decompress(self._data)
@@ -72,19 +72,19 @@ class TTOImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """Options of `Image.save`: `quality` (1 to 8), `model`, `native`, and `exif`, `icc_profile`, `xmp`."""
-    from tto.codec import load_codec
-    from tto.models import DEFAULT_MODEL
+    """Options of `Image.save`: those of `tto.compress`, and `exif`, `icc_profile`, `xmp`. Another one is refused.
 
-    options = image.encoderinfo
+    Pillow opens the file before it asks, so what is refused leaves an existing file empty, as with Pillow's formats.
+    """
+    from tto.api import compress
+
+    options = dict(image.encoderinfo)
     source = image.copy()
-    source.info.update({key: options[key] for key in ("exif", "icc_profile", "xmp") if key in options})
+    source.info.update({key: options.pop(key) for key in METADATA if key in options})
     if isinstance(source.info.get("exif"), Image.Exif):
         source.info["exif"] = source.info["exif"].tobytes()
     try:
-        codec = load_codec(options.get("model", DEFAULT_MODEL))
-        quality = options.get("quality", min(DEFAULT_QUALITY, codec.qualities))
-        result = codec.compress(source, quality, native=options.get("native", False))
-    except TTOError as error:
+        result = compress(source, **options)
+    except (TTOError, TypeError) as error:  # TypeError: an option that is none
         raise OSError(str(error)) from error
     file.write(result.data)

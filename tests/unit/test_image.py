@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
@@ -114,6 +115,46 @@ def test_photograph_with_previews_behind_it_is_read():
     file = file_of(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert Image.open(file).n_frames == 2
     assert load_picture(file).rgb.shape == RGB.shape
+
+
+# --- arrays and tensors ----------------------------------------------------------------------------
+
+
+def test_arrays_are_pictures():
+    assert np.array_equal(load_picture(RGB).rgb, RGB)
+    gray = load_picture(GRAY)
+    assert gray.grayscale and np.array_equal(gray.rgb[..., 2], GRAY)
+    rgba = load_picture(np.dstack([RGB, ALPHA]))
+    assert np.array_equal(rgba.rgb, RGB) and np.array_equal(rgba.alpha, ALPHA)
+
+
+def test_tensors_of_bytes_and_of_floats_are_pictures():
+    tensor = torch.from_numpy(RGB).permute(2, 0, 1)
+    for same in (tensor, tensor / 255, (tensor / 255).double().requires_grad_()):
+        assert np.array_equal(load_picture(same).rgb, RGB)
+    assert load_picture(tensor[:1]).grayscale
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (RGB.astype(np.float32), r"an array is uint8 \[H, W, 3\].*float32"),
+        (RGB[..., :2], r"\[5, 7, 2\]"),
+        (RGB[None], r"\[1, 5, 7, 3\]"),
+        (torch.zeros(5, 7, 3), r"a tensor is \[3, H, W\].*\[5, 7, 3\]"),
+        (torch.full((3, 5, 7), 1.5), r"values in \[0, 1\]"),
+        (torch.full((3, 5, 7), float("nan")), r"values in \[0, 1\]"),
+        (torch.zeros(3, 5, 7, dtype=torch.int64), "int64"),
+    ],
+)
+def test_other_arrays_and_tensors_are_refused_by_what_they_are(thing, message):
+    with pytest.raises(BadArgument, match=message):
+        load_picture(thing)
+
+
+def test_a_picture_is_itself():
+    picture = Picture(RGB)
+    assert load_picture(picture) is picture
 
 
 # --- damage ----------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def saved(picture: Picture, **options) -> bytes:
 def test_opening_reads_size_mode_and_metadata_without_decoding(monkeypatch):
     picture = Picture(RGB, alpha=ROWS * 20, icc=b"icc", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0", xmp=b"<x/>")
     data = saved(picture)
-    monkeypatch.setattr("tto.codec.decompress", lambda data: pytest.fail("decoded too early"))
+    monkeypatch.setattr("tto.api.decompress", lambda data: pytest.fail("decoded too early"))
     image = Image.open(io.BytesIO(data))
     assert (image.format, image.size, image.mode) == ("TTO", (20, 12), "RGBA")
     assert (image.info["icc_profile"], image.info["exif"], image.info["xmp"]) == (
@@ -71,6 +71,19 @@ def test_metadata_can_be_given_to_save():
     image = Image.open(io.BytesIO(saved(Picture(RGB), exif=exif, icc_profile=b"icc")))
     assert image.getexif()[0x0112] == 8
     assert image.info["icc_profile"] == b"icc"
+
+
+def test_options_of_compression_are_honoured(monkeypatch):
+    plain, refined = saved(Picture(RGB)), saved(Picture(RGB), steps=12)
+    assert refined != plain
+    from tto.api import compress
+
+    assert refined == compress(Picture(RGB).to_pil(), steps=12).data
+
+
+def test_an_option_that_is_none_is_refused():
+    with pytest.raises(OSError, match="optimize"):
+        saved(Picture(RGB), optimize=True)
 
 
 def test_damaged_file_is_not_identified():

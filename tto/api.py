@@ -1,0 +1,95 @@
+"""tto in one line: `compress` what is at hand, `decompress` what was made. Models are loaded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tto.codec import Codec, Result, load_codec
+from tto.container import MAX_PIXELS, read
+from tto.errors import WrongModel
+from tto.files import read_bytes
+from tto.image import load_picture
+from tto.models import DEFAULT_MODEL, checkpoint_path, shipped_models
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tto.image import ImageSource
+
+CODECS_KEPT = 4
+
+
+def compress(
+    image: ImageSource,
+    quality: float | None = None,
+    *,
+    model: str = DEFAULT_MODEL,
+    device: str = "auto",
+    convert: bool = False,
+    **options: Any,
+) -> Result:
+    """A picture → `Result`, whose `data` is the file.
+
+    `image` is a path, a file, an encoded picture's bytes, a PIL image, an array uint8 [H, W, 3], or a tensor [3, H, W]
+    (uint8, or floats in [0, 1]). `quality` is 1 (small) to 8 (good), by default 4. `model` is a shipped model's name or
+    a checkpoint's path; `device` as for `tto.load_codec`; `convert` lets 16-bit and CMYK pictures become 8-bit RGB
+    (`tto.conversion`). `options` are those of `Codec.compress`: `effort="fast"`, `target_bpp=0.25`, `roi=mask`, …
+    Raises `TTOError` subclasses.
+    """
+    codec = cached_codec(model, device)
+    return codec.compress(
+        load_picture(image, convert), codec.default_quality if quality is None else quality, **options
+    )
+
+
+def decompress(
+    source: str | os.PathLike | IO[bytes] | bytes,
+    *,
+    models: Sequence[str] = (),
+    device: str = "auto",
+    max_pixels: int | None = MAX_PIXELS,
+) -> Image.Image:
+    """The picture in a .tto file (a path, an open file or its bytes), with its metadata in `info`.
+
+    It is decoded with whichever of `models` (names or paths) or the shipped ones made it. Raises `WrongModel` where
+    none of them did, or another `TTOError`.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        data = read_bytes(source)
+    else:
+        data = bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else source.read()
+    return codec_for(data, models, device, max_pixels).decompress(data, max_pixels=max_pixels)
+
+
+def codec_for(
+    data: bytes, models: Sequence[str] = (), device: str = "auto", max_pixels: int | None = MAX_PIXELS
+) -> Codec:
+    """The codec that made a .tto file, of `models` and the shipped ones. A damaged file is refused before one is
+    loaded. Raises `WrongModel` or another `TTOError`."""
+    fingerprint = read(data, max_pixels=max_pixels).header.fingerprint
+    for codec in _codecs((*models, *shipped_models()), device):
+        if codec.fingerprint == fingerprint:
+            return codec
+    raise WrongModel(
+        f"the file was made with a model that is not here (fingerprint {fingerprint.hex()}): "
+        "give its checkpoint (-m FILE, models=[FILE])"
+    )
+
+
+def _codecs(models: Sequence[str], device: str) -> Iterator[Codec]:
+    return (cached_codec(model, device) for model in models)
+
+
+def cached_codec(model: str, device: str = "auto") -> Codec:
+    """`load_codec`, which keeps what it loaded until the file changes."""
+    path = Path(checkpoint_path(model))
+    return _load(str(path), path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=CODECS_KEPT)
+def _load(path: str, modified: int, device: str) -> Codec:
+    return load_codec(path, device)
