@@ -42,3 +42,8 @@ class IntegerTables:
             bits = -np.log2(self.frequencies(table) / TOTAL)
             row[: len(bits)], row[len(bits) :] = bits, bits[-1]
         return costs
+
+    @cached_property
+    def least_costs(self) -> np.ndarray:
+        """Bits of each table's cheapest entry, float64 [T]."""
+        return np.array([row.min() for row in self.costs])

@@ -32,6 +32,7 @@ from tto.device import descends_in_bfloat16, pick_device
 from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
+from tto.memory import memory_for
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL, load_model, load_side
 from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
@@ -194,9 +195,10 @@ class Codec:
             rgb = self.synthesise(y_hat, read(data, max_pixels=None).header, side)
             return Trial(data, rgb, rd_cost(len(data), distortion, rgb, lambda_))
 
-        y, z = self.analyse(picture.rgb, quality)
-        began = time.perf_counter()
-        base = best = judge(y, z, qp, refined=False)
+        with memory_for(picture.width, picture.height, self.device):
+            y, z = self.analyse(picture.rgb, quality)
+            began = time.perf_counter()
+            base = best = judge(y, z, qp, refined=False)
         done = 0
         if not wish.is_none:
             judging = time.perf_counter() - began
@@ -290,10 +292,12 @@ class Codec:
             )
         if header.quality > self.qualities:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
-        side = self.read_side(container)
         shapes = self.latent_shapes(header)
-        y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
-        rgb = self.synthesise(y_hat, header, side)
+        self.latent_coder.require_enough(container.sections, shapes)
+        with memory_for(header.width, header.height, self.device):
+            side = self.read_side(container)
+            y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
+            rgb = self.synthesise(y_hat, header, side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 
     def latent_shapes(self, header: Header) -> LatentShapes:

@@ -7,6 +7,7 @@ Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -32,6 +33,8 @@ MAX_SYMBOL = 1 << 30
 SCALE_QP_OFFSETS = range(-4, 16, 2)
 """Steps tried for σ, from y's own on: an octave has 32, and the tables are 5.7 apart. Refined latents are narrower than
 the network was trained to expect, and its index is rounded up."""
+STRIPPED_BYTES = 16
+"""A stream loses its trailing zero bytes; more than so many have no chance to be there."""
 Slice = tuple[np.ndarray, np.ndarray]
 """Symbols int64 and σ float64 of one slice, flat."""
 
@@ -114,6 +117,19 @@ class LatentCoder:
             chosen.append(min(bits, key=bits.get))
             saved += bits[qp] - bits[chosen[-1]]
         return tuple(chosen) if saved > 8 * section_size(bytes(self.num_slices)) else (qp,) * self.num_slices
+
+    def require_enough(self, sections: Mapping[SectionType, bytes], shapes: LatentShapes) -> None:
+        """Refuse a picture that is larger than its streams can say, before anything is computed for it.
+
+        They cannot be shorter than the cheapest symbols of all positions. Raises `CorruptFile`.
+        """
+        least = {
+            SectionType.Z: math.prod(shapes.z[1:]) * self._z_tables.least_costs.sum(),
+            SectionType.Y: math.prod(shapes.y) * self._y_tables.least_costs.min(),
+        }
+        for kind, bits in least.items():
+            if 8 * (len(sections[kind]) + STRIPPED_BYTES) < bits:
+                raise CorruptFile(section_name(kind), f"{len(sections[kind])} bytes are too few for the picture's size")
 
     @torch.inference_mode()
     def decode(

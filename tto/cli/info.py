@@ -11,6 +11,8 @@ from tto.files import read_bytes
 
 BLOCK, LATENTS_PER_BLOCK = 64, 4
 """Pixels a side that pictures are padded to multiples of, and positions of y along that."""
+MOST_POSITIONS = 1 << 16
+"""Of a mask that is read, 16 million pixels: more would take over a second."""
 
 
 def info(file: TTOFile, as_json: Json = False) -> None:
@@ -47,16 +49,18 @@ def info(file: TTOFile, as_json: Json = False) -> None:
     typer.echo(f"  model       {header.fingerprint.hex()}")
     typer.echo(f"  arithmetic  {'native (this file is not portable)' if header.native else 'portable'}")
     for name, length in sections.items():
-        typer.echo(f"  {name:<12}{length} bytes")
+        typer.echo(f"  {name:<11} {length} bytes")
     if "codes" in record:
         typer.echo(f"  mask        {100 * record['mask_share']:.1f} % of positions, {record['codes']} codes")
 
 
 def _compensation(container: Container) -> dict[str, float]:
-    """How many positions of the latent have a code: `codes`, and `mask_share` of all."""
+    """How many positions of the latent have a code: `codes`, and `mask_share` of all; nothing for a large picture."""
     from tto.side.codes import decode_mask
 
     header = container.header
     size = tuple(LATENTS_PER_BLOCK * -(-side // BLOCK) for side in (header.height, header.width))
+    if size[0] * size[1] > MOST_POSITIONS:
+        return {}
     mask = decode_mask(container.sections[SectionType.COMPENSATION][MODULES_FINGERPRINT:], size)
     return {"mask_share": float(mask.mean()), "codes": int(mask.sum())}

@@ -9,18 +9,10 @@ import torch
 
 from tto.container import NEUTRAL_QP
 from tto.errors import NotEnoughMemory
+from tto.memory import ran_out
 from tto.refine.distortion import SquaredError
 from tto.refine.problem import Point, Problem, Task, answer
 from tto.side.side import NO_SIDE
-
-CPU_MESSAGES = ("can't allocate memory", "not enough memory")
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether an error is that of an allocation, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_MESSAGES)
 
 
 def with_less_memory(problem: Problem, error: BaseException) -> Problem:

@@ -1,0 +1,68 @@
+"""What is free, and what happens where it is too little."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tto import memory
+from tto.errors import NotEnoughMemory
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """`machine(available, limit, used)`: a machine and a container with so many bytes, None where it does not say."""
+
+    def make(available: int | None, limit: int | str | None = None, used: int = 0) -> None:
+        names = {"MACHINE": available and f"MemTotal: 999 kB\nMemAvailable:  {available // 1024} kB\n"}
+        names |= {"GROUP_LIMIT": limit and f"{limit}\n", "GROUP_USED": f"{used}\n"}
+        for name, text in names.items():
+            if text is not None:
+                (tmp_path / name).write_text(text)
+            monkeypatch.setattr(memory, name, tmp_path / name)
+
+    return make
+
+
+def test_free_is_the_least_of_what_machine_and_container_leave(machine):
+    machine(10 << 20)
+    assert memory.free_memory(CPU) == 10 << 20
+    machine(10 << 20, 8 << 20, 2 << 20)
+    assert memory.free_memory(CPU) == 6 << 20
+    machine(10 << 20, "max")
+    assert memory.free_memory(CPU) == 10 << 20
+
+
+def test_a_system_that_does_not_say_sets_no_limit(machine):
+    machine(None)
+    assert memory.free_memory(CPU) is None
+    with memory.memory_for(60_000, 60_000, CPU):
+        pass
+
+
+def test_a_picture_that_cannot_fit_is_refused_before_the_work_begins(machine):
+    machine(1000 * 500 * memory.BYTES_PER_PIXEL)
+    with memory.memory_for(1000, 499, CPU):
+        began = True
+    assert began
+    with (
+        pytest.raises(NotEnoughMemory, match="1000x502 takes 0.1 GB of memory; 0.1 GB are free"),
+        memory.memory_for(1000, 502, CPU),
+    ):
+        pytest.fail("it has begun")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), RuntimeError("bad_alloc")],
+)
+def test_memory_that_runs_out_is_an_error_of_ours(error):
+    with pytest.raises(NotEnoughMemory, match="for a picture of 30x20"), memory.memory_for(30, 20, CPU):
+        raise error
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes"), memory.memory_for(30, 20, CPU):
+        raise RuntimeError("shapes do not match")

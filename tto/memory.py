@@ -1,0 +1,82 @@
+"""How much memory a picture takes, and how much there is: asked before a network runs, not found out while it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from tto.errors import NotEnoughMemory
+
+BYTES_PER_PIXEL = 180
+"""What decoding takes beside the weights, measured with the shipped model; larger networks take more."""
+ALLOCATION_MESSAGES = ("can't allocate memory", "not enough memory", "bad_alloc")
+PROCESS, MACHINE = Path("/proc/self/status"), Path("/proc/meminfo")
+GROUP_LIMIT, GROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error is that of an allocation, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION_MESSAGES)
+
+
+@contextmanager
+def memory_for(width: int, height: int, device: torch.device) -> Iterator[None]:
+    """Around the decoding of a picture. Raises `NotEnoughMemory`: at once where what is free cannot do, or when memory
+    runs out all the same.
+    """
+    needed, free = BYTES_PER_PIXEL * width * height, free_memory(device)
+    if free is not None and needed > free:
+        raise NotEnoughMemory(
+            f"a picture of {width}x{height} takes {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free"
+        )
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise NotEnoughMemory(f"not enough memory for a picture of {width}x{height}") from error
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take, or None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    rooms = [_of_machine(), _of_group(), _of_address_space()]
+    known = [room for room in rooms if room is not None]
+    return min(known) if known else None
+
+
+def _of_machine() -> int | None:
+    return _kilobytes(MACHINE, "MemAvailable")
+
+
+def _of_group() -> int | None:
+    """Of a container's limit."""
+    try:
+        return int(GROUP_LIMIT.read_text()) - int(GROUP_USED.read_text())
+    except (OSError, ValueError):  # there is none, or it is "max"
+        return None
+
+
+def _of_address_space() -> int | None:
+    """Of `ulimit -v`."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+    except ImportError:  # not on Windows
+        return None
+    limit, used = getrlimit(RLIMIT_AS)[0], _kilobytes(PROCESS, "VmSize")
+    return None if limit == RLIM_INFINITY or used is None else max(0, limit - used)
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """Bytes of the line `name: … kB`."""
+    try:
+        lines = dict(line.split(":", 1) for line in path.read_text().splitlines())
+        return 1024 * int(lines[name].split()[0])
+    except (OSError, KeyError):
+        return None
