@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint_sequential
 
 from .double import as_matrix_products
 from .entropy_models import EntropyModel, FactorizedPrior, GaussianConditional
@@ -256,8 +258,9 @@ class Gains(nn.Module):
 class SlicedModel(BaseModel):
     """What models have in common whose parts are slices of channels, with a hyper-latent and optional gains.
 
-    A subclass has the attributes `entropy_bottleneck`, `gaussian_conditional` and, where its configuration has several
-    qualities, `gain_y` and `gain_z` (see `make_gains`); `slice_channels` are the widths of its slices.
+    A subclass has the attributes `g_a`, `g_s`, `h_a`, `entropy_bottleneck`, `gaussian_conditional` and, where its
+    configuration has several qualities, `gain_y` and `gain_z` (see `make_entropy_models`); `slice_channels` are the
+    widths of its slices.
     """
 
     slice_channels: tuple[int, ...]
@@ -271,6 +274,19 @@ class SlicedModel(BaseModel):
         if len(lambdas) > 1:
             self.gain_y = Gains(lambdas, y_channels)
             self.gain_z = Gains((1.0,) * len(lambdas), z_channels)
+
+    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+        self.check_sides(x)
+        return full_precision(self.g_a(x)) * self.gain("gain_y", quality, x)
+
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+        return full_precision(self.h_a(y)) * self.gain("gain_z", quality, y)
+
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
+        x = y_hat / self.gain("gain_y", quality, y_hat)
+        if recompute:
+            return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), x, use_reentrant=False))
+        return full_precision(self.g_s(x))
 
     @property
     def slices(self) -> int:
@@ -311,6 +327,16 @@ def interpolate_geometric(values: Sequence[float], quality: Quality) -> Tensor:
     low = position.floor().clamp(max=max(len(logs) - 2, 0)).long()
     high = (low + 1).clamp(max=len(logs) - 1)
     return (logs[low] + (logs[high] - logs[low]) * (position - low)).exp()
+
+
+def rename(state: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """A state dict whose keys went through regular expressions and replacements, one after another."""
+    renamed = {}
+    for key, value in state.items():
+        for pattern, replacement in rules:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    return renamed
 
 
 def round_through(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Building blocks of DCAE's transforms: bottleneck stages and Swin groups.
 
 Shapes: `B` batch, `C` channels, `H W` height and width of the feature map, `P` tokens in one window,
-`D` channels of one attention head. Attribute names are those of the published checkpoints.
+`D` channels of one attention head. Attribute names are those of the published checkpoints. `ends` of a
+block names the layers without which it is the identity.
 
 Sources: residual bottleneck (He 2015), shifted windows (Liu 2021), ResScale and convolutional gated linear unit
 as used by DCAE (Lu 2025, §3.3 and supplement A).
@@ -30,6 +31,8 @@ def deconv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: in
 
 class ResidualBottleneck(nn.Module):
     """1×1 → 3×3 → 1×1 at half the channels, plus the input."""
+
+    ends = ("conv3",)
 
     def __init__(self, channels: int):
         super().__init__()
@@ -176,6 +179,8 @@ class WindowAttention(nn.Module):
 class SwinLayer(nn.Module):
     """Window attention and ConvGLU, each behind a layer norm and a scaled shortcut; [B, H, W, C] in and out."""
 
+    ends = ("msa.linear", "mlp.fc2")
+
     def __init__(self, channels: int, head_dim: int, window: int, shifted: bool):
         super().__init__()
         self.ln1 = nn.LayerNorm(channels)
@@ -192,6 +197,8 @@ class SwinLayer(nn.Module):
 
 class SwinGroup(nn.Module):
     """`layers` Swin layers, plain and shifted in turn, a 3×3 convolution, plus the input; [B, C, H, W] in and out."""
+
+    ends = ("conv",)
 
     def __init__(self, channels: int, head_dim: int, window: int, layers: int):
         super().__init__()

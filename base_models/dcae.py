@@ -13,16 +13,17 @@ Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `N` ch
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint_sequential
 
-from .base import CodePart, Quality, SlicedModel, Walk, full_precision
+from .base import Quality, rename
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
+from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction
 from .dictionary import DictionaryAttention
-from .initialization import init_from_images
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
 
@@ -67,17 +68,7 @@ class DCAEConfig:
             check_multiple("stage_channels", channels, head_dim)
 
 
-def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        conv(in_channels, widths[0], 3, 1),
-        nn.GELU(),
-        conv(widths[0], widths[1], 3, 1),
-        nn.GELU(),
-        conv(widths[1], out_channels, 3, 1),
-    )
-
-
-class DCAE(SlicedModel):
+class DCAE(ChannelSlices):
     """The network; verbs and parts are those of `BaseModel`, a part is a slice of channels."""
 
     registered_name = "dcae"
@@ -104,64 +95,32 @@ class DCAE(SlicedModel):
         self.h_z_s1 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, c.M))
         self.h_z_s2 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, c.M))
 
-        width = c.M // c.num_slices
-        self.slice_channels = (width,) * c.num_slices
-        known = [2 * c.M + width * i for i in range(c.num_slices)]  # channels known before slice i
+        known = [2 * c.M + c.M // c.num_slices * i for i in range(c.num_slices)]  # channels known before slice i
         prior = c.M if c.dict_entries else 0
         if c.dict_entries:
             self.dt = nn.Parameter(torch.randn(c.dict_entries, c.dict_heads * c.dict_head_dim))
             self.dt_cross_attention = nn.ModuleList(
                 DictionaryAttention(k, c.M, c.dict_heads, c.dict_head_dim, c.msfa_scales) for k in known
             )
-        widths = c.context_widths
-        self.cc_mean_transforms = nn.ModuleList(context_head(k + prior, widths, width) for k in known)
-        self.cc_scale_transforms = nn.ModuleList(context_head(k + prior, widths, width) for k in known)
-        self.lrp_transforms = nn.ModuleList(context_head(k + prior + width, widths, width) for k in known)
-        for head in self.cc_scale_transforms:
-            nn.init.constant_(head[-1].bias, 1.0)
-
+        self.make_heads(c.M, c.num_slices, [k + prior for k in known], c.context_widths)
         self.make_entropy_models(c.M, c.N)
 
-    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
-        self.check_sides(x)
-        return full_precision(self.g_a(x)) * self.gain("gain_y", quality, x)
-
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        return full_precision(self.h_a(y)) * self.gain("gain_z", quality, y)
-
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
-        """Contexts need μ and σ of all earlier slices (001 Eq. 1), so that `y_hat` is of no use."""
-        query = self.hyper_features(z_hat, quality)
-        y_hats, mus, sigmas = [], [], []
-        for i in range(self.config.num_slices):
-            support = query
-            if self.config.dict_entries:
-                support = torch.cat([query, self.dt_cross_attention[i](query, self.dt)], dim=1)
-            mu = full_precision(self.cc_mean_transforms[i](support))
-            sigma = full_precision(self.cc_scale_transforms[i](support))
-            y_hat_i = code_part(i, mu, sigma)
-            residual = self.lrp_transforms[i](torch.cat([support, y_hat_i.to(support.dtype)], dim=1))
-            y_hat_i = y_hat_i + 0.5 * torch.tanh(full_precision(residual))
-            query = torch.cat([query, y_hat_i.to(query.dtype)], dim=1)
-            y_hats.append(y_hat_i)
-            mus.append(mu)
-            sigmas.append(sigma)
-        return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
-
     def hyper_features(self, z_hat: Tensor, quality: Quality) -> Tensor:
-        """What ẑ says of y, [B, 2·M, h, w]: the query of the first slice."""
+        """The query of the first slice: features of σ, then of μ."""
         z_hat = z_hat / self.gain("gain_z", quality, z_hat)
         return torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
 
-    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
-        x = y_hat / self.gain("gain_y", quality, y_hat)
-        if recompute:
-            return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), x, use_reentrant=False))
-        return full_precision(self.g_s(x))
+    def predict(self, i: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Prediction:
+        """From the dictionary, asked with all that is known so far (001 Eq. 1)."""
+        support = torch.cat([hyper, *earlier], dim=1)
+        if self.config.dict_entries:
+            support = torch.cat([support, self.dt_cross_attention[i](support, self.dt)], dim=1)
+        return Prediction(self.cc_mean_transforms[i](support), self.cc_scale_transforms[i](support), support)
 
-    def init_from_images(self, x: Tensor) -> None:
-        """See `base_models.initialization`."""
-        init_from_images(self, x)
+    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
+        downs = [layer.conv if isinstance(layer, DownStage) else layer for layer in self.g_a[::2]]
+        ups = [layer.conv if isinstance(layer, UpStage) else layer for layer in self.g_s[::2]]
+        return list(zip(downs, reversed(ups), strict=True))
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
         """`dictionary`: how strongly the last slice uses each entry at each position (001 Fig. 8)."""
@@ -169,6 +128,30 @@ class DCAE(SlicedModel):
             return {}
         query = torch.cat([self.hyper_features(z_hat, quality), *self.split_y(y_hat)[:-1]], dim=1)
         return {"dictionary": self.dt_cross_attention[-1].attention_maps(query, self.dt)[0]}
+
+    @classmethod
+    def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From CompressAI after 1.2.8, where features of μ come before those of σ."""
+        if "shared_dictionary.dt" not in state:
+            return state
+        channels = state["latent_codec.h_a.0.conv.weight"].shape[1]
+        state = rename(state, LATENT_CODEC_RENAMES)
+        for key in filter(READS_HYPER_FEATURES.fullmatch, state):
+            means, scales, others = state[key].tensor_split((channels, 2 * channels), 1)
+            state[key] = torch.cat([scales, means, others], 1)
+        return state
+
+
+LATENT_CODEC_RENAMES = (
+    (r"^shared_dictionary\.dt$", "dt"),
+    (r"^latent_codec\.y\.channel_context\.y(\d+)\.cross_attention\.", r"dt_cross_attention.\1."),
+    *LATENT_CODEC,
+    (r"^h_mean_s\.", "h_z_s2."),
+    (r"^h_scale_s\.", "h_z_s1."),
+)
+READS_HYPER_FEATURES = re.compile(
+    r"(cc_mean|cc_scale|lrp)_transforms\.\d+\.0\.weight|dt_cross_attention\.\d+\.x_trans\.weight"
+)
 
 
 register("dcae", DCAE, DCAEConfig())

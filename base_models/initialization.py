@@ -1,6 +1,6 @@
-"""Starting point of a new DCAE: a block transform fitted to images, instead of random filters **[ours]**.
+"""Starting point of a new network: a block transform fitted to images, instead of random filters **[ours]**.
 
-The strided convolutions of g_a start as a cascade of 2×2 rearrangements and principal-component projections, those of
+The strided layers of g_a start as a cascade of 2×2 rearrangements and principal-component projections, those of
 g_s as their transposes, and everything residual starts as zero. So an untrained network already is an orthonormal
 transform coder of 16×16 blocks, with channels in order of variance, and training starts where the discrete cosine
 transform would stand.
@@ -17,17 +17,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ResidualBottleneck, SwinGroup, SwinLayer
+from .residual import GatedAttention, ResidualDown, ResidualUp
 
 if TYPE_CHECKING:
-    from .dcae import DCAE
+    from .base import SlicedModel
+
+    class FittedModel(SlicedModel):
+        """What a model of several slices has beside to be fitted."""
+
+        def strides(self) -> list[tuple[Down, Up]]:
+            """Layers of g_a that halve the resolution and those of g_s that undo it, from the image to y."""
+
+        def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
+            """Lets μ and σ [M] of a new network start there."""
+
 
 GRAY = 0.5
 Z_STD = 3.0
+CLOSED_GATE = -4.0
+LEAK = 0.01  # of a leaky ReLU
+
+Down = nn.Conv2d | ResidualDown
+Up = nn.ConvTranspose2d | ResidualUp | nn.Sequential
 
 
 @torch.no_grad()
-def init_from_images(model: DCAE, x: Tensor) -> None:
+def init_from_images(model: FittedModel, x: Tensor) -> None:
     """Fits a new network to crops x [B, 3, H, W] in [0, 1], H and W multiples of 64; some hundred crops suffice.
 
     y gets the scale that its quantization step asks for at the middle quality, z a standard deviation of 3: a
@@ -35,32 +50,33 @@ def init_from_images(model: DCAE, x: Tensor) -> None:
     """
     _silence_residuals(model.g_a)
     _silence_residuals(model.g_s)
-    downs = [model.g_a[0].conv, model.g_a[2].conv, model.g_a[4].conv, model.g_a[6]]
-    ups = [model.g_s[0], model.g_s[2].conv, model.g_s[4].conv, model.g_s[6].conv]
-    middle = math.exp(sum(map(math.log, model.config.lambdas)) / len(model.config.lambdas))
+    strides = model.strides()
+    middle = math.exp(sum(map(math.log, model.config.lambdas)) / model.qualities)
     signal = x - GRAY
-    for down, up in zip(downs, reversed(ups), strict=True):
+    for down, up in strides:
         blocks = F.pixel_unshuffle(signal, 2)
-        basis = _principal_components(blocks, min(down.out_channels, blocks.shape[1]))  # [out, C·4]
+        basis = _principal_components(blocks, min(_outputs(down), blocks.shape[1]))  # [out, C·4]
         signal = torch.einsum("ok,bkhw->bohw", basis, blocks)
-        _set_block_transform(down, up, basis)
-    _scale_latent(model, _latent_scale(middle))
-    model.g_a[0].conv.bias[:12] = -GRAY * model.g_a[0].conv.weight[:12].sum((1, 2, 3))
-    model.g_s[-1].conv.bias.fill_(GRAY)
+        _set_down(down, basis)
+        _set_up(up, basis)
+    strides[-1][0].weight[len(basis) :] = 0  # else noise would be coded
+    _scale_latent(model, *strides[-1], _latent_scale(middle))
+    first, last = _first_layer(strides[0][0]), _linear_layer(strides[0][1])
+    first.bias.copy_(-GRAY * first.weight.sum((1, 2, 3)))
+    last.bias.fill_(GRAY)
     _fit_entropy_model(model, x)
 
 
 def _silence_residuals(transform: nn.Module) -> None:
-    """Residual branches start at zero, so that blocks are identities."""
+    """Residual branches start at zero, so that blocks are identities; gates start nearly closed."""
     for block in transform.modules():
-        lasts = {
-            ResidualBottleneck: lambda b: [b.conv3],
-            SwinGroup: lambda b: [b.conv],
-            SwinLayer: lambda b: [b.msa.linear, b.mlp.fc2],
-        }.get(type(block), lambda b: [])(block)
-        for last in lasts:
+        for name in getattr(block, "ends", ()):
+            last = block.get_submodule(name)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+        if isinstance(block, GatedAttention):
+            nn.init.zeros_(block.conv_b[-1].weight)
+            nn.init.constant_(block.conv_b[-1].bias, CLOSED_GATE)
 
 
 def _principal_components(blocks: Tensor, count: int) -> Tensor:
@@ -75,37 +91,74 @@ def _latent_scale(lambda_: float) -> float:
     return math.sqrt(lambda_ * 255**2 * math.log(2) / 18)
 
 
-def _scale_latent(model: DCAE, scale: float) -> None:
+def _scale_latent(model: FittedModel, down: Down, up: Up, scale: float) -> None:
     """y in units of the quantization step: by its gains where the model has them, else by the filters."""
     if model.qualities > 1:
         model.gain_y.log_gain += math.log(scale)
     else:
-        model.g_a[-1].weight.mul_(scale)
-        model.g_s[0].weight.div_(scale)
+        down.weight.mul_(scale)
+        _linear_layer(up).weight.div_(scale)
 
 
-def _set_block_transform(down: nn.Conv2d, up: nn.ConvTranspose2d, basis: Tensor) -> None:
-    """Puts an orthonormal 2×2-block projection into a strided convolution, and its transpose into the inverse one.
+def _outputs(down: Down) -> int:
+    """How many components a strided layer can pass on as they are; a rectifier between needs two channels for each."""
+    return down.conv1.out_channels // 2 if isinstance(down, ResidualDown) else down.out_channels
 
-    Taps 2 and 3 of the five cover the block itself. Channels beyond the basis keep their random filters, unread.
+
+def _first_layer(down: Down) -> nn.Conv2d:
+    return down.conv1 if isinstance(down, ResidualDown) else down
+
+
+def _linear_layer(up: Up) -> nn.Conv2d | nn.ConvTranspose2d:
+    """The only layer on the way from input to output once residual branches are silent."""
+    up = up.upsample if isinstance(up, ResidualUp) else up
+    return up[0] if isinstance(up, nn.Sequential) else up
+
+
+def _set_down(down: Down, basis: Tensor) -> None:
+    """Puts an orthonormal 2×2-block projection [out, C·4] into a strided layer.
+
+    The two taps after the middle cover the block itself. Channels beyond the basis keep their random filters, unread.
     """
-    outputs, inputs = basis.shape[0], basis.shape[1] // 4
-    taps = basis.view(outputs, inputs, 2, 2)
-    down.weight[:outputs] = 0
-    down.weight[:outputs, :inputs, 2:4, 2:4] = taps
-    down.bias.zero_()
-    up.weight[:, :inputs] = 0
-    up.weight[:outputs, :inputs, 2:4, 2:4] = taps
-    up.bias.zero_()
+    if not isinstance(down, ResidualDown):
+        _set_taps(down, basis)
+        return
+    outputs = len(basis)
+    _set_taps(down.conv1, torch.stack([basis, -basis], 1).flatten(0, 1))
+    down.conv2.weight[:outputs] = 0
+    down.conv2.bias.zero_()
+    for i in range(outputs):
+        down.conv2.weight[i, 2 * i : 2 * i + 2, 1, 1] = torch.tensor([1.0, -1.0]) / (1 + LEAK)
+    down.gdn.gamma.copy_(down.gdn.gamma_reparam.stored(torch.zeros_like(down.gdn.gamma)))
+    nn.init.zeros_(down.skip.weight)
+    nn.init.zeros_(down.skip.bias)
 
 
-def _fit_entropy_model(model: DCAE, x: Tensor) -> None:
+def _set_taps(conv: nn.Conv2d, basis: Tensor) -> None:
+    outputs, inputs, middle = basis.shape[0], basis.shape[1] // 4, conv.kernel_size[0] // 2
+    conv.weight[:outputs] = 0
+    conv.weight[:outputs, :inputs, middle : middle + 2, middle : middle + 2] = basis.view(outputs, inputs, 2, 2)
+    conv.bias.zero_()
+
+
+def _set_up(up: Up, basis: Tensor) -> None:
+    """The transpose of a projection, in the layer that undoes it."""
+    layer, outputs = _linear_layer(up), len(basis)
+    if isinstance(layer, nn.ConvTranspose2d):
+        inputs = basis.shape[1] // 4
+        layer.weight[:, :inputs] = 0
+        layer.weight[:outputs, :inputs, 2:4, 2:4] = basis.view(outputs, inputs, 2, 2)
+    else:
+        layer.weight[: basis.shape[1]] = 0
+        layer.weight[: basis.shape[1], :outputs, 1, 1] = basis.T
+    layer.bias.zero_()
+
+
+def _fit_entropy_model(model: FittedModel, x: Tensor) -> None:
     """First guesses of μ and σ per channel, and the scale of z, at the middle quality."""
     middle = (model.qualities + 1) / 2
     y = model.analysis(x, middle)
-    for i, part in enumerate(model.split_y(y)):
-        model.cc_mean_transforms[i][-1].bias.copy_(part.mean((0, 2, 3)))
-        model.cc_scale_transforms[i][-1].bias.copy_(part.std((0, 2, 3)).clamp(min=0.2))
+    model.set_first_guess(y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp(min=0.2))
     last = model.h_a[-1]
     z = model.hyper_analysis(y, middle)
     last.weight.mul_(Z_STD / (z - z.mean((0, 2, 3), keepdim=True)).std())

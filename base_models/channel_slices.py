@@ -1,0 +1,89 @@
+"""Slices of channels coded one after another, each predicted from the hyper-latent and from all slices before it.
+
+Source: D. Minnen, S. Singh, "Channel-wise autoregressive entropy models for learned image compression", ICIP 2020
+(arXiv:2007.08739), with its latent residual prediction; names are those of the published DCAE and TCM checkpoints.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .base import CodePart, Quality, SlicedModel, Walk, full_precision
+from .blocks import conv
+from .initialization import init_from_images
+
+LATENT_CODEC = (
+    (r"^latent_codec\.y\.channel_context\.y(\d+)\.(mean|scale)_cc\.", r"cc_\2_transforms.\1."),
+    (r"^latent_codec\.y\.latent_codec\.y(\d+)\.lrp_transform\.", r"lrp_transforms.\1."),
+    (r"^latent_codec\.y\.latent_codec\.y\d+\.gaussian_conditional\.", "gaussian_conditional."),
+    (r"^latent_codec\.(?:z\.|h_s\.)?", ""),
+)
+"""Renames of checkpoints as CompressAI writes them after release 1.2.8: patterns and what stands in their place."""
+
+
+class Prediction(NamedTuple):
+    """Of one slice, [B, M/S, h, w] each, and what its residual is predicted from beside its values, [B, K, h, w]."""
+
+    mu: Tensor
+    sigma: Tensor
+    support: Tensor
+
+
+def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        conv(in_channels, widths[0], 3, 1),
+        nn.GELU(),
+        conv(widths[0], widths[1], 3, 1),
+        nn.GELU(),
+        conv(widths[1], out_channels, 3, 1),
+    )
+
+
+class ChannelSlices(SlicedModel):
+    """A model whose slices are as wide as each other and known to each other."""
+
+    def make_heads(self, channels: int, slices: int, supports: Sequence[int], widths: tuple[int, int]) -> None:
+        """Heads for y of so many channels; `supports` counts the channels that each slice is predicted from."""
+        width = channels // slices
+        self.slice_channels = (width,) * slices
+        self.cc_mean_transforms = nn.ModuleList(context_head(k, widths, width) for k in supports)
+        self.cc_scale_transforms = nn.ModuleList(context_head(k, widths, width) for k in supports)
+        self.lrp_transforms = nn.ModuleList(context_head(k + width, widths, width) for k in supports)
+        for head in self.cc_scale_transforms:
+            nn.init.constant_(head[-1].bias, 1.0)
+
+    def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
+        for heads, guess in ((self.cc_mean_transforms, mu), (self.cc_scale_transforms, sigma)):
+            for head, part in zip(heads, guess.split(self.slice_channels), strict=True):
+                head[-1].bias.copy_(part)
+
+    def init_from_images(self, x: Tensor) -> None:
+        """See `base_models.initialization`."""
+        init_from_images(self, x)
+
+    @abstractmethod
+    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Tensor:
+        """What ẑ says of y, [B, 2·M, h, w]."""
+
+    @abstractmethod
+    def predict(self, i: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Prediction:
+        """Slice i from the features of ẑ and ŷ of all slices before it."""
+
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        """Contexts need residuals that are predicted at μ, so that `y_hat` is of no use."""
+        hyper = self.hyper_features(z_hat, quality)
+        y_hats, mus, sigmas = [], [], []
+        for i in range(self.slices):
+            mu, sigma, support = self.predict(i, hyper, [y_hat_j.to(hyper.dtype) for y_hat_j in y_hats])
+            mu, sigma = full_precision(mu), full_precision(sigma)
+            y_hat_i = code_part(i, mu, sigma)
+            residual = self.lrp_transforms[i](torch.cat([support, y_hat_i.to(support.dtype)], dim=1))
+            y_hats.append(y_hat_i + 0.5 * torch.tanh(full_precision(residual)))
+            mus.append(mu)
+            sigmas.append(sigma)
+        return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))

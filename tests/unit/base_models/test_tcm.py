@@ -1,0 +1,86 @@
+import re
+
+import pytest
+import torch
+
+from base_models import create_model, load_weights
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = create_model("tcm-small").eval()
+    model.update_tables()
+    return model
+
+
+def in_latent_codec_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As CompressAI after 1.2.8 writes it; the projection of its attention is the second of two."""
+    entropy = r"y\1."
+    rules = (
+        (r"^atten_(mean|scale)\.(\d+)\.0\.", r"latent_codec.y.channel_context.y\2.\1_support_transform."),
+        (r"^cc_(mean|scale)_transforms\.(\d+)\.", r"latent_codec.y.channel_context.y\2.\1_cc."),
+        (r"^lrp_transforms\.(\d+)\.", "latent_codec.y.latent_codec." + entropy + "lrp_transform."),
+        (r"^h_(mean|scale)_s\.", r"latent_codec.h_s.h_\1_s."),
+        (r"^h_a\.", "latent_codec.h_a."),
+        (r"^entropy_bottleneck\.", "latent_codec.z.entropy_bottleneck."),
+        (r"\.ln([12])\.", r".norm\1."),
+        (r"\.mlp\.0\.", ".mlp.fc1."),
+        (r"\.mlp\.2\.", ".mlp.fc2."),
+        (r"\.msa\.embedding_layer\.", ".msa.attn.qkv."),
+        (r"\.msa\.linear\.", ".msa.output_proj."),
+    )
+    renamed = {}
+    for key, value in state.items():
+        for pattern, replacement in rules:
+            key = re.sub(pattern, replacement, key)
+        if key.startswith("gaussian_conditional."):
+            renamed |= {f"latent_codec.y.latent_codec.y{k}.{key}": value for k in range(4)}
+        elif key.endswith("relative_position_params"):
+            table = value.permute(1, 2, 0).reshape(-1, len(value))
+            renamed[key.replace("relative_position_params", "attn.relative_position_bias_table")] = table
+            renamed[key.replace("relative_position_params", "attn.relative_position_index")] = torch.zeros(1)
+        else:
+            renamed[key] = value
+            if ".msa.output_proj." in key:
+                first = torch.randn_like(value) if value.dim() == 1 else torch.eye(len(value)).flip(0)
+                renamed[key.replace("output_proj", "attn.proj")] = first
+    return renamed
+
+
+def test_latent_codec_layout_is_renamed(model):
+    """Two projections in a row become one with the same output."""
+    state = model.state_dict()
+    theirs = in_latent_codec_layout(state)
+    assert all(key.startswith(("g_a.", "g_s.", "latent_codec.")) for key in theirs)
+    loaded = load_weights(create_model("tcm-small"), theirs).state_dict()
+    for key, value in state.items():
+        if ".msa.linear." not in key:
+            assert torch.equal(loaded[key], value), key
+    name = "g_a.1.trans_block.msa"
+    x = torch.randn(3, state[f"{name}.linear.weight"].shape[1])
+    first = x @ theirs[f"{name}.attn.proj.weight"].T + theirs[f"{name}.attn.proj.bias"]
+    expected = first @ state[f"{name}.linear.weight"].T + state[f"{name}.linear.bias"]
+    ours = x @ loaded[f"{name}.linear.weight"].T + loaded[f"{name}.linear.bias"]
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(64, 64), (64, 192)])
+def test_maps_smaller_than_a_window_have_no_borders_in_them(model, size):
+    """A latent of 4 rows is less than one window of 8."""
+    output = model(torch.rand(2, 3, *size))
+    assert output["x_hat"].shape == (2, 3, *size)
+    assert output["x_hat"].isfinite().all() and output["likelihoods"]["y"].isfinite().all()
+
+
+@torch.inference_mode()
+def test_residuals_are_predicted_before_attention_on_demand(model):
+    """As CompressAI's network does it."""
+    other = create_model("tcm-small", residual_sees_attention=False).eval()
+    other.load_state_dict(model.state_dict())
+    hyper = torch.randn(1, 2 * model.config.M, 4, 4)
+    mu, sigma, support = model.predict(0, hyper, [])
+    other_mu, other_sigma, other_support = other.predict(0, hyper, [])
+    assert torch.equal(mu, other_mu) and torch.equal(sigma, other_sigma)
+    assert torch.equal(other_support, hyper[:, : model.config.M]) and not torch.equal(support, other_support)
