@@ -38,23 +38,14 @@ from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL
 from tto.refine import filtering
 from tto.refine.compensation import CodeSearch
+from tto.refine.descent import Phase
 from tto.refine.distortion import make_distortion
-from tto.refine.engine import Descent, Watch
+from tto.refine.operation import Operation, SideSearch, run_all
 from tto.refine.plan import Plan
-from tto.refine.presets import (
-    BALANCED,
-    BEST,
-    FAST,
-    SIDE,
-    ChooseStep,
-    Compensate,
-    Filter,
-    Operation,
-    Stage,
-    Transform,
-)
-from tto.refine.problem import Candidate, Problem
-from tto.refine.schedules import Linear
+from tto.refine.presets import BALANCED, BEST, FAST, SIDE, Stage
+from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.quantization_step import ChooseStep
+from tto.refine.state import Callbacks, State
 from tto.refine.transform import fit_syntax, moments_of
 from tto.side.compensation import Compensation, CompensationCoder
 from tto.side.filter import FilterCoder
@@ -62,7 +53,8 @@ from tto.side.side import Side
 from tto.side.transform import TransformCoder
 
 BASE, FULL = "base", "latents + QP + σ's step"
-RAMP = Linear(0.7, 1.0)
+RAMP = (0.7, 1.0)
+"""Of the rate's weight, from the beginning of a phase to its end."""
 DECODES = 3
 
 
@@ -108,10 +100,21 @@ class FreeCodeSearch(CodeSearch):
         return (torch.zeros(len(codes)).to(self.vectors),) * 2
 
 
+class RelaxedRate(Phase):
+    """A phase in which R weighs less early on, which keeps descent from throwing information away (CGOO's relaxed rate;
+    the ramp is ours).
+    """
+
+    def loss(self, problem: Problem, outcome: Outcome, done: float) -> Tensor:
+        start, end = RAMP
+        weight = start + (end - start) * done
+        return weight * outcome.bits + problem.pixels * problem.lambda_ * outcome.distortion
+
+
 def relaxed(operations: Stage) -> Stage:
     """A stage whose first phase has the ramp."""
     first, *rest = operations
-    return (replace(first, rate_weight=RAMP), *rest)
+    return (RelaxedRate(**{field.name: getattr(first, field.name) for field in fields(first)}), *rest)
 
 
 def without(kinds: type[Operation] | tuple[type[Operation], ...], operations: Stage) -> Stage:
@@ -125,11 +128,13 @@ ALONE: dict[str, Stage] = {
     "latents + QP": (*FAST, *BALANCED, *BEST),
 }
 """Without a step of σ for each slice, which all others but the base have."""
+SEARCHES = tuple({type(operation): None for operation in SIDE if isinstance(operation, SideSearch)})
 AFTERWARDS: dict[str, Stage] = {
-    f"{FULL} + as many flips as below": without((Compensate, Transform, Filter), SIDE),
-    f"{FULL} + masked MSC": without((Transform, Filter), SIDE),
-    f"{FULL} + DDT": without((Compensate, Filter), SIDE),
-    f"{FULL} + filter": without((Compensate, Transform), SIDE),
+    f"{FULL} + as many flips as below": without(SEARCHES, SIDE),
+    **{
+        f"{FULL} + {search.__name__}": without(tuple(other for other in SEARCHES if other is not search), SIDE)
+        for search in SEARCHES
+    },
     "all": SIDE,
 }
 
@@ -192,24 +197,23 @@ class Bench:
     def rows(self) -> Iterator[Row]:
         yield self._row(BASE, self.problem.candidate(self.y, self.z, NEUTRAL_QP), 0.0, fit_scales=False)
         for variant, operations in ALONE.items():
-            descent, seconds = self._descend(operations)
-            yield self._row(variant, descent.best, seconds, fit_scales=False)
-        self.full = descent.best
+            state, seconds = self._refined(operations)
+            yield self._row(variant, state.best, seconds, fit_scales=False)
+        self.full = state.best
         yield self._row(FULL, self.full, seconds)
         yield self._row(f"{FULL} + MSC everywhere", *self._everywhere(seconds))
         for variant, operations in AFTERWARDS.items():
-            continued, more = self._go_on(copy.copy(descent), operations)
+            continued, more = self._go_on(copy.copy(state), operations)
             yield self._row(variant, continued.best, seconds + more)
 
-    def _descend(self, operations: Stage) -> tuple[Descent, float]:
-        plan = Plan((operations,))
-        return self._go_on(Descent(self.problem, self.y, self.z, NEUTRAL_QP, plan, Watch()), operations)
+    def _refined(self, operations: Stage) -> tuple[State, float]:
+        budget = Plan((operations,)).budget
+        return self._go_on(State(self.problem, self.y, self.z, NEUTRAL_QP, budget, Callbacks()), operations)
 
-    def _go_on(self, descent: Descent, operations: Stage) -> tuple[Descent, float]:
+    def _go_on(self, state: State, operations: Stage) -> tuple[State, float]:
         began = time.perf_counter()
-        for operation in operations:
-            descent.do(operation)
-        return descent, time.perf_counter() - began
+        run_all(operations, state)
+        return state, time.perf_counter() - began
 
     def _everywhere(self, seconds: float) -> tuple[Candidate, float]:
         """A code at every position: the one that the encoder gives, as without a mask."""
@@ -226,7 +230,7 @@ class Bench:
         began = time.perf_counter()
         data = self.codec.pack(
             self.picture, found.y, found.z, self.quality, found.qp, side=found.side, fit_scales=fit_scales
-        )
+        ).data
         seconds += self.analysis_seconds + time.perf_counter() - began
         decoding = []
         for _ in range(DECODES):
@@ -243,7 +247,7 @@ class Bench:
         bare = self.problem
         outcome = bare.judge(self.full.y, self.full.z, self.full.qp)
         with torch.no_grad():
-            x_hat = bare.reconstruction(outcome.y_hat)
+            x_hat = bare.synthesise(outcome.y_hat)
             moments, of_filter = moments_of(bare, x_hat), filtering.moments_of(bare, x_hat)
             msc = coder.modules.msc
             unquantized = msc.decoder(msc.encoder(self._residual(self.full)))

@@ -11,6 +11,7 @@ walk all slices in every step. Their papers: see `METHODS`.
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,21 +27,54 @@ from tto.codec import Codec, load_codec, rd_cost
 from tto.device import descends_in_bfloat16
 from tto.image import Picture, central, load_picture
 from tto.models import DEFAULT_MODEL
+from tto.refine.descent import Phase
 from tto.refine.distortion import SquaredError
-from tto.refine.engine import Descent, Watch
+from tto.refine.operation import run_all
 from tto.refine.plan import Plan
-from tto.refine.presets import BEST, EFFORTS, Phase, Stage
+from tto.refine.presets import BEST, EFFORTS, Stage
 from tto.refine.problem import Candidate, Problem
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, DeterministicAnnealing, SGAPlusSSL, StraightThrough, UniformNoise
-from tto.refine.schedules import Constant, DelayedExponential, Geometric, StepDown
+from tto.refine.schedules import Constant, Geometric
+from tto.refine.state import Callbacks, State
 
 LOOKS = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000, 2000)
 ADAM = (0.9, 0.999)
 
 
-def _peer(steps, relaxation, step_size, temperature=Constant(1.0), **others) -> tuple[Stage, ...]:  # noqa: B008
-    return ((Phase(steps, relaxation, step_size, temperature, rate=gaussian_bits, betas=ADAM, **others),),)
+@dataclass(frozen=True)
+class DelayedExponential:
+    """start·exp(−rate·(t − delay)), never above start: the temperature of SGA (Yang 2020) in units of the run."""
+
+    start: float
+    rate: float
+    delay: float
+
+    def __call__(self, t: float) -> float:
+        return self.start * min(1.0, math.exp(-self.rate * (t - self.delay)))
+
+
+@dataclass(frozen=True)
+class StepDown:
+    """start, and `factor` times it once `at` of the phase is done."""
+
+    start: float
+    at: float
+    factor: float
+
+    def __call__(self, t: float) -> float:
+        return self.start * (self.factor if t >= self.at else 1.0)
+
+
+class AdagradPhase(Phase):
+    """A phase of Adagrad."""
+
+    def optimizer(self, latents: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad([{"params": [latent]} for latent in latents])
+
+
+def _peer(steps, relaxation, step_size, temperature=Constant(1.0), kind=Phase) -> tuple[Stage, ...]:  # noqa: B008
+    return ((kind(steps, relaxation, step_size, temperature, rate=gaussian_bits, betas=ADAM),),)
 
 
 METHODS: dict[str, tuple[Stage, ...]] = {
@@ -55,7 +89,7 @@ METHODS: dict[str, tuple[Stage, ...]] = {
     # Koyuncu 2024 (eContextformer)
     "straight-through": _peer(26, StraightThrough(), Geometric(0.06, 0.06 * 0.6**25)),
     # JPEG AI's rate-distortion optimization of latents
-    "adagrad": _peer(8, StraightThrough(), Geometric(0.05, 0.05 * 0.7**7), optimizer="adagrad"),
+    "adagrad": _peer(8, StraightThrough(), Geometric(0.05, 0.05 * 0.7**7), kind=AdagradPhase),
     # Tsubota 2023 (universal-dic), its stage for latents
     "universal-dic": _peer(
         2000, SGA(), StepDown(0.001, at=0.8, factor=0.1), DelayedExponential(0.5, rate=2.0, delay=0.0)
@@ -122,7 +156,7 @@ def measure(codec: Codec, picture: Picture, name: str, quality: float, method: s
 
     def real(candidate: Candidate) -> tuple[int, float]:
         fit_scales = method in EFFORTS
-        data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp, fit_scales=fit_scales)
+        data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp, fit_scales=fit_scales).data
         return len(data), rd_cost(len(data), distortion, load_picture(codec.decompress(data)).rgb, lambda_)
 
     base = real(problem.candidate(y, z, 128))[1]
@@ -132,20 +166,19 @@ def measure(codec: Codec, picture: Picture, name: str, quality: float, method: s
     def look() -> None:
         nonlocal looking
         began = time.perf_counter()
-        descent.keep(problem.candidate(descent.y.detach(), descent.z.detach(), descent.qp))
-        found.append((descent.steps, began - start - looking, descent.best))
+        state.keep(problem.candidate(state.y.detach(), state.z.detach(), state.qp))
+        found.append((state.steps, began - start - looking, state.best))
         looking += time.perf_counter() - began
 
     def should_stop() -> bool:
-        if descent.steps in LOOKS and (not found or found[-1][0] != descent.steps):
+        if state.steps in LOOKS and (not found or found[-1][0] != state.steps):
             look()
-        return descent.steps >= most_steps
+        return state.steps >= most_steps
 
-    descent = Descent(problem, y, z, 128, Plan(METHODS[method]), Watch(should_stop=should_stop))
+    state = State(problem, y, z, 128, Plan(METHODS[method]).budget, Callbacks(should_stop=should_stop))
     for stage in METHODS[method]:
-        for operation in stage:
-            descent.do(operation)
-    if found[-1][0] != descent.steps:
+        run_all(stage, state)
+    if found[-1][0] != state.steps:
         look()
     for steps, seconds, candidate in found:
         size, cost = real(candidate)

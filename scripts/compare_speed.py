@@ -75,7 +75,7 @@ def measure_tto(codec: Codec, path: Path, quality: float, native: bool, runs: in
     picture = load_picture(path)
 
     def encode() -> bytes:
-        return codec.pack(picture, *codec.analyse(picture.rgb, quality), quality, native=native)
+        return codec.pack(picture, *codec.analyse(picture.rgb, quality), quality, native=native).data
 
     return measure(encode, codec.decompress, (SymbolDecoder, "decode"), runs)
 

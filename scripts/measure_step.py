@@ -23,10 +23,10 @@ from base_models import create_model
 from tto.bench.memory import peak_mb
 from tto.device import descends_in_bfloat16
 from tto.refine.distortion import SquaredError
-from tto.refine.engine import Descent, Watch
 from tto.refine.plan import Plan
 from tto.refine.presets import FAST
 from tto.refine.problem import Problem
+from tto.refine.state import Callbacks, State
 
 MATRIX = 1536
 
@@ -48,12 +48,12 @@ def measure(
     with torch.inference_mode():
         y = model.analysis(x)
         z = model.hyper_analysis(y)
-    descent = Descent(problem, y.clone(), z.clone(), 128, Plan((FAST,)), Watch())
+    state = State(problem, y.clone(), z.clone(), 128, Plan((FAST,)).budget, Callbacks())
     phase = FAST[0]
-    y, z = descent.y.requires_grad_(True), descent.z.requires_grad_(True)
+    y, z = state.y.requires_grad_(True), state.z.requires_grad_(True)
 
     def step() -> None:
-        descent.differentiate(phase, 0.0, y, z)
+        phase.differentiate(state, 0.0, y, z)
 
     step()
     peak = peak_mb("cpu")

@@ -128,7 +128,7 @@ def time_parts(codec: Codec, pixels: np.ndarray, repeats: int) -> dict[str, dict
         picture = Picture(pixels)
         runs: dict[str, list[dict[str, float]]] = {"encode": [], "decode": []}
         for _ in range(repeats + 1):
-            times, data = _split(clock, lambda: codec.pack(picture, *codec.analyse(pixels, quality), quality))
+            times, data = _split(clock, lambda: codec.pack(picture, *codec.analyse(pixels, quality), quality).data)
             runs["encode"].append(times)
             times, _ = _split(clock, lambda data=data: codec.decompress(data))
             runs["decode"].append(times)

@@ -17,27 +17,30 @@ if TYPE_CHECKING:
     from tto.codec import Codec, Result, load_codec
     from tto.errors import TTOError
     from tto.pillow_plugin import register_pillow
-    from tto.refine.engine import Progress, Watch
+    from tto.refine.state import Callbacks, Progress
+    from tto.request import Request
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Callbacks": "tto.refine.state",
     "Codec": "tto.codec",
-    "Progress": "tto.refine.engine",
+    "Progress": "tto.refine.state",
+    "Request": "tto.request",
     "Result": "tto.codec",
     "TTOError": "tto.errors",
-    "Watch": "tto.refine.engine",
     "compress": "tto.api",
     "decompress": "tto.api",
     "load_codec": "tto.codec",
     "register_pillow": "tto.pillow_plugin",
 }
 __all__ = [
+    "Callbacks",
     "Codec",
     "Progress",
+    "Request",
     "Result",
     "TTOError",
-    "Watch",
     "__version__",
     "compress",
     "decompress",

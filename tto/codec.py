@@ -6,10 +6,9 @@ decompress:  container bytes → sections → ŷ → g_s → picture
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,18 +34,21 @@ from tto.latent_coding import LatentCoder
 from tto.memory import memory_for
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL, load_model, load_side
-from tto.padding import crop, pad_to_multiple, to_tensor, to_uint8
-from tto.perceptual import Distance
+from tto.padding import to_uint8
+from tto.reconstruction import Frame, analyse, reconstruct
 from tto.refine.batch import Batch
 from tto.refine.distortion import Distortion, load_weights, make_distortion
-from tto.refine.engine import Watch, refine
-from tto.refine.plan import Wish, make_plan
+from tto.refine.engine import Refinement, refine
+from tto.refine.plan import make_plan
 from tto.refine.problem import Problem
+from tto.refine.state import Callbacks
 from tto.refine.targets import make_target, search
+from tto.request import Request
 from tto.side.coder import SideCoder
 from tto.side.side import NO_SIDE, Side
 
 if TYPE_CHECKING:
+    from tto.image import ImageSource
     from tto.side.weights import SideModules
 
 DEFAULT_QUALITY = 4.0
@@ -87,6 +89,10 @@ class Result:
         return np.asarray(self.image)
 
 
+def frame_of(header: Header) -> Frame:
+    return Frame(header.height, header.width, header.grayscale)
+
+
 def rd_cost(num_bytes: int, distortion: Distortion, decoded: np.ndarray, lambda_: float) -> float:
     """`J = R + λ·D`: R in bits per pixel of the file, D of the decoded uint8 pixels [H, W, 3]."""
     return 8 * num_bytes / decoded[..., 0].size + lambda_ * distortion.of_pixels(decoded)
@@ -99,6 +105,13 @@ class Trial:
     data: bytes
     rgb: np.ndarray
     J: float
+
+
+class Packed(NamedTuple):
+    """A whole file, and ŷ as its decoder will have it."""
+
+    data: bytes
+    y_hat: torch.Tensor
 
 
 class Codec:
@@ -127,128 +140,46 @@ class Codec:
 
     def compress(
         self,
-        image: str | os.PathLike | IO[bytes] | Image.Image,
+        image: ImageSource,
         quality: float = 4.0,
         *,
-        effort: str = "none",
-        steps: int | None = None,
-        budget: float | None = None,
-        target_bpp: float | None = None,
-        target_psnr: float | None = None,
-        target_ssimulacra2: float | None = None,
-        target_ms_ssim: float | None = None,
-        metric: str | Distance = "mse",
-        roi: str | os.PathLike | IO[bytes] | Image.Image | None = None,
-        native: bool = False,
-        lambda_: float | None = None,
-        watch: Watch = Watch(),  # noqa: B008 (immutable)
+        callbacks: Callbacks = Callbacks(),  # noqa: B008 (immutable)
+        **options: Any,
     ) -> Result:
-        """Compresses a picture (path, file or PIL image).
+        """Compresses a picture, which is what `load_picture` takes; `options` are the other fields of `Request`.
 
-        `quality` is a number from 1 to `qualities`. Refinement: `effort` is none, fast, balanced or best; or give a
-        number of `steps`; or a `budget` in seconds for the whole compression. Where one `target_…` is given (PSNR in
-        dB), quality is only where the search for it begins. `metric` is what distortion means in J: mse, ms-ssim,
-        lpips, dists, or any function that `make_distortion` takes. `roi` is a picture of the same size whose brightness
-        weighs distortion per pixel (black: not at all). `native` trades portability for speed (same machine only).
-        `lambda_` weighs distortion in J, by default the quality's own, which only mse and ms-ssim have. `watch` hears
-        of progress and may stop the refinement, which leaves the best so far.
-
-        The bytes are decoded once by the ordinary decoder, and figures are of that. Raises `TTOError` subclasses.
+        `callbacks` are told of progress and may stop the refinement, which leaves the best so far. The bytes are
+        decoded once by the ordinary decoder, and figures are of that. Raises `TTOError` subclasses.
         """
-        start = time.perf_counter()
-        wish = Wish(effort, steps, budget)
-        self._checked_quality(quality)
-        picture = load_picture(image)
-        target = make_target(
-            picture.rgb, bpp=target_bpp, psnr=target_psnr, ssimulacra2=target_ssimulacra2, ms_ssim=target_ms_ssim
-        )
-        weights = None if roi is None else load_weights(roi, picture)
-        scale = None if lambda_ is None else lambda_ / float(self.model.lambda_at(quality))
-        distortion = make_distortion(picture.rgb, metric, weights, scale, self.device)
+        return self.fulfil(Request(quality, **options), image, callbacks)
 
-        def attempt(quality: float, qp: int = NEUTRAL_QP) -> Result:
-            quality = self._checked_quality(quality)
-            weight = self._checked_lambda(lambda_, quality, distortion)
-            return self._compress(picture, quality, qp, wish, distortion, weight, native, watch, start)
-
-        if target is None:
-            return attempt(quality)
-        result, value = search(attempt, target, float(quality), self.qualities, watch.should_stop)
-        return replace(result, reached=value)
-
-    def _compress(
+    def fulfil(
         self,
-        picture: Picture,
-        quality: float,
-        qp: int,
-        wish: Wish,
-        distortion: Distortion,
-        lambda_: float,
-        native: bool,
-        watch: Watch,
-        start: float,
+        request: Request,
+        image: ImageSource,
+        callbacks: Callbacks = Callbacks(),  # noqa: B008 (immutable)
     ) -> Result:
-        """`compress` at one quality, its λ that of `distortion`; `start` is when the budget began."""
-
-        def judge(y: torch.Tensor, z: torch.Tensor, qp: int, side: Side = NO_SIDE, refined: bool = True) -> Trial:
-            data, y_hat = self._pack(picture, y, z, quality, qp, native, side, fit_scales=refined)
-            rgb = self.synthesise(y_hat, read(data, max_pixels=None).header, side)
-            return Trial(data, rgb, rd_cost(len(data), distortion, rgb, lambda_))
-
-        with memory_for(picture.width, picture.height, self.device):
-            y, z = self.analyse(picture.rgb, quality)
-            began = time.perf_counter()
-            base = best = judge(y, z, qp, refined=False)
-        done = 0
-        if not wish.is_none:
-            judging = time.perf_counter() - began
-            problem = Problem(
-                self.model,
-                quality,
-                lambda_,
-                picture.height,
-                picture.width,
-                distortion,
-                picture.grayscale,
-                side_coder=self.side_coder,
-                bfloat16=descends_in_bfloat16(self.device),
-                answer=self._batch.answer,
-            )
-            left = (wish.budget or 0.0) - (time.perf_counter() - start) - FINISHING * judging
-            with self._batch:
-                refinement = refine(problem, y.clone(), z.clone(), qp, make_plan(wish, problem, y, z, left), watch)
-            done = refinement.steps
-            trials = (judge(found.y, found.z, found.qp, found.side) for found in refinement.candidates)
-            best = min((base, *trials), key=lambda trial: trial.J)
-        decoded = self._decode(best.data)
-        if not np.array_equal(decoded.rgb, best.rgb):
-            raise VerificationFailed("the decoder does not give the encoder's pixels")
-        size = picture.width * picture.height
-        return Result(
-            data=best.data,
-            image=decoded.to_pil(),
-            width=picture.width,
-            height=picture.height,
-            bpp=8 * len(best.data) / size,
-            psnr=psnr(picture.rgb, best.rgb),
-            J=best.J,
-            base_bytes=len(base.data),
-            base_psnr=psnr(picture.rgb, base.rgb),
-            base_J=base.J,
-            steps=done,
-            seconds=time.perf_counter() - start,
-        )
+        """`compress`, all that is asked of it in one."""
+        start = time.perf_counter()
+        self._checked_quality(request.quality)
+        picture = load_picture(image)
+        target = make_target(picture.rgb, **request.targets)
+        weights = None if request.roi is None else load_weights(request.roi, picture)
+        scale = None if request.lambda_ is None else request.lambda_ / float(self.model.lambda_at(request.quality))
+        distortion = make_distortion(picture.rgb, request.metric, weights, scale, self.device)
+        compression = _Compression(self, request, picture, distortion, callbacks, start)
+        if target is None:
+            return compression.at(request.quality)
+        result, value = search(compression.at, target, float(request.quality), self.qualities, callbacks.should_stop)
+        return replace(result, reached=value)
 
     def decompress(self, data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
         """The picture in a .tto file, with its metadata in `info`. Raises `TTOError` subclasses."""
         return self._decode(data, max_pixels).to_pil()
 
-    @torch.inference_mode()
     def analyse(self, rgb: np.ndarray, quality: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents y and z of uint8 pixels [H, W, 3], in units of the quantization step."""
-        x = pad_to_multiple(to_tensor(rgb).to(self.device), self.model.stride)
-        y = self.model.analysis(x, quality)
-        return y, self.model.hyper_analysis(y, quality)
+        return analyse(self.model, rgb, quality)
 
     def pack(
         self,
@@ -260,27 +191,13 @@ class Codec:
         native: bool = False,
         side: Side = NO_SIDE,
         fit_scales: bool = False,
-    ) -> bytes:
+    ) -> Packed:
         """The file of a picture whose latents are y and z. `fit_scales` as for `LatentCoder.encode`."""
-        return self._pack(picture, y, z, quality, qp, native, side, fit_scales)[0]
-
-    def _pack(
-        self,
-        picture: Picture,
-        y: torch.Tensor,
-        z: torch.Tensor,
-        quality: float,
-        qp: int,
-        native: bool,
-        side: Side,
-        fit_scales: bool = False,
-    ) -> tuple[bytes, torch.Tensor]:
-        """The file, and ŷ as its decoder will have it."""
         flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
         check_size(picture.width, picture.height, None)
         header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
         sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native, fit_scales)
-        return write(Container(header, {**sections, **side.sections, **pack_attachments(picture)})), y_hat
+        return Packed(write(Container(header, {**sections, **side.sections, **pack_attachments(picture)})), y_hat)
 
     def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:
         container = read(data, max_pixels=max_pixels)
@@ -297,7 +214,7 @@ class Codec:
         with memory_for(header.width, header.height, self.device):
             side = self.read_side(container)
             y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
-            rgb = self.synthesise(y_hat, header, side)
+            rgb = self.pixels(y_hat, header.quality, frame_of(header), side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 
     def latent_shapes(self, header: Header) -> LatentShapes:
@@ -308,24 +225,102 @@ class Codec:
         return self.side_coder.read(container.sections, self.latent_shapes(container.header).y[1:])
 
     @torch.inference_mode()
-    def synthesise(self, y_hat: torch.Tensor, header: Header, side: Side = NO_SIDE) -> np.ndarray:
-        """ŷ and side information → uint8 pixels [H, W, 3], the three channels equal where the picture is gray."""
-        x_hat = self.model.synthesis(side.on_latent(y_hat.float()), header.quality)
-        if header.grayscale:
-            x_hat = x_hat.mean(1, keepdim=True).expand_as(x_hat)
-        return to_uint8(side.on_picture(crop(x_hat, header.height, header.width)))
+    def pixels(self, y_hat: torch.Tensor, quality: float, frame: Frame, side: Side = NO_SIDE) -> np.ndarray:
+        """ŷ and side information → uint8 pixels [H, W, 3]."""
+        return to_uint8(reconstruct(self.model, quality, y_hat.float(), frame, side))
 
     def _checked_quality(self, quality: float) -> float:
         if not 1 <= quality <= max(self.qualities, 1):
             raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
         return quantize_quality(quality)
 
-    def _checked_lambda(self, lambda_: float | None, quality: float, distortion: Distortion) -> float:
-        if lambda_ is None:
-            return float(self.model.lambda_at(quality)) * distortion.lambda_scale
-        if not 0 < lambda_ < float("inf"):
-            raise BadArgument(f"lambda must be a positive number, got {lambda_:g}")
-        return lambda_
+
+@dataclass(frozen=True)
+class _Compression:
+    """One picture on its way to a file. `start` is when the request's budget began."""
+
+    codec: Codec
+    request: Request
+    picture: Picture
+    distortion: Distortion
+    callbacks: Callbacks
+    start: float
+
+    def at(self, quality: float, qp: int = NEUTRAL_QP) -> Result:
+        """At one quality, with the λ of that."""
+        codec, picture = self.codec, self.picture
+        quality = codec._checked_quality(quality)
+        lambda_ = self._lambda(quality)
+        with memory_for(picture.width, picture.height, codec.device):
+            y, z = codec.analyse(picture.rgb, quality)
+            began = time.perf_counter()
+            base = best = self._judge(y, z, quality, qp, lambda_, fit_scales=False)
+        judging = time.perf_counter() - began
+        steps = 0
+        if self.request.refines:
+            refinement = self._refine(y.clone(), z.clone(), quality, qp, lambda_, judging)
+            trials = (
+                self._judge(found.y, found.z, quality, found.qp, lambda_, found.side) for found in refinement.candidates
+            )
+            best, steps = min((base, *trials), key=lambda trial: trial.J), refinement.steps
+        decoded = codec._decode(best.data)
+        if not np.array_equal(decoded.rgb, best.rgb):
+            raise VerificationFailed("the decoder does not give the encoder's pixels")
+        return Result(
+            data=best.data,
+            image=decoded.to_pil(),
+            width=picture.width,
+            height=picture.height,
+            bpp=8 * len(best.data) / (picture.width * picture.height),
+            psnr=psnr(picture.rgb, best.rgb),
+            J=best.J,
+            base_bytes=len(base.data),
+            base_psnr=psnr(picture.rgb, base.rgb),
+            base_J=base.J,
+            steps=steps,
+            seconds=time.perf_counter() - self.start,
+        )
+
+    def _judge(
+        self,
+        y: torch.Tensor,
+        z: torch.Tensor,
+        quality: float,
+        qp: int,
+        lambda_: float,
+        side: Side = NO_SIDE,
+        fit_scales: bool = True,
+    ) -> Trial:
+        packed = self.codec.pack(self.picture, y, z, quality, qp, self.request.native, side, fit_scales)
+        frame = Frame(self.picture.height, self.picture.width, self.picture.grayscale)
+        rgb = self.codec.pixels(packed.y_hat, quality, frame, side)
+        return Trial(packed.data, rgb, rd_cost(len(packed.data), self.distortion, rgb, lambda_))
+
+    def _refine(
+        self, y: torch.Tensor, z: torch.Tensor, quality: float, qp: int, lambda_: float, judging: float
+    ) -> Refinement:
+        """`judging` is how many seconds one trial takes."""
+        codec, picture = self.codec, self.picture
+        problem = Problem(
+            codec.model,
+            quality,
+            lambda_,
+            picture.height,
+            picture.width,
+            self.distortion,
+            picture.grayscale,
+            side_coder=codec.side_coder,
+            bfloat16=descends_in_bfloat16(codec.device),
+            evaluate=codec._batch.evaluate,
+        )
+        left = (self.request.budget or 0.0) - (time.perf_counter() - self.start) - FINISHING * judging
+        with codec._batch:
+            return refine(problem, y, z, qp, make_plan(self.request, problem, y, z, left), self.callbacks)
+
+    def _lambda(self, quality: float) -> float:
+        if self.request.lambda_ is not None:
+            return self.request.lambda_
+        return float(self.codec.model.lambda_at(quality)) * self.distortion.lambda_scale
 
 
 def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from base_models.tables import TOTAL
-from tto.codec import Codec
+from tto.codec import Codec, frame_of
 from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
-from tto.padding import crop
+from tto.reconstruction import synthesise
 from tto.refine.rate import gaussian_bits
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation, CompensationCoder
@@ -57,7 +57,7 @@ def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
     """PNG files by name for a file that `codec` made of `picture`."""
     contents = open_file(codec, data)
     latents = codec.analyse(picture.rgb, contents.header.quality)
-    before = open_file(codec, codec.pack(picture, *latents, contents.header.quality))
+    before = open_file(codec, codec.pack(picture, *latents, contents.header.quality).data)
     figures = {
         "bits": draw_bits(picture, contents),
         "error": draw_errors(picture, before, contents),
@@ -93,7 +93,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
         codec.model.join_y(bits).sum((0, 1)).cpu().numpy(),
         {name: values.cpu().numpy() for name, values in maps.items()},
         side,
-        codec.synthesise(y_hat, header, side),
+        codec.pixels(y_hat, header.quality, frame_of(header), side),
         y_hat,
         len(data),
     )
@@ -102,9 +102,9 @@ def open_file(codec: Codec, data: bytes) -> Contents:
 @torch.inference_mode()
 def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
     """What the filter is given, [1, 3, H, W]."""
-    header = contents.header
-    x_hat = codec.model.synthesis(contents.side.on_latent(contents.y_hat.float()), header.quality)
-    return crop(x_hat, header.height, header.width)
+    header, y_hat = contents.header, contents.y_hat.float()
+    (x_hat,) = synthesise(codec.model, header.quality, [y_hat], [frame_of(header)], [contents.side])
+    return contents.side.before(Filter).on_picture(x_hat)
 
 
 # --- figures -----------------------------------------------------------------------------------------------------

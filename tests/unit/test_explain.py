@@ -6,14 +6,16 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tto.container import SectionType, read
-from tto.explain import explain, open_file
+from tto.explain import explain, open_file, unfiltered
 from tto.image import load_picture
+from tto.padding import to_uint8
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation
-from tto.side.filter import ROWS, FilterLevels
+from tto.side.filter import ROWS, Filter, FilterLevels
 from tto.side.side import Side
 
 
@@ -30,7 +32,7 @@ def files(side_codec, picture, side_of):
     y, z = side_codec.analyse(picture.rgb, 4.0)
     levels = FilterLevels(((0, 0, 0, 0, 0, 0, -3, 0, 0, 0, 0, 2),) * ROWS, 6)
     sides = (side_of(side_codec.side_coder, codes, levels=levels), Side())
-    return [side_codec.pack(picture, y, z, 4.0, side=side) for side in sides]
+    return [side_codec.pack(picture, y, z, 4.0, side=side).data for side in sides]
 
 
 def test_bits_add_up_to_the_section(side_codec, files):
@@ -55,6 +57,19 @@ def test_every_drawing_can_be_opened(side_codec, picture, files):
         image = Image.open(io.BytesIO(data))
         image.load()
         assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_the_filter_is_drawn_on_what_the_decoder_filters(side_codec, photograph, side_of):
+    """Also where the picture is gray."""
+    picture = load_picture(photograph(100, 70).convert("L"))
+    latents = side_codec.analyse(picture.rgb, 4.0)
+    levels = FilterLevels(((0, 0, 0, 0, 0, 0, -3, 0, 0, 0, 0, 2),) * ROWS, 6)
+    data = side_codec.pack(picture, *latents, 4.0, side=side_of(side_codec.side_coder, levels=levels)).data
+    contents = open_file(side_codec, data)
+    x_hat = unfiltered(side_codec, contents)
+    assert torch.equal(x_hat[:, 0], x_hat[:, 2])
+    decoded = np.asarray(side_codec.decompress(data))
+    assert np.array_equal(to_uint8(contents.side.get(Filter).on_picture(x_hat))[..., 0], decoded)
 
 
 def test_a_file_without_side_information_has_no_drawings_of_it(side_codec, picture, files):

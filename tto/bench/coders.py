@@ -100,10 +100,10 @@ class ModelCoder:
 
 def effort_options(effort: str) -> dict[str, str | int]:
     """What `Codec.compress` is told: an effort's name, or a number of steps. Raises `BadArgument`."""
-    from tto.refine.plan import Wish
+    from tto.request import Request
 
     options = {"steps": int(effort)} if effort.isdigit() else {"effort": effort}
-    Wish(**options)  # refuses what it does not know
+    Request(**options)  # refuses what it does not know
     return options
 
 

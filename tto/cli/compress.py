@@ -142,7 +142,7 @@ def compress(
             return loaded()
 
     def work(job: Job) -> dict[str, Any]:
-        from tto.refine.engine import Watch
+        from tto.refine.state import Callbacks
 
         refuse_overwriting(job, allowed=not no_overwrite)
         if job.output.suffix == BIN_SUFFIX:
@@ -160,7 +160,7 @@ def compress(
                 roi=roi,
                 native=native,
                 lambda_=lambda_,
-                watch=Watch(lambda progress: show(row_of(progress)), interruption.asked),
+                callbacks=Callbacks(lambda progress: show(row_of(progress)), interruption.asked),
             )
         drawings = {} if explain is None else draw(job, result)
         record = write(job, result)

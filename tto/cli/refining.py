@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tto.cli.bars import Row
 
 if TYPE_CHECKING:
-    from tto.refine.engine import Progress
+    from tto.refine.state import Progress
 
 
 def row_of(progress: Progress) -> Row:

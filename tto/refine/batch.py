@@ -12,28 +12,28 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from tto.refine.memory import ran_out
-from tto.refine.problem import Answer, Task, answer
+from tto.refine.problem import Evaluated, Evaluation, evaluate
 
 
 @dataclass(eq=False)
-class Request:
-    """A task, and in the end either its answer or what went wrong."""
+class Pending:
+    """An evaluation, and in the end either what it gave or what went wrong."""
 
-    task: Task
-    answer: Answer | None = None
+    evaluation: Evaluation
+    evaluated: Evaluated | None = None
     error: Exception | None = None
 
     @property
     def is_open(self) -> bool:
-        return self.answer is None and self.error is None
+        return self.evaluated is None and self.error is None
 
 
 class Batch:
-    """Threads that are inside (`with batch:`) wait in `answer` for one another."""
+    """Threads that are inside (`with batch:`) wait in `evaluate` for one another."""
 
     def __init__(self):
         self._members = 0
-        self._requests: list[Request] = []
+        self._pending: list[Pending] = []
         self._changed = threading.Condition()
         self._largest: int | None = None
 
@@ -47,35 +47,35 @@ class Batch:
             self._members -= 1
             self._changed.notify_all()
 
-    def answer(self, task: Task) -> Answer:
-        """Raises what evaluating this very task raises."""
-        request = Request(task)
+    def evaluate(self, evaluation: Evaluation) -> Evaluated:
+        """Raises what this very evaluation raises."""
+        own = Pending(evaluation)
         with self._changed:
-            self._requests.append(request)
-            while request.is_open:
-                if len(self._requests) >= self._members:
-                    self._answer_all()
+            self._pending.append(own)
+            while own.is_open:
+                if len(self._pending) >= self._members:
+                    self._evaluate_all()
                     self._changed.notify_all()
                 else:
                     self._changed.wait()
-        if request.error is not None:
-            raise request.error
-        return request.answer
+        if own.error is not None:
+            raise own.error
+        return own.evaluated
 
-    def _answer_all(self) -> None:
-        requests, self._requests = self._requests, []
-        groups: dict[Hashable, list[Request]] = defaultdict(list)
-        for request in requests:
-            groups[_kind(request.task)].append(request)
+    def _evaluate_all(self) -> None:
+        pending, self._pending = self._pending, []
+        groups: dict[Hashable, list[Pending]] = defaultdict(list)
+        for one in pending:
+            groups[_kind(one.evaluation)].append(one)
         for group in groups.values():
             size = self._largest or len(group)
             for start in range(0, len(group), size):
-                self._answer_together(group[start : start + size])
+                self._evaluate_together(group[start : start + size])
 
-    def _answer_together(self, group: Sequence[Request]) -> None:
-        """Where that fails, in halves: memory may be enough for these, and an error is then that of one task."""
+    def _evaluate_together(self, group: Sequence[Pending]) -> None:
+        """Where that fails, in halves: memory may be enough for these, and an error is then that of one of them."""
         try:
-            answers = answer([request.task for request in group])
+            results = evaluate([one.evaluation for one in group])
         except Exception as error:
             if len(group) == 1:
                 group[0].error = error
@@ -83,15 +83,15 @@ class Batch:
             half = len(group) // 2
             if ran_out(error):
                 self._largest = half
-            self._answer_together(group[:half])
-            self._answer_together(group[half:])
+            self._evaluate_together(group[:half])
+            self._evaluate_together(group[half:])
         else:
-            for request, found in zip(group, answers, strict=True):
-                request.answer = found
+            for one, evaluated in zip(group, results, strict=True):
+                one.evaluated = evaluated
 
 
-def _kind(task: Task) -> Hashable:
-    """Tasks of one kind can be answered together."""
-    problem = task.point.problem
-    network = (problem.model, problem.quality, task.point.y.shape)
-    return (*network, task.loss is None, task.exact, problem.bfloat16, problem.recompute)
+def _kind(evaluation: Evaluation) -> Hashable:
+    """Evaluations of one kind can go through the network together."""
+    problem = evaluation.problem
+    network = (problem.model, problem.quality, evaluation.y.shape)
+    return (*network, evaluation.loss is None, evaluation.exact, problem.bfloat16, problem.recompute)

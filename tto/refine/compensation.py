@@ -9,8 +9,7 @@ Shapes: `P` = h·w positions, `M` channels of y, `K` codes; index K stands for n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,9 @@ import torch
 from torch import Tensor
 
 from base_models.tables import TOTAL
+from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
+from tto.refine.state import KeepOn
 from tto.side.codes import CONTEXTS, NO_CODE, mask_contexts
 from tto.side.compensation import Compensation, CompensationCoder
 
@@ -30,6 +31,19 @@ SMALLEST_SHARE = 1 / 32
 FIRST_STIFFNESS = 1.5
 STIFFNESS_RANGE = (0.5, 8.0)
 """Curvature of many changes together over the sum of their own: measured at every trial."""
+
+
+@dataclass(frozen=True)
+class ChooseCodes(SideSearch):
+    """Masked compensation (CGOO): see `choose_codes`."""
+
+    steps: int
+
+    def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+        return choose_codes(problem, candidate, keep_on)
+
+    def possible(self, problem: Problem) -> bool:
+        return CompensationCoder in problem.side_coder
 
 
 class Landscape(NamedTuple):
@@ -53,8 +67,8 @@ class Changes(NamedTuple):
     total: Tensor
 
 
-def choose_codes(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
-    """Changes codes, beginning with those of `problem.side`, until nothing more pays or `keep_on`, which hears of the
+def choose_codes(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+    """Changes codes, beginning with those of `problem.side`, until nothing more pays or `keep_on`, called with the
     best after every evaluation, says no. Returns a candidate that is no worse.
     """
     search = CodeSearch(problem, candidate)
@@ -82,7 +96,7 @@ class CodeSearch:
         self._stiffness = FIRST_STIFFNESS
         self._curvature: tuple[Tensor, Tensor] | None = None
 
-    def run(self, removals_only: bool, keep_on: Callable[[Candidate], bool]) -> bool:
+    def run(self, removals_only: bool, keep_on: KeepOn) -> bool:
         """Rounds until nothing more pays; false where `keep_on` ended them."""
         share = FIRST_SHARE
         while share >= SMALLEST_SHARE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO
 
 import numpy as np
@@ -29,19 +30,40 @@ MS_SSIM_LAMBDA = 1280.0
 """λ for 1 − MS-SSIM over λ for 255²·MSE at about the same rate: the mean ratio of CompressAI's two ladders."""
 
 
+class Against:
+    """Of a picture `original` uint8 [H, W, 3], as tensors on `device`, made once."""
+
+    original: np.ndarray
+    device: torch.device | str
+
+    @cached_property
+    def levels(self) -> Tensor:
+        """Float32 [1, 3, H, W], 0…255."""
+        return torch.tensor(self.original).permute(2, 0, 1)[None].float().contiguous().to(self.device)
+
+    @cached_property
+    def target(self) -> Tensor:
+        """Float32 [1, 3, H, W] in [0, 1]."""
+        return self.levels / 255
+
+
 @dataclass(frozen=True)
-class SquaredError:
+class SquaredError(Against):
     """255²·MSE; with `weights` [H, W] of mean 1 each pixel's error is multiplied by its weight."""
 
     original: np.ndarray
     weights: np.ndarray | None = None
     lambda_scale: float = 1.0
+    device: torch.device | str = "cpu"
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        error = (255 * (x_hat - self._target(x_hat))) ** 2
-        if self.weights is not None:
-            error = error * torch.as_tensor(self.weights).to(x_hat)
-        return error.mean()
+        error = (255 * (x_hat - self.target.to(x_hat))) ** 2
+        return (error if self.weights is None else error * self.pixel_weights.to(x_hat)).mean()
+
+    @cached_property
+    def pixel_weights(self) -> Tensor:
+        """`weights` on `device`, float32."""
+        return torch.tensor(self.weights, dtype=torch.float32, device=self.device)
 
     def of_pixels(self, decoded: np.ndarray) -> float:
         error = (self.original.astype(np.float64) - decoded) ** 2
@@ -51,24 +73,21 @@ class SquaredError:
         """Second derivative for one of x̂'s values; weights are left out."""
         return 2 * 255**2 / x_hat.numel()
 
-    def _target(self, like: Tensor) -> Tensor:
-        return torch.as_tensor(self.original, device=like.device).permute(2, 0, 1)[None].to(like.dtype) / 255
-
 
 @dataclass(frozen=True)
-class MultiScaleSSIM:
+class MultiScaleSSIM(Against):
     """1 − MS-SSIM (Wang 2003, five scales, RGB)."""
 
     original: np.ndarray
     lambda_scale: float = MS_SSIM_LAMBDA
+    device: torch.device | str = "cpu"
 
     def __post_init__(self):
         if min(self.original.shape[:2]) < MS_SSIM_MIN_SIDE:
             raise BadArgument(f"MS-SSIM needs pictures of at least {MS_SSIM_MIN_SIDE} pixels a side; use --metric mse")
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        target = torch.as_tensor(self.original, device=x_hat.device).permute(2, 0, 1)[None].to(x_hat.dtype)
-        return 1 - torch_ms_ssim(255 * x_hat, target, data_range=255)
+        return 1 - torch_ms_ssim(255 * x_hat, self.levels.to(x_hat), data_range=255)
 
     def of_pixels(self, decoded: np.ndarray) -> float:
         return 1 - ms_ssim(self.original, decoded)
@@ -79,7 +98,7 @@ class MultiScaleSSIM:
 
 
 @dataclass(frozen=True)
-class Perceived:
+class Perceived(Against):
     """Any differentiable `distance` of original and reconstruction; it is called on `device`."""
 
     original: np.ndarray
@@ -88,7 +107,7 @@ class Perceived:
     device: torch.device
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        return self.distance(to_tensor(self.original).to(x_hat), x_hat)
+        return self.distance(self.target.to(x_hat), x_hat)
 
     def of_pixels(self, decoded: np.ndarray) -> float:
         with torch.no_grad():
@@ -119,11 +138,10 @@ def make_distortion(
         raise BadArgument(f"unknown metric {metric!r}: {', '.join(METRICS)}")
     if weights is not None and metric != "mse":
         raise BadArgument("a region of interest needs --metric mse")
-    original = np.array(original)  # PyTorch warns of arrays that it may not write to
     if metric == "mse":
-        return SquaredError(original, weights)
+        return SquaredError(original, weights, device=device)
     if metric == "ms-ssim":
-        return MultiScaleSSIM(original)
+        return MultiScaleSSIM(original, device=device)
     if lambda_scale is None:
         raise BadArgument(f"the metric {_name(metric)} has no usual weight: say which with --lambda (lambda_=)")
     distance = load_distance(metric) if isinstance(metric, str) else metric

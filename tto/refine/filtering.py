@@ -9,16 +9,18 @@ Shapes: `R` rows of coefficients (classes, then chroma), `T` pairs of taps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tto.padding import to_tensor
+from tto.refine.memory import ran_out
+from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
 from tto.refine.sides import error_weights, judge_sides
+from tto.refine.state import KeepOn
 from tto.side.bits import LARGEST_LEVEL
 from tto.side.filter import (
     BLOCK,
@@ -45,7 +47,17 @@ RATE_RIDGE = 0.7
 """Bits for the square of a level: with it the search starts where levels are small, without it at the least error."""
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class FitFilter(SideSearch):
+    """See `fit_filter`, which takes two steps."""
+
+    steps: int = 2
+
+    def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+        return fit_filter(problem, candidate, keep_on)
+
+
+class FilterMoments(NamedTuple):
     """255²·MSE with coefficients c less that without is, row by row, c·squares·c − 2·products·c.
 
     `squares` [R, T, T], `products` [R, T], float64.
@@ -59,28 +71,43 @@ class Moments(NamedTuple):
         return np.linalg.solve(self.squares + ridge * np.eye(len(TAPS)), self.products[..., None])[..., 0]
 
 
-def fit_filter(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
+def fit_filter(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
     """The candidate with the filter that suits it best, or with none, or as it was: whichever has the lowest J.
 
-    `keep_on` hears of the best after every evaluation and may end the search.
+    `keep_on` is called with the best after every evaluation and may end the search.
     """
     outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        x_hat = problem.reconstruction(outcome.y_hat)
+        x_hat = problem.synthesise(outcome.y_hat)
     found = problem.side_coder[FilterCoder].make(fit_levels(problem, moments_of(problem, x_hat)))
     sides = (problem.side.with_(found), problem.side.without(Filter))
     return judge_sides(problem, candidate, outcome, x_hat, sides, keep_on)
 
 
+def finished(problem: Problem, best: Candidate) -> Candidate:
+    """The best candidate of a stage, with a filter that suits it unless that was looked for.
+
+    Where memory does not suffice, without a filter.
+    """
+    if problem.side.get(Filter) is not None:
+        return best
+    try:
+        return fit_filter(problem, best, lambda best: False)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        return best
+
+
 @torch.no_grad()
-def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
+def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
     """Of x̂ [1, 3, H, W] before the filter, not clamped, against the original; chroma's after luma's best.
 
     Values that clamping brings to where they belong are left out, and a transform that follows the filter is taken for
     a shift of the error.
     """
     weights = error_weights(problem.distortion, x_hat)
-    error = to_tensor(problem.distortion.original).to(x_hat) - problem.side.without(Filter).on_picture(x_hat)
+    error = problem.distortion.target.to(x_hat) - problem.side.without(Filter).on_picture(x_hat)
     luma = luma_of(x_hat)
     height, width = luma.shape[-2:]
     classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width].flatten()
@@ -91,33 +118,33 @@ def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
         own = features[:, classes == number]
         squares[number] = ((own * weight[classes == number]) @ own.T).double().cpu()
         products[number] = (own @ pull[classes == number]).double().cpu()
-    best = torch.from_numpy(Moments(squares, products).best())
+    best = torch.from_numpy(FilterMoments(squares, products).best())
     best[CLASSES] = 0.0
     error = error - (apply_filter(x_hat, best.to(x_hat)) - x_hat)
     chroma = torch.stack([plane.flatten() for plane in second_differences((x_hat - luma).transpose(0, 1))])
     squares[CLASSES] = ((chroma * weights.flatten()) @ chroma.T).double().cpu()
     products[CLASSES] = (chroma @ (weights * error).flatten()).double().cpu()
-    return Moments(squares, products)
+    return FilterMoments(squares, products)
 
 
-def fit_levels(problem: Problem, moments: Moments) -> FilterLevels:
+def fit_levels(problem: Problem, moments: FilterMoments) -> FilterLevels:
     """The rounded coefficients that should lower J most, by λ·D of the moments and what they cost."""
     weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
-    moments = Moments(weight * moments.squares, weight * moments.products)
+    moments = FilterMoments(weight * moments.squares, weight * moments.products)
     tries = [_settle(moments, exponent) for exponent in EXPONENTS]
     return min(tries, key=lambda found: found[1])[0]
 
 
-def _settle(moments: Moments, exponent: int) -> tuple[FilterLevels, float]:
+def _settle(moments: FilterMoments, exponent: int) -> tuple[FilterLevels, float]:
     """Levels in units of 2^−exponent, and the change of J in bits by them."""
     step = 2.0**-exponent
-    moments = Moments(moments.squares * step**2, moments.products * step)
+    moments = FilterMoments(moments.squares * step**2, moments.products * step)
     tries = [_descend(moments, np.round(moments.best(ridge))) for ridge in (RIDGE, RATE_RIDGE)]
     levels, cost = min(tries, key=lambda found: found[1])
     return FilterLevels(tuple(tuple(row) for row in levels.tolist()), exponent), cost
 
 
-def _descend(moments: Moments, start: np.ndarray) -> tuple[np.ndarray, float]:
+def _descend(moments: FilterMoments, start: np.ndarray) -> tuple[np.ndarray, float]:
     """From whole levels [R, T] to where no single one of them should move; with their cost in bits."""
     squares, products = moments
     levels = np.clip(start, -LARGEST_LEVEL, LARGEST_LEVEL).astype(np.int64)

@@ -13,7 +13,8 @@ one gradient is the discrete Langevin sampler's idea (Zhang 2022, "A Langevin-li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,9 +22,11 @@ from torch import Tensor
 
 from base_models import BaseModel
 from tto.container import step_size
-from tto.refine.problem import Candidate, Point, Problem, Task
+from tto.refine.operation import Operation
+from tto.refine.problem import Candidate, Evaluation, Problem
 from tto.refine.rate import gaussian_bits
-from tto.refine.schedules import Schedule
+from tto.refine.schedules import Geometric, Schedule
+from tto.refine.state import KeepOn, State
 
 FIRST_SHARE = 1.0
 """Of all flips predicted to pay, tried first; half of it after every batch that did not."""
@@ -31,6 +34,33 @@ ANNEALED_SHARE = 0.8
 """Probability of the surest flip in one step of annealing: what pays by itself may not beside its neighbours' flips."""
 CURVATURE_EVERY = 10
 """Steps of annealing for which one estimate of curvature serves."""
+
+
+@dataclass(frozen=True)
+class AnnealSymbols(Operation):
+    """Flips of symbols at random, `temperature` in bits: see `anneal_symbols`."""
+
+    steps: int
+    temperature: Schedule = Geometric(2.0, 0.1)
+
+    def run(self, state: State) -> None:
+        parts = state.parts(self.steps)
+        state.latest = state.with_memory(
+            lambda: anneal_symbols(state.problem, state.latest, self.temperature, parts, state.generator)
+        )
+        state.keep(state.latest)
+
+
+@dataclass(frozen=True)
+class FlipSymbols(Operation):
+    """Discrete descent on the symbols of the latest candidate: see `flip_symbols`. Steps are evaluations."""
+
+    steps: int
+
+    def run(self, state: State) -> None:
+        keep_on = state.keeping(self.steps)
+        state.with_memory(lambda: flip_symbols(state.problem, state.latest, keep_on))
+        state.latest = state.best
 
 
 class Prediction(NamedTuple):
@@ -56,18 +86,18 @@ def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
     return Symbols(((outcome.y - outcome.mu) / step_size(candidate.qp)).round(), problem.z_symbols(outcome.z))
 
 
-def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Point:
+def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Evaluation:
     """Where fixed symbols lie, whatever μ is; to be evaluated once."""
     parts: Iterator[Tensor] = iter([symbols.z, *problem.model.split_y(symbols.y)])
-    return Point(problem, torch.zeros_like(symbols.y), symbols.z, qp, lambda u: next(parts))
+    return Evaluation(problem, torch.zeros_like(symbols.y), symbols.z, qp, lambda u: next(parts))
 
 
 def candidate_at(problem: Problem, symbols: Symbols, qp: int) -> Candidate:
-    return problem.candidate_of(problem.answer(Task(at_symbols(problem, symbols, qp))).outcome, qp)
+    return problem.candidate_of(problem.evaluate(at_symbols(problem, symbols, qp)).outcome, qp)
 
 
-def flip_symbols(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
-    """Flips until nothing more is predicted to pay, or no batch does, or `keep_on`, which hears of the best after every
+def flip_symbols(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+    """Flips until nothing more is predicted to pay, or no batch does, or `keep_on`, called with the best after every
     evaluation (those with gradients, too), says no. Returns a candidate that is no worse.
     """
     best, symbols = candidate, symbols_of(problem, candidate)
@@ -132,9 +162,8 @@ def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | Non
     """What flips of single symbols should bring; an earlier prediction's `curvature` saves a backward pass."""
     step, weight = step_size(qp), problem.lambda_ * problem.pixels
     y = symbols.y.clone().requires_grad_(True)
-    found = problem.answer(
-        Task(
-            at_symbols(problem, Symbols(y, symbols.z), qp),
+    found = problem.evaluate(
+        at_symbols(problem, Symbols(y, symbols.z), qp)._replace(
             loss=lambda outcome: outcome.bits + weight * outcome.distortion,
             leaves=(y,),
             exact=False,

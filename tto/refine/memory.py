@@ -11,7 +11,7 @@ from tto.container import NEUTRAL_QP
 from tto.errors import NotEnoughMemory
 from tto.memory import ran_out
 from tto.refine.distortion import SquaredError
-from tto.refine.problem import Point, Problem, Task, answer
+from tto.refine.problem import Evaluation, Problem, evaluate
 from tto.side.side import NO_SIDE
 
 
@@ -57,4 +57,5 @@ def _try_a_step(problem: Problem, side: int) -> None:
         torch.zeros(1, *shape, device=problem.medians.device, requires_grad=True)
         for shape in problem.model.latent_shapes(side, side)
     )
-    answer([Task(Point(square, y, z, NEUTRAL_QP, lambda u: u), square.cost, leaves=(y, z), exact=False)])
+    leaves = (y, z)
+    evaluate([Evaluation(square, y, z, NEUTRAL_QP, lambda u: u, loss=square.cost, leaves=leaves, exact=False)])

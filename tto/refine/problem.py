@@ -1,6 +1,6 @@
 """What is minimized for one picture: J = R + λ·D of latents, rounded in whichever way.
 
-Several pictures of one size of latents go through the network together: `answer` takes a task for each of them.
+Several pictures of one size of latents go through the network together: `evaluate` takes an evaluation of each.
 Shapes: `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `H W` of the picture (not padded).
 
     z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ transform ─ clamp ─ D
@@ -11,7 +11,7 @@ Shapes: `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `H W` of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from base_models import BaseModel
 from tto.container import step_size
-from tto.padding import crop
+from tto.reconstruction import Frame, reconstruct, synthesise
 from tto.refine.distortion import Distortion
 from tto.refine.rate import FactorizedBits, Rate, gaussian_bits
 from tto.side.coder import SideCoder
@@ -47,10 +47,13 @@ class Outcome(NamedTuple):
     sigma: Tensor
 
 
-class Point(NamedTuple):
-    """Latents y [1, M, h, w] and z [1, N, hz, wz] of a problem.
+class Evaluation(NamedTuple):
+    """What is to be evaluated: latents y [1, M, h, w] and z [1, N, hz, wz] of a problem. In float32 unless it is only
+    for gradients.
 
     `rounding` is called with z, then with each part, in units of the step and centred; `rate` prices parts.
+    `loss`: whose gradients for `leaves` are wanted, each of one picture; with `exact` the outcome is, too. `projection`
+    [1, 3, H, W]: vector whose product with the picture's Jacobian for `leaves` is wanted.
     """
 
     problem: Problem
@@ -59,84 +62,76 @@ class Point(NamedTuple):
     qp: int
     rounding: Rounding
     rate: Rate = gaussian_bits
-
-
-class Task(NamedTuple):
-    """An evaluation, in float32 unless it is only for gradients.
-
-    `loss`: whose gradients for `leaves` are wanted, each of one picture; with `exact` the outcome is, too. `projection`
-    [1, 3, H, W]: vector whose product with the picture's Jacobian for `leaves` is wanted.
-    """
-
-    point: Point
     loss: Callable[[Outcome], Tensor] | None = None
     leaves: tuple[Tensor, ...] = ()
     exact: bool = True
     projection: Tensor | None = None
 
 
-class Answer(NamedTuple):
-    """Without a graph. `gradients` and `projected` have the shapes of the task's leaves."""
+class Evaluated(NamedTuple):
+    """Without a graph. `gradients` and `projected` have the shapes of the leaves."""
 
     outcome: Outcome
     gradients: tuple[Tensor, ...] = ()
     projected: tuple[Tensor, ...] = ()
 
 
-def answer(tasks: Sequence[Task]) -> list[Answer]:
-    """Answers to tasks that differ in nothing the network sees but the values of latents."""
-    points, reduced = [task.point for task in tasks], nullcontext()
-    if tasks[0].loss is None:
+def evaluate(evaluations: Sequence[Evaluation]) -> list[Evaluated]:
+    """Evaluations that differ in nothing the network sees but the values of latents."""
+    first, reduced = evaluations[0], nullcontext()
+    if first.loss is None:
         with torch.no_grad():
-            return [Answer(outcome) for outcome in evaluate(points)]
-    if not tasks[0].exact:
-        reduced = points[0].problem.for_gradients()
+            return [Evaluated(outcome) for outcome in forward(evaluations)]
+    if not first.exact:
+        reduced = first.problem.for_gradients()
     with torch.enable_grad(), reduced:
-        outcomes = evaluate(points)
-    total = sum(task.loss(outcome) for task, outcome in zip(tasks, outcomes, strict=True))
-    projecting = [task for task in tasks if task.projection is not None]
-    gradients = iter(torch.autograd.grad(total, _leaves(tasks), retain_graph=bool(projecting)))
-    pictures = [o.x_hat for task, o in zip(tasks, outcomes, strict=True) if task.projection is not None]
-    projections = [task.projection for task in projecting]
-    projected = iter(torch.autograd.grad(pictures, _leaves(projecting), projections) if projecting else ())
+        outcomes = forward(evaluations)
+    pairs = list(zip(evaluations, outcomes, strict=True))
+    total = sum(one.loss(outcome) for one, outcome in pairs)
+    projecting = [(one, outcome.x_hat) for one, outcome in pairs if one.projection is not None]
+    gradients = iter(torch.autograd.grad(total, _leaves(evaluations), retain_graph=bool(projecting)))
+    projected: Iterator[Tensor] = iter(())
+    if projecting:
+        chosen, pictures = zip(*projecting, strict=True)
+        projected = iter(torch.autograd.grad(pictures, _leaves(chosen), [one.projection for one in chosen]))
     return [
-        Answer(
+        Evaluated(
             Outcome(*(value.detach() for value in outcome)),
-            tuple(next(gradients) for _ in task.leaves),
-            tuple(next(projected) for _ in task.leaves if task.projection is not None),
+            tuple(next(gradients) for _ in one.leaves),
+            tuple(next(projected) for _ in one.leaves if one.projection is not None),
         )
-        for task, outcome in zip(tasks, outcomes, strict=True)
+        for one, outcome in pairs
     ]
 
 
-def _leaves(tasks: Sequence[Task]) -> list[Tensor]:
-    return [leaf for task in tasks for leaf in task.leaves]
+def _leaves(evaluations: Sequence[Evaluation]) -> list[Tensor]:
+    return [leaf for one in evaluations for leaf in one.leaves]
 
 
-def evaluate(points: Sequence[Point]) -> list[Outcome]:
-    """One walk and one synthesis of points that share model, quality and size of latents."""
-    first = points[0].problem
-    steps = [step_size(point.qp) for point in points]
-    parts = [first.model.split_y(point.y) for point in points]
-    rounded: list[list[Tensor]] = [[] for _ in points]
+def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
+    """One walk and one synthesis of evaluations that share model, quality and size of latents."""
+    first = evaluations[0].problem
+    steps = [step_size(one.qp) for one in evaluations]
+    parts = [first.model.split_y(one.y) for one in evaluations]
+    rounded: list[list[Tensor]] = [[] for _ in evaluations]
 
     def code_part(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-        for n, (point, mu_n, sigma_n) in enumerate(zip(points, mu.split(1), sigma.split(1), strict=True)):
-            u = point.rounding((parts[n][i] - mu_n) / steps[n])
-            bits[n].append(point.rate(u, sigma_n / steps[n]).sum())
+        for n, (one, mu_n, sigma_n) in enumerate(zip(evaluations, mu.split(1), sigma.split(1), strict=True)):
+            u = one.rounding((parts[n][i] - mu_n) / steps[n])
+            bits[n].append(one.rate(u, sigma_n / steps[n]).sum())
             rounded[n].append(u * steps[n] + mu_n)
-        return _batch([of_one[-1] for of_one in rounded])
+        return _batch([parts_of_one[-1] for parts_of_one in rounded])
 
-    z_rounded = [point.rounding(point.z - point.problem.medians) for point in points]
-    bits = [[point.problem.z_bits(z).sum()] for point, z in zip(points, z_rounded, strict=True)]
-    z_hats = [z + point.problem.medians for point, z in zip(points, z_rounded, strict=True)]
+    z_rounded = [one.rounding(one.z - one.problem.medians) for one in evaluations]
+    bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
+    z_hats = [z + one.problem.medians for one, z in zip(evaluations, z_rounded, strict=True)]
     walk = first.model.walk(_batch(z_hats), first.quality, code_part)
     y_hats, mus, sigmas = (latent.split(1) for latent in (walk.y_hat, walk.mu, walk.sigma))
-    compensated = [point.problem.side.on_latent(y_hat) for point, y_hat in zip(points, y_hats, strict=True)]
-    x_hats = first.model.synthesis(_batch(compensated), first.quality, first.recompute).split(1)
+    frames, sides = zip(*((one.problem.frame, one.problem.side) for one in evaluations), strict=True)
+    x_hats = synthesise(first.model, first.quality, y_hats, frames, sides, first.recompute)
     outcomes = []
-    for n, problem in enumerate(point.problem for point in points):
-        x_hat = problem.side.on_picture(problem.cut(x_hats[n])).clamp(0, 1)
+    for n, problem in enumerate(one.problem for one in evaluations):
+        x_hat = problem.side.on_picture(x_hats[n]).clamp(0, 1)
         with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
             distortion = problem.distortion(x_hat)
         total = sum(bits[n]) + problem.side.bits
@@ -149,8 +144,8 @@ def _batch(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
-def answer_alone(task: Task) -> Answer:
-    return answer([task])[0]
+def evaluate_alone(evaluation: Evaluation) -> Evaluated:
+    return evaluate([evaluation])[0]
 
 
 @dataclass(frozen=True)
@@ -159,7 +154,7 @@ class Problem:
 
     `side` is in force in every evaluation, its bits included; `side_coder` makes more of it.
     `bfloat16`: whether evaluations that only give gradients run the network in it. `recompute`: whether the backward
-    pass computes g_s anew, piece by piece, instead of remembering all of it. `answer`: who sees to its tasks.
+    pass computes g_s anew, piece by piece, instead of remembering all of it. `evaluate`: who sees to its evaluations.
     """
 
     model: BaseModel
@@ -173,7 +168,11 @@ class Problem:
     side_coder: SideCoder = SideCoder()
     bfloat16: bool = False
     recompute: bool = False
-    answer: Callable[[Task], Answer] = answer_alone
+    evaluate: Callable[[Evaluation], Evaluated] = evaluate_alone
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.height, self.width, self.grayscale)
 
     @property
     def pixels(self) -> int:
@@ -193,27 +192,23 @@ class Problem:
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
-        return self.side.on_picture(self.reconstruction(y_hat)).clamp(0, 1)
+        x_hat = reconstruct(self.model, self.quality, y_hat, self.frame, self.side, self.recompute)
+        return x_hat.clamp(0, 1)
 
-    def reconstruction(self, y_hat: Tensor) -> Tensor:
-        """ŷ → x̂ [1, 3, H, W] before the transform, not clamped."""
-        return self.cut(self.model.synthesis(self.side.on_latent(y_hat), self.quality, self.recompute))
-
-    def cut(self, x_hat: Tensor) -> Tensor:
-        """What g_s gave → float32 without padding, gray where the picture is."""
-        x_hat = crop(x_hat, self.height, self.width).float()
-        return x_hat.mean(1, keepdim=True).expand_as(x_hat) if self.grayscale else x_hat
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """ŷ → x̂ [1, 3, H, W], not clamped, before what side information does to pictures."""
+        return synthesise(self.model, self.quality, [y_hat], [self.frame], [self.side], self.recompute)[0]
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
         return (z_hat - self.medians).round()
 
-    def cost(self, outcome: Outcome, rate_weight: float = 1.0) -> Tensor:
-        """J in bits per pixel, its rate weighted."""
-        return rate_weight * outcome.bits / self.pixels + self.lambda_ * outcome.distortion
+    def cost(self, outcome: Outcome) -> Tensor:
+        """J in bits per pixel."""
+        return outcome.bits / self.pixels + self.lambda_ * outcome.distortion
 
     def judge(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding = torch.round) -> Outcome:
         """What latents give that are rounded for good."""
-        return self.answer(Task(Point(self, y, z, qp, rounding))).outcome
+        return self.evaluate(Evaluation(self, y, z, qp, rounding)).outcome
 
     def candidate(self, y: Tensor, z: Tensor, qp: int) -> Candidate:
         """Latents rounded for good, and their estimated figures."""
@@ -224,7 +219,7 @@ class Problem:
         """A candidate from an evaluation whose rounding was hard, its distortion that of 8-bit pixels."""
         levels = outcome.x_hat.mul(255).round()
         bpp, distortion = float(outcome.bits) / self.pixels, float(self.distortion(levels / 255))
-        mse = float(((levels - torch.as_tensor(self.distortion.original).permute(2, 0, 1).to(levels)) ** 2).mean())
+        mse = float(((levels - self.distortion.levels.to(levels)) ** 2).mean())
         psnr = 10 * math.log10(255**2 / max(mse, 1e-10))
         J = bpp + self.lambda_ * distortion
         return Candidate(outcome.y.detach(), outcome.z.detach(), qp, bpp, distortion, psnr, J, self.side)

@@ -23,15 +23,6 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Linear:
-    start: float
-    end: float
-
-    def __call__(self, t: float) -> float:
-        return self.start + (self.end - self.start) * t
-
-
-@dataclass(frozen=True)
 class Geometric:
     """From start to end, the same factor at every step."""
 
@@ -51,27 +42,3 @@ class Cosine:
 
     def __call__(self, t: float) -> float:
         return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * t))
-
-
-@dataclass(frozen=True)
-class DelayedExponential:
-    """start·exp(−rate·(t − delay)), never above start: the temperature of SGA (Yang 2020) in units of the run."""
-
-    start: float
-    rate: float
-    delay: float
-
-    def __call__(self, t: float) -> float:
-        return self.start * min(1.0, math.exp(-self.rate * (t - self.delay)))
-
-
-@dataclass(frozen=True)
-class StepDown:
-    """start, and `factor` times it once `at` of the phase is done."""
-
-    start: float
-    at: float
-    factor: float
-
-    def __call__(self, t: float) -> float:
-        return self.start * (self.factor if t >= self.at else 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tto.refine.distortion import Distortion, SquaredError
 from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.state import KeepOn
 from tto.side.side import Side
 
 
@@ -19,12 +20,12 @@ def judge_sides(
     outcome: Outcome,
     x_hat: Tensor,
     sides: Iterable[Side],
-    keep_on: Callable[[Candidate], bool],
+    keep_on: KeepOn,
 ) -> Candidate:
     """The candidate, or it with one of `sides`, which differ from the problem's in filter or transform: the lowest J.
 
     `outcome` is the candidate's, `x_hat` [1, 3, H, W] the picture before filter and transform, not clamped. `keep_on`
-    hears of the best after every side and may end the search.
+    is called with the best after every side and may end the search.
     """
     best, latent_bits = candidate, outcome.bits - problem.side.bits
     for side in sides:
@@ -42,5 +43,5 @@ def error_weights(distortion: Distortion, x_hat: Tensor) -> Tensor:
     """What the squared error of each value of x̂ [1, 3, H, W] counts in 255²·MSE; nothing where clamping mends it."""
     weights = ((x_hat >= 0) & (x_hat <= 1)).to(x_hat) * 255**2 / x_hat.numel()
     if isinstance(distortion, SquaredError) and distortion.weights is not None:
-        weights = weights * torch.as_tensor(distortion.weights).to(weights)
+        weights = weights * distortion.pixel_weights.to(weights)
     return weights

@@ -7,15 +7,16 @@ stays. Values that are clamped before the transform are left out: they would ask
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tto.padding import to_tensor
+from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
 from tto.refine.sides import error_weights, judge_sides
+from tto.refine.state import KeepOn
 from tto.side.bits import LARGEST_LEVEL
 from tto.side.transform import SYNTAX_SIZE, Syntax, Transform, TransformCoder, encode_syntax
 
@@ -25,7 +26,20 @@ LBFGS_STEPS = 60
 SMALLEST_RIDGE = 1e-9
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class FitTransform(SideSearch):
+    """The colour transform (CGOO): see `fit_transform`, which takes two steps."""
+
+    steps: int = 2
+
+    def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+        return fit_transform(problem, candidate, keep_on)
+
+    def possible(self, problem: Problem) -> bool:
+        return TransformCoder in problem.side_coder
+
+
+class ColorMoments(NamedTuple):
     """255²·MSE of x̂ + K·x̂ less that of x̂, as a function of K: each row of K has a quadratic of its own.
 
     `squares` [3, 3, 3] holds one matrix for each row, `products` [3, 3] is of errors and pixels.
@@ -44,46 +58,46 @@ class Moments(NamedTuple):
         return torch.linalg.solve(self.squares + ridge, self.products)[None]
 
 
-def fit_transform(problem: Problem, candidate: Candidate, keep_on: Callable[[Candidate], bool]) -> Candidate:
+def fit_transform(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
     """The candidate with the syntax that suits it best, or with none, or as it was: whichever has the lowest J.
 
-    `keep_on` hears of the best after every evaluation and may end the search. A gray picture is left alone.
+    `keep_on` is called with the best after every evaluation and may end the search. A gray picture is left alone.
     """
     if problem.grayscale:
         return candidate
     others = problem.side.without(Transform)
     outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        x_hat = problem.reconstruction(outcome.y_hat)
+        x_hat = problem.synthesise(outcome.y_hat)
         untransformed = others.on_picture(x_hat)
     found = problem.side_coder[TransformCoder].make(fit_syntax(problem, moments_of(problem, untransformed)))
     return judge_sides(problem, candidate, outcome, x_hat, (others.with_(found), others), keep_on)
 
 
 @torch.no_grad()
-def moments_of(problem: Problem, x_hat: Tensor) -> Moments:
+def moments_of(problem: Problem, x_hat: Tensor) -> ColorMoments:
     """Of x̂ [1, 3, H, W], not clamped, against the original; float64."""
     pixels = x_hat.double()
-    original = to_tensor(problem.distortion.original).to(pixels)
+    original = problem.distortion.target.to(pixels)
     weights = error_weights(problem.distortion, pixels)
     pixels, original, weights = (values[0].flatten(1) for values in (pixels, original, weights))
     squares = torch.einsum("rp,ip,jp->rij", weights, pixels, pixels)
-    return Moments(squares, (weights * (original - pixels)) @ pixels.T)
+    return ColorMoments(squares, (weights * (original - pixels)) @ pixels.T)
 
 
-def fit_syntax(problem: Problem, moments: Moments) -> Syntax:
+def fit_syntax(problem: Problem, moments: ColorMoments) -> Syntax:
     """The quantized syntax that should lower J most, by λ·D of the moments and its own bits."""
     coder = problem.side_coder[TransformCoder]
     weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
-    moments = Moments(*(moment.cpu() for moment in moments))
+    moments = ColorMoments(*(moment.cpu() for moment in moments))
     with torch.no_grad():
-        start = coder.modules.ddt.encoder(to_tensor(problem.distortion.original).to(coder.device))
+        start = coder.modules.ddt.encoder(problem.distortion.target.to(coder.device))
     values = _descend(coder.decoder, moments, weight, start.double().cpu())
     tries = [_settle(coder.decoder, moments, weight, values, exponent) for exponent in EXPONENTS]
     return min(tries, key=lambda found: found[1])[0]
 
 
-def _descend(decoder: nn.Module, moments: Moments, weight: float, start: Tensor) -> Tensor:
+def _descend(decoder: nn.Module, moments: ColorMoments, weight: float, start: Tensor) -> Tensor:
     syntax = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS([syntax], max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe")
 
@@ -98,7 +112,9 @@ def _descend(decoder: nn.Module, moments: Moments, weight: float, start: Tensor)
 
 
 @torch.no_grad()
-def _settle(decoder: nn.Module, moments: Moments, weight: float, values: Tensor, exponent: int) -> tuple[Syntax, float]:
+def _settle(
+    decoder: nn.Module, moments: ColorMoments, weight: float, values: Tensor, exponent: int
+) -> tuple[Syntax, float]:
     """Rounds to multiples of 2^−exponent, then goes to the better neighbour while there is one. With its cost."""
     moves = torch.cat([torch.eye(SYNTAX_SIZE), -torch.eye(SYNTAX_SIZE), torch.zeros(1, SYNTAX_SIZE)]).double()
     levels = (values * 2**exponent).round().nan_to_num().clamp(-LARGEST_LEVEL, LARGEST_LEVEL)

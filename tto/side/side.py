@@ -60,6 +60,10 @@ class Side:
     def without(self, kind: type[Part]) -> Side:
         return replace(self, parts=tuple(part for part in self.parts if not isinstance(part, kind)))
 
+    def before(self, kind: type[Part]) -> Side:
+        """The parts that act before those of a kind."""
+        return replace(self, parts=tuple(part for part in self.parts if part.place < kind.place))
+
     def get(self, kind: type[OnePart]) -> OnePart | None:
         """The part of a kind, if there is one."""
         return next((part for part in self.parts if isinstance(part, kind)), None)

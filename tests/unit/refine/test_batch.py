@@ -12,18 +12,23 @@ import torch
 
 from tto.refine import batch as batch_module
 from tto.refine.batch import Batch
+from tto.refine.compensation import ChooseCodes
+from tto.refine.descent import Phase
 from tto.refine.distortion import SquaredError
-from tto.refine.engine import Watch, refine
+from tto.refine.engine import refine
+from tto.refine.flips import AnnealSymbols, FlipSymbols
 from tto.refine.plan import Plan
-from tto.refine.presets import AnnealSymbols, ChooseStep, Compensate, FlipSymbols, Phase, Transform
-from tto.refine.problem import Point, Task, answer
+from tto.refine.problem import Evaluation, evaluate
+from tto.refine.quantization_step import ChooseStep
 from tto.refine.relaxations import SoftRounding, StraightThrough
 from tto.refine.schedules import Constant
+from tto.refine.state import Callbacks
+from tto.refine.transform import FitTransform
 
 STAGES = (
     (Phase(3, SoftRounding(), Constant(0.05), Constant(0.3)), AnnealSymbols(3), FlipSymbols(6)),
     (Phase(2, StraightThrough(), Constant(0.02)), ChooseStep(8, 2, (AnnealSymbols(1), FlipSymbols(2)))),
-    (Transform(), Compensate(3), FlipSymbols(2)),
+    (FitTransform(), ChooseCodes(3), FlipSymbols(2)),
 )
 
 
@@ -39,30 +44,30 @@ def cases(side_problem, tiny_codec, photograph):
     return found
 
 
-def together(batch, cases, stages=STAGES, watches=()):
+def together(batch, cases, stages=STAGES, callbacks=()):
     """Refines every case in a thread of its own, all inside `batch` before the first step."""
     inside = threading.Barrier(len(cases))
 
-    def work(case, watch):
+    def work(case, own):
         problem, y, z = case
         with batch:
             inside.wait()
-            return refine(replace(problem, answer=batch.answer), y, z, 128, Plan(stages), watch)
+            return refine(replace(problem, evaluate=batch.evaluate), y, z, 128, Plan(stages), own)
 
     with ThreadPoolExecutor(len(cases)) as pool:
-        return list(pool.map(work, cases, watches or [Watch()] * len(cases)))
+        return list(pool.map(work, cases, callbacks or [Callbacks()] * len(cases)))
 
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """Of the batches that are answered."""
+    """Of the batches that are evaluated."""
     seen = []
 
-    def answer_and_count(tasks):
-        seen.append(len(tasks))
-        return answer(tasks)
+    def evaluate_and_count(evaluations):
+        seen.append(len(evaluations))
+        return evaluate(evaluations)
 
-    monkeypatch.setattr(batch_module, "answer", answer_and_count)
+    monkeypatch.setattr(batch_module, "evaluate", evaluate_and_count)
     return seen
 
 
@@ -71,38 +76,38 @@ def test_pictures_get_what_they_get_alone(cases, sizes):
     assert max(sizes) == 3  # the larger one goes by itself
     assert sizes.count(3) > len(sizes) / 4
     for (problem, y, z), found in zip(cases, batched, strict=True):
-        alone = refine(problem, y, z, 128, Plan(STAGES), Watch())
+        alone = refine(problem, y, z, 128, Plan(STAGES), Callbacks())
         for one, other in zip(found.candidates, alone.candidates, strict=True):
             assert pytest.approx(other.J, rel=2e-3) == one.J
             assert one.J <= problem.candidate(y, z, 128).J
 
 
 def test_gradients_and_projections_are_those_of_each_alone(cases):
-    def task(problem, y, z, signs):
+    def evaluation(problem, y, z, signs):
         leaves = tuple(latent.clone().requires_grad_(True) for latent in (y, z))
         projection = torch.ones(1, 3, problem.height, problem.width) if signs else None
-        return Task(Point(problem, *leaves, 128, lambda u: u), problem.cost, leaves, projection=projection)
+        return Evaluation(problem, *leaves, 128, lambda u: u, loss=problem.cost, leaves=leaves, projection=projection)
 
-    tasks = [task(*case, signs) for case, signs in zip(cases[:3], (True, False, True), strict=True)]
-    for found, one in zip(answer(tasks), tasks, strict=True):
-        (alone,) = answer([one])
+    evaluations = [evaluation(*case, signs) for case, signs in zip(cases[:3], (True, False, True), strict=True)]
+    for found, one in zip(evaluate(evaluations), evaluations, strict=True):
+        (alone,) = evaluate([one])
         assert found.outcome.bits == pytest.approx(float(alone.outcome.bits), rel=1e-5)
         for names in ("gradients", "projected"):
             for got, expected in zip(getattr(found, names), getattr(alone, names), strict=True):
                 torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
-    assert [len(found.projected) for found in answer(tasks)] == [2, 0, 2]
+    assert [len(found.projected) for found in evaluate(evaluations)] == [2, 0, 2]
 
 
 def test_who_stops_or_fails_does_not_hold_up_the_others(cases):
     def fail():
         raise ValueError("enough")
 
-    stopping = [Watch(should_stop=lambda: True), Watch(), Watch(), Watch()]
-    found = together(Batch(), cases, watches=stopping)
+    stopping = [Callbacks(should_stop=lambda: True), Callbacks(), Callbacks(), Callbacks()]
+    found = together(Batch(), cases, callbacks=stopping)
     assert [refinement.steps > 0 for refinement in found] == [False, True, True, True]
     batch = Batch()
     with pytest.raises(ValueError, match="enough"):
-        together(batch, cases, watches=[Watch(should_stop=fail), *stopping[1:]])
+        together(batch, cases, callbacks=[Callbacks(should_stop=fail), *stopping[1:]])
     assert together(batch, cases[:2], STAGES[:1])[1].steps > 0
 
 
@@ -114,15 +119,15 @@ def test_one_that_cannot_be_evaluated_is_told_alone(cases):
 
 
 def test_memory_that_is_short_for_all_is_enough_for_a_half(cases, monkeypatch, sizes):
-    counted = batch_module.answer
+    counted = batch_module.evaluate
 
-    def limited(tasks):
-        found = counted(tasks)
-        if len(tasks) > 1:
+    def limited(evaluations):
+        found = counted(evaluations)
+        if len(evaluations) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return found
 
-    monkeypatch.setattr(batch_module, "answer", limited)
+    monkeypatch.setattr(batch_module, "evaluate", limited)
     found = together(Batch(), cases[:3], STAGES[:1])
     assert sizes.count(3) == 1  # and not again
     assert all(refinement.steps == 12 for refinement in found)
@@ -131,4 +136,4 @@ def test_memory_that_is_short_for_all_is_enough_for_a_half(cases, monkeypatch, s
 def test_alone_there_is_nobody_to_wait_for(cases):
     problem, y, z = cases[0]
     batch = Batch()
-    assert batch.answer(Task(Point(problem, y, z, 128, torch.round))).outcome.bits > 0
+    assert batch.evaluate(Evaluation(problem, y, z, 128, torch.round)).outcome.bits > 0

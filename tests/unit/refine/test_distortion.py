@@ -46,6 +46,15 @@ def test_weights_move_distortion_to_where_they_are():
     assert float(weighted(tensor(decoded))) == pytest.approx(4 * 100 / 8)
 
 
+@pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
+def test_the_original_is_converted_once(pair, metric):
+    original, decoded = pair
+    distortion = make_distortion(original.copy(), metric)
+    before = float(distortion(tensor(decoded)))
+    distortion.original[:] = 0
+    assert float(distortion(tensor(decoded))) == before
+
+
 def test_a_region_is_weights_of_mean_one(photograph):
     picture = load_picture(photograph(6, 4))
     region = np.zeros((4, 6), np.uint8)

@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from tto.errors import NotEnoughMemory
-from tto.refine import engine
+from tto.refine import filtering
 from tto.refine import problem as problem_module
-from tto.refine.engine import Watch, refine
+from tto.refine.descent import Phase
+from tto.refine.engine import refine
+from tto.refine.flips import FlipSymbols
 from tto.refine.memory import largest_side, ran_out, with_less_memory
 from tto.refine.plan import Plan
-from tto.refine.presets import FlipSymbols, Phase
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
+from tto.refine.state import Callbacks
 
 STAGES = ((Phase(2, SoftRounding(), Constant(0.05), Constant(0.3)), FlipSymbols(2)),)
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to…")
@@ -25,21 +27,21 @@ ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), ON_CPU]
 @pytest.fixture
 def short_of_memory(monkeypatch):
     """`short_of_memory(error, enough)`: evaluations with gradients raise `error` unless `enough(problem)`."""
-    evaluate = problem_module.evaluate
+    forward = problem_module.forward
 
     def arrange(error, enough):
-        def limited(points):
-            if torch.is_grad_enabled() and not all(enough(point.problem) for point in points):
+        def limited(evaluations):
+            if torch.is_grad_enabled() and not all(enough(one.problem) for one in evaluations):
                 raise error
-            return evaluate(points)
+            return forward(evaluations)
 
-        monkeypatch.setattr(problem_module, "evaluate", limited)
+        monkeypatch.setattr(problem_module, "forward", limited)
 
     return arrange
 
 
 def run(problem, latents):
-    return refine(problem, *latents, 128, Plan(STAGES), Watch())
+    return refine(problem, *latents, 128, Plan(STAGES), Callbacks())
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -83,7 +85,7 @@ def test_a_filter_that_does_not_fit_is_left_out(problem, latents, monkeypatch, e
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(engine, "fit_filter", fail)
+    monkeypatch.setattr(filtering, "fit_filter", fail)
     found = run(problem, latents)
     assert found.steps == 4
     assert not found.candidates[-1].side.sections

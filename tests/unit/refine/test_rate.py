@@ -54,7 +54,7 @@ def test_estimated_rate_is_that_of_the_sections(small_codec: Codec, photograph):
     y, z = (latent.clone() for latent in small_codec.analyse(picture.rgb, 5.0))
     problem = Problem(small_codec.model, 5.0, 0.01, 128, 192, SquaredError(picture.rgb))
     candidate = problem.candidate(y, z, 140)
-    sections = read(small_codec.pack(picture, y, z, 5.0, qp=140)).sections
+    sections = read(small_codec.pack(picture, y, z, 5.0, qp=140).data).sections
     checksums = 4 * small_codec.model.slices
     bits = 8 * (len(sections[SectionType.Z]) + len(sections[SectionType.Y]) - checksums)
     assert candidate.bpp * problem.pixels == pytest.approx(bits, rel=0.03, abs=64)

@@ -6,15 +6,19 @@ import csv
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from base_models import load_checkpoint
 from tto.errors import BadArgument
 from tto.image import save_picture
-from tto.refine.presets import Compensate, FlipSymbols, Phase, Transform
+from tto.refine.compensation import ChooseCodes
+from tto.refine.descent import Phase
+from tto.refine.flips import FlipSymbols
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
+from tto.refine.transform import FitTransform
 from tto.side.weights import save_with_side_modules
 
 PATH = Path(__file__).parents[3] / "scripts" / "ablate.py"
@@ -44,7 +48,7 @@ def test_every_variant_has_a_file_for_each_quality(
     checkpoint = tmp_path / "side.safetensors"
     save_with_side_modules(model, make_side_modules(model.config.M), checkpoint)
     monkeypatch.setattr(script, "ALONE", {"latents": (FlipSymbols(2),), "latents + QP": (FlipSymbols(3),)})
-    monkeypatch.setattr(script, "AFTERWARDS", {"all": (Transform(), Compensate(2))})
+    monkeypatch.setattr(script, "AFTERWARDS", {"all": (FitTransform(), ChooseCodes(2))})
     script.ablate([picture], str(checkpoint), [3.0, 6.0], crop=48, bounds=True, out=tmp_path / "out")
     with open(tmp_path / "out" / "ablation.csv") as file:
         rows = list(csv.DictReader(file))
@@ -78,7 +82,16 @@ def test_relaxed_rate_weighs_less_in_the_first_phase_alone(script):
     stage = (Phase(10, SoftRounding(), Constant(0.5)), FlipSymbols(4), Phase(3, SoftRounding(), Constant(0.5)))
     first, *rest = script.relaxed(stage)
     assert tuple(rest) == stage[1:]
-    assert (first.rate_weight(0), first.rate_weight(1)) == (0.7, 1.0)
+    assert (first.steps, first.step_size) == (stage[0].steps, stage[0].step_size)
+    problem, outcome = SimpleNamespace(pixels=10, lambda_=0.5), SimpleNamespace(bits=100.0, distortion=4.0)
+    assert [first.loss(problem, outcome, done) for done in (0.0, 0.5, 1.0)] == pytest.approx([90, 105, 120])
+
+
+def test_every_search_for_side_information_is_tried_alone(script):
+    for search in script.SEARCHES:
+        (stage,) = (stage for name, stage in script.AFTERWARDS.items() if name.endswith(f"+ {search.__name__}"))
+        assert {type(operation) for operation in stage} == {search, FlipSymbols}
+    assert len(script.SEARCHES) == 3
 
 
 def test_a_model_without_side_modules_is_refused(script, picture, tiny_checkpoint, tmp_path):

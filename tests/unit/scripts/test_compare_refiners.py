@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -51,3 +52,10 @@ def test_temperatures_of_peers_are_the_published_ones(script):
     assert sga(0.35) == pytest.approx(0.5)
     assert sga(1.0) == pytest.approx(0.5 * 2.718281828**-1.3)
     assert dic(0.5) == pytest.approx(0.5 * 2.718281828**-1.0)
+    for step in (0, 699, 700, 1500, 2000):
+        assert sga(step / 2000) == pytest.approx(min(0.5, 0.5 * math.exp(-1e-3 * (step - 700))))
+
+
+def test_a_peer_whose_step_size_falls_once_does_so_after_four_fifths(script):
+    sizes = script.METHODS["universal-dic"][0][0].step_size
+    assert [sizes(t) for t in (0, 0.79, 0.8, 1)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])

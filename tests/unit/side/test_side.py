@@ -10,6 +10,7 @@ from tto.codec import Codec
 from tto.container import Container, SectionType, read, write
 from tto.errors import BadArgument, CorruptFile, WrongModel
 from tto.image import load_picture
+from tto.reconstruction import Frame
 from tto.side.coder import SideCoder
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation, CompensationCoder
@@ -29,7 +30,7 @@ def packed(side_codec, photograph):
     y, z = side_codec.analyse(picture.rgb, 4.0)
 
     def pack(side=NO_SIDE) -> bytes:
-        return side_codec.pack(picture, y, z, 4.0, side=side)
+        return side_codec.pack(picture, y, z, 4.0, side=side).data
 
     return pack
 
@@ -60,9 +61,8 @@ def test_a_code_changes_the_picture_near_its_position(packed, side_codec, side_o
 
 def test_transform_is_applied_to_float_pixels(packed, side_codec, side_of):
     side = side_of(side_codec.side_coder, syntax=SYNTAX)
-    header = read(packed()).header
     y_hat = torch.zeros(1, side_codec.model.config.M, 8, 8)
-    plain, transformed = (side_codec.synthesise(y_hat, header, s).astype(float) for s in (NO_SIDE, side))
+    plain, transformed = (side_codec.pixels(y_hat, 4.0, Frame(70, 100), s).astype(float) for s in (NO_SIDE, side))
     expected = plain @ (torch.eye(3) + side.get(Transform).matrix[0]).numpy().T
     assert np.abs(transformed - expected.clip(0, 255)).max() <= 1.5
     assert np.abs(transformed - plain).max() > 2

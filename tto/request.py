@@ -1,0 +1,68 @@
+"""What a person asks of one compression."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, fields
+from typing import IO, TYPE_CHECKING
+
+from tto.errors import BadArgument
+from tto.refine.presets import stages_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tto.perceptual import Distance
+
+TARGET = "target_"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a picture is to be compressed.
+
+    `quality` is a number from 1 to the model's highest. Refinement: `effort` is none, fast, balanced or best; or give a
+    number of `steps`; or a `budget` in seconds for the whole compression. Where one `target_…` is given (PSNR in dB),
+    quality is only where the search for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists,
+    or any function that `make_distortion` takes. `roi` is a picture of the same size whose brightness weighs distortion
+    per pixel (black: not at all). `native` trades portability for speed (same machine only). `lambda_` weighs
+    distortion in J, by default the quality's own, which only mse and ms-ssim have.
+    """
+
+    quality: float = 4.0
+    effort: str = "none"
+    steps: int | None = None
+    budget: float | None = None
+    target_bpp: float | None = None
+    target_psnr: float | None = None
+    target_ssimulacra2: float | None = None
+    target_ms_ssim: float | None = None
+    metric: str | Distance = "mse"
+    roi: str | os.PathLike | IO[bytes] | Image.Image | None = None
+    native: bool = False
+    lambda_: float | None = None
+
+    def __post_init__(self):
+        """Raises `BadArgument`."""
+        stages_of(self.effort)
+        if self.steps is not None and self.budget is not None:
+            raise BadArgument("give a number of steps or a budget, not both")
+        if (self.steps is not None or self.budget is not None) and self.effort != "none":
+            raise BadArgument("give an effort, or a number of steps, or a budget")
+        if self.steps is not None and self.steps < 0:
+            raise BadArgument(f"steps must be at least 0, got {self.steps}")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise BadArgument(f"the budget must be a positive number of seconds, got {self.budget:g}")
+        if self.lambda_ is not None and not 0 < self.lambda_ < math.inf:
+            raise BadArgument(f"lambda must be a positive number, got {self.lambda_:g}")
+
+    @property
+    def refines(self) -> bool:
+        return self.effort != "none" or bool(self.steps) or self.budget is not None
+
+    @property
+    def targets(self) -> dict[str, float | None]:
+        """Values to search for, by their names in `tto.refine.targets.FIGURES`."""
+        names = (field.name for field in fields(self) if field.name.startswith(TARGET))
+        return {name.removeprefix(TARGET): getattr(self, name) for name in names}
