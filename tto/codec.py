@@ -151,16 +151,8 @@ class Codec:
         `callbacks` are told of progress and may stop the refinement, which leaves the best so far. The bytes are
         decoded once by the ordinary decoder, and figures are of that. Raises `TTOError` subclasses.
         """
-        return self.fulfil(Request(quality, **options), image, callbacks)
-
-    def fulfil(
-        self,
-        request: Request,
-        image: ImageSource,
-        callbacks: Callbacks = Callbacks(),  # noqa: B008 (immutable)
-    ) -> Result:
-        """`compress`, all that is asked of it in one."""
         start = time.perf_counter()
+        request = Request(quality, **options)
         self._checked_quality(request.quality)
         picture = load_picture(image)
         target = make_target(picture.rgb, **request.targets)

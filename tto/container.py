@@ -87,6 +87,7 @@ class SectionType(IntEnum):
     XMP = 18  # deflated XMP packet
 
 
+KNOWN = {int(kind): kind for kind in SectionType}
 REQUIRED = (SectionType.Z, SectionType.Y)
 
 
@@ -231,8 +232,8 @@ def read(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Container:
         kind, last, body, position = _read_section(data, position)
         if kind in sections or kind in unknown:
             raise CorruptFile(section_name(kind), "the section is there twice")
-        if kind in SectionType._value2member_map_:
-            sections[SectionType(kind)] = body
+        if kind in KNOWN:
+            sections[KNOWN[kind]] = body
         elif kind & MANDATORY:
             raise UnsupportedSection(f"the file needs {section_name(kind)}, which this program does not know")
         else:
@@ -246,7 +247,7 @@ def read(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Container:
 
 
 def section_name(kind: int) -> str:
-    known = SectionType._value2member_map_.get(kind)
+    known = KNOWN.get(kind)
     return f"section {known.name.lower()}" if known else f"section {kind:#04x}"
 
 

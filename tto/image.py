@@ -1,6 +1,6 @@
 """Picture files in and out: the one place that knows Pillow's modes and metadata.
 
-file, path or PIL image -> load_picture -> Picture -> save_picture -> file
+file, path or PIL image -> load_picture -> Picture -> encode_picture -> bytes
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from PIL import Image, PngImagePlugin
 from tto.container import check_size
 from tto.conversion import to_eight_bits
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
-from tto.files import write_atomic
 from tto.formats import open_image
 
 if TYPE_CHECKING:
@@ -215,16 +214,11 @@ def _xmp(image: Image.Image) -> bytes | None:
 # --- out -------------------------------------------------------------------------------------------
 
 
-def save_picture(image: Image.Image, path: str | os.PathLike) -> None:
-    """Write a PIL image in the format of the path's suffix, with the metadata in its `info`, atomically.
+def encode_picture(image: Image.Image, path: str | os.PathLike) -> bytes:
+    """A PIL image as a file in the format of the path's suffix, with the metadata in its `info`.
 
     Raises `BadArgument` for a suffix or a combination of format and mode that Pillow cannot write.
     """
-    write_atomic(path, encode_picture(image, path))
-
-
-def encode_picture(image: Image.Image, path: str | os.PathLike) -> bytes:
-    """The file that `save_picture` writes."""
     kind = writable_format(path)
     buffer = io.BytesIO()
     try:

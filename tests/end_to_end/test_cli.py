@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tto.cli import main
-from tto.image import Picture, load_picture, save_picture
+from tto.image import Picture, encode_picture, load_picture
 
 RANDOM = np.random.default_rng(0)
 
@@ -54,7 +54,7 @@ def call(capsys):
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
-    save_picture(Picture(gradient(40, 30)).to_pil(), path)
+    Picture(gradient(40, 30)).to_pil().save(path)
     return path
 
 
@@ -82,7 +82,8 @@ def test_every_size_mode_and_metadata_survives_two_processes(tmp_path, tiny_chec
     source = tmp_path / "pictures"
     source.mkdir()
     for name, picture in PICTURES.items():
-        save_picture(picture.to_pil(), source / f"{name}.png")
+        path = source / f"{name}.png"
+        path.write_bytes(encode_picture(picture.to_pil(), path))
     Image.fromarray(gradient(33, 20)).quantize(16).save(source / "palette.png")
 
     packed = tto("compress", source, "-o", tmp_path / "packed", "-m", tiny_checkpoint, "--json")
@@ -306,7 +307,7 @@ def test_verify_measures_against_the_original(tmp_path, photo, tiny_checkpoint, 
     code, out, _ = call(*verify, photo)
     assert code == 0
     assert f"ok, 40x30, RGB, {record['psnr']:.2f} dB" in out[0]
-    save_picture(Picture(gradient(5, 5)).to_pil(), tmp_path / "other.png")
+    Picture(gradient(5, 5)).to_pil().save(tmp_path / "other.png")
     code, _, err = call(*verify, tmp_path / "other.png")
     assert code == 2 and "differ in size" in err[0]
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 from tto.cli import main
 from tto.container import read
-from tto.image import load_picture, save_picture
+from tto.image import load_picture
 from tto.metrics import psnr
 
 
 @pytest.fixture
 def photo(tmp_path, photograph):
     path = tmp_path / "photo.png"
-    save_picture(photograph(72, 60), path)
+    photograph(72, 60).save(path)
     return path
 
 
@@ -140,7 +140,7 @@ def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
     """`tto compress photo.png other.png`, told to refine for very long, which gets signals at its 20th
     step: its exit code, stdout and stderr."""
     other = tmp_path / "other.png"
-    save_picture(Image.new("RGB", (20, 20)), other)
+    Image.new("RGB", (20, 20)).save(other)
 
     def run(*numbers) -> tuple[int, str, str]:
         left = list(numbers)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tto.cli import demo
 from tto.cli.demo import jpeg_of_size, side_by_side
-from tto.image import Picture, load_picture, save_picture
+from tto.image import Picture, load_picture
 
 ROWS, COLUMNS = np.mgrid[0:48, 0:64].astype(np.uint8)
 RGB = np.stack([5 * ROWS, 3 * COLUMNS, ROWS ^ COLUMNS], axis=2)
@@ -34,7 +34,7 @@ def test_pictures_stand_in_a_row_with_a_gap():
 
 def test_demo_writes_files_and_a_row_for_each_quality(tmp_path, tiny_checkpoint, monkeypatch, capsys):
     photograph = tmp_path / "demo.png"
-    save_picture(Picture(RGB).to_pil(), photograph)
+    Picture(RGB).to_pil().save(photograph)
     monkeypatch.setattr(demo, "bundled_photograph", lambda: photograph)
     demo.demo(tmp_path / "out", str(tiny_checkpoint), "cpu")
     names = {path.name for path in (tmp_path / "out").iterdir()}

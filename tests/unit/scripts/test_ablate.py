@@ -12,7 +12,6 @@ import pytest
 
 from base_models import load_checkpoint
 from tto.errors import BadArgument
-from tto.image import save_picture
 from tto.refine.compensation import ChooseCodes
 from tto.refine.descent import Phase
 from tto.refine.flips import FlipSymbols
@@ -37,7 +36,7 @@ def script():
 @pytest.fixture
 def picture(tmp_path, photograph):
     path = tmp_path / "picture.png"
-    save_picture(photograph(80, 60), path)
+    photograph(80, 60).save(path)
     return path
 
 

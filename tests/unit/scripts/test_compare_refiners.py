@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tto.image import save_picture
-
 PATH = Path(__file__).parents[3] / "scripts" / "compare_refiners.py"
 
 
@@ -27,7 +25,7 @@ def script():
 
 def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_checkpoint, photograph, tmp_path):
     path = tmp_path / "picture.png"
-    save_picture(photograph(80, 60), path)
+    photograph(80, 60).save(path)
     script.compare([path], str(tiny_checkpoint), [3.0], "sga,adagrad,fast", crop=48, most_steps=7, out=tmp_path / "out")
     with open(tmp_path / "out" / "refiners.csv") as file:
         rows = list(csv.DictReader(file))
