@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from tto.image import load_picture
+from tto.refine import engine
 from tto.refine.distortion import SquaredError
+from tto.refine.engine import refine
+from tto.refine.plan import Plan
 from tto.refine.problem import Problem
+from tto.refine.state import Callbacks, State
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +55,29 @@ def side_problem(problem, make_side_modules) -> Problem:
 
     modules = make_side_modules(problem.model.config.M)
     return replace(problem, side_coder=SideCoder(modules, torch.device("cpu")))
+
+
+@pytest.fixture
+def run():
+    """`run(problem, latents, *stages, qp, **callbacks)`: a whole refinement."""
+
+    def run(problem, latents, *stages, qp=128, **callbacks):
+        return refine(problem, *latents, qp, Plan(stages), Callbacks(**callbacks))
+
+    return run
+
+
+@pytest.fixture
+def start():
+    """`start(problem, latents, *operations, qp)`: the state before these operations."""
+
+    def start(problem, latents, *operations, qp=128) -> State:
+        return State(problem, *latents, qp, Plan((operations,)).budget, Callbacks())
+
+    return start
+
+
+@pytest.fixture
+def no_filter(monkeypatch):
+    """Stages end without a filter."""
+    monkeypatch.setattr(engine, "finished", lambda problem, best: best)

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from tto.refine.distortion import SquaredError
-from tto.refine.flips import Symbols, anneal_symbols, candidate_at, least_of_each_part, predict, symbols_of
+from tto.refine.flips import (
+    AnnealSymbols,
+    FlipSymbols,
+    Symbols,
+    anneal_symbols,
+    candidate_at,
+    least_of_each_part,
+    predict,
+    symbols_of,
+)
+from tto.refine.operation import run_all
 from tto.refine.schedules import Constant, Geometric
 
 
@@ -91,3 +101,23 @@ def test_annealing_ends_with_whole_symbols_and_leaves_z(problem, latents):
 class SquaredErrorWithoutCurvature(SquaredError):
     def curvature(self, x_hat):
         return 0.0
+
+
+def test_annealing_counts_its_steps_and_flips_go_on_from_where_it_ends(problem, latents, start):
+    stage = (AnnealSymbols(5), FlipSymbols(4))
+    state = start(problem, latents, *stage)
+    run_all(stage[:1], state)
+    assert state.steps == 5
+    annealed = state.latest
+    assert state.base_J > annealed.J
+    run_all(stage[1:], state)
+    assert state.best.J < annealed.J
+    assert state.latest is state.best
+
+
+def test_flips_never_raise_the_cost_and_respect_their_steps(problem, latents, run):
+    base = problem.candidate(*latents, 128)
+    seen = []
+    found = run(problem, latents, (FlipSymbols(12),), on_progress=seen.append).candidates[-1]
+    assert found.J < base.J
+    assert len(seen) <= 12
