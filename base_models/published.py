@@ -105,8 +105,12 @@ def compress(model: BaseModel, x: Tensor) -> dict:
 
 
 @torch.no_grad()
-def decompress(model: BaseModel, strings: list, shape: tuple[int, int]) -> dict:
-    """Inverse of `compress`, `shape` that of z: `{"x_hat": [1, 3, H, W] in [0, 1]}`. Raises `StreamError`."""
+def decompress(model: BaseModel, strings: list, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> dict:
+    """Inverse of `compress`, `shape` that of z: `{"x_hat": [1, 3, H, W] in [0, 1]}`. Raises `StreamError`.
+
+    `dtype` is the precision in which tables are chosen. The published code has float32; where another machine's float32
+    falls on the other side of a table's boundary, float64 may fall on the right one.
+    """
     y_string, z_string = strings[0][0], strings[1][0]
     medians = model.z_medians()
     channels = medians.shape[1]
@@ -121,17 +125,18 @@ def decompress(model: BaseModel, strings: list, shape: tuple[int, int]) -> dict:
     symbols, indexes = [], []
 
     def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-        levels = _scale_indexes(model, sigma)
+        levels = _scale_indexes(walker, sigma)
         values = tables.decode(decoder, levels)
         symbols.extend(values)
         indexes.extend(levels)
         return torch.tensor(values, dtype=mu.dtype, device=medians.device).view_as(mu) + mu
 
-    z_hat = torch.tensor(z_symbols, dtype=torch.float32, device=medians.device).view(1, channels, *shape) + medians
-    walk = model.walk(z_hat, 1.0, read)
+    walker = model if dtype == torch.float32 else model.entropy_walker(dtype)
+    z_hat = torch.tensor(z_symbols, dtype=dtype, device=medians.device).view(1, channels, *shape) + medians
+    walk = walker.walk(z_hat, 1.0, read)
     if tables.encode(symbols, indexes) != y_string:
         raise StreamError("the y stream is truncated or altered, or was written by other weights")
-    return {"x_hat": model.synthesis(walk.y_hat).clamp(0, 1)}
+    return {"x_hat": model.synthesis(walk.y_hat.float()).clamp(0, 1)}
 
 
 # ---- .bin files ---------------------------------------------------------------------------------------------
@@ -151,12 +156,12 @@ def compress_bin(model: BaseModel, x: Tensor) -> bytes:
     return struct.pack(">HH", height, width) + body
 
 
-def decompress_bin(model: BaseModel, data: bytes) -> Tensor:
-    """A `.bin` file → image [1, 3, H, W] in [0, 1]. Raises `StreamError`."""
+def decompress_bin(model: BaseModel, data: bytes, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A `.bin` file → image [1, 3, H, W] in [0, 1]. `dtype` as for `decompress`. Raises `StreamError`."""
     height, width, y_string, z_string = _split_bin(data)
     left, _, top, _ = _centred_padding(height, width)
     shape = tuple(-(-side // BIN_MULTIPLE) * BIN_MULTIPLE // model.stride for side in (height, width))
-    x_hat = decompress(model, [[y_string], [z_string]], shape)["x_hat"]
+    x_hat = decompress(model, [[y_string], [z_string]], shape, dtype)["x_hat"]
     return x_hat[..., top : top + height, left : left + width]
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tto.cli import main
+
 
 def tto(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "tto", *map(str, arguments)], capture_output=True, text=True)
@@ -53,3 +55,44 @@ def test_model_of_several_rates_is_refused(tiny_checkpoint, photograph, tmp_path
     assert written.returncode == 2
     assert "one rate" in written.stderr
     assert not (tmp_path / "a.bin").exists()
+
+
+def fall_on_the_other_side(monkeypatch, dtypes: tuple) -> None:
+    """Arithmetic of another machine: the first σ of each slice is rounded to the other side of a table's boundary."""
+    from base_models import published
+
+    choose = published._scale_indexes
+
+    def fall(model, sigma):
+        indexes = choose(model, sigma)
+        return [indexes[0] ^ 1, *indexes[1:]] if sigma.dtype in dtypes else indexes
+
+    monkeypatch.setattr(published, "_scale_indexes", fall)
+
+
+@pytest.fixture
+def bin_file(one_rate, photograph, tmp_path):
+    from tto.codec import load_codec
+    from tto.published_bin import encode_bin
+
+    (tmp_path / "a.bin").write_bytes(encode_bin(load_codec(str(one_rate)), np.asarray(photograph(70, 40))))
+    return tmp_path / "a.bin"
+
+
+def test_what_float32_cannot_read_is_tried_in_float64_and_said(bin_file, one_rate, tmp_path, capsys, monkeypatch):
+    fall_on_the_other_side(monkeypatch, (torch.float32,))
+    with pytest.raises(SystemExit) as caught:
+        main(["decompress", str(bin_file), "-o", str(tmp_path / "b.png"), "-m", str(one_rate)])
+    assert not caught.value.code
+    assert capsys.readouterr().err.splitlines() == [
+        f"tto: {bin_file}: damaged in this machine's float32; float64 could read it"
+    ]
+    assert Image.open(tmp_path / "b.png").size == (70, 40)
+
+
+def test_what_neither_can_read_is_damaged(bin_file, one_rate, tmp_path, capsys, monkeypatch):
+    fall_on_the_other_side(monkeypatch, (torch.float32, torch.float64))
+    with pytest.raises(SystemExit) as caught:
+        main(["decompress", str(bin_file), "-o", str(tmp_path / "b.png"), "-m", str(one_rate)])
+    assert caught.value.code == 2
+    assert "corrupt file: .bin: the y stream" in capsys.readouterr().err

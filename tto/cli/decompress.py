@@ -43,11 +43,14 @@ def decompress(
     jobs = plan_jobs(inputs, output, (TTO_SUFFIX,), ".png")
     decode = make_decoder(model, device)
 
-    def decode_published(data: bytes) -> Image.Image:
+    def decode_published(path: Path, data: bytes) -> Image.Image:
         from tto.codec import load_codec
         from tto.published_bin import decode_bin
 
-        return decode_bin(load_codec(model or DEFAULT_MODEL, device), data)
+        image, arithmetic = decode_bin(load_codec(model or DEFAULT_MODEL, device), data)
+        if arithmetic != "float32":
+            typer.echo(f"tto: {path}: damaged in this machine's float32; {arithmetic} could read it", err=True)
+        return image
 
     def work(job: Job) -> dict[str, Any]:
         from tto.image import encode_picture, writable_format
@@ -56,7 +59,7 @@ def decompress(
         refuse_overwriting(job, allowed=not no_overwrite)
         writable_format(job.output)  # or no decoding
         data = read_bytes(job.input)
-        image = decode_published(data) if job.input.suffix == BIN_SUFFIX else decode(data)
+        image = decode_published(job.input, data) if job.input.suffix == BIN_SUFFIX else decode(data)
         write_output(job.output, encode_picture(image, job.output))
         return {
             "width": image.width,
