@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import IO, TYPE_CHECKING
 
 from tto.errors import BadArgument
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from tto.perceptual import Distance
 
 TARGET = "target_"
+
+
+MAX_LAMBDA = 1e9
+"""Far beyond any use: MS-SSIM at the highest quality has about 1e3. Latents driven by far more are no numbers."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Request:
 
     def __post_init__(self):
         """Raises `BadArgument`."""
+        for name in ("quality", "steps", "budget", "lambda_", *(TARGET + figure for figure in self.targets)):
+            _check_number(name, getattr(self, name), optional=name != "quality")
         stages_of(self.effort)
         if self.steps is not None and self.budget is not None:
             raise BadArgument("give a number of steps or a budget, not both")
@@ -54,8 +61,8 @@ class Request:
             raise BadArgument(f"steps must be at least 0, got {self.steps}")
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise BadArgument(f"the budget must be a positive number of seconds, got {self.budget:g}")
-        if self.lambda_ is not None and not 0 < self.lambda_ < math.inf:
-            raise BadArgument(f"lambda must be a positive number, got {self.lambda_:g}")
+        if self.lambda_ is not None and not 0 < self.lambda_ <= MAX_LAMBDA:
+            raise BadArgument(f"lambda must be a positive number up to {MAX_LAMBDA:g}, got {self.lambda_:g}")
 
     @property
     def refines(self) -> bool:
@@ -66,3 +73,8 @@ class Request:
         """Values to search for, by their names in `tto.refine.targets.FIGURES`."""
         names = (field.name for field in fields(self) if field.name.startswith(TARGET))
         return {name.removeprefix(TARGET): getattr(self, name) for name in names}
+
+
+def _check_number(name: str, value: object, optional: bool) -> None:
+    if not (optional and value is None) and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise BadArgument(f"{name.rstrip('_')} must be a number, got {value!r}")

@@ -12,6 +12,7 @@ from tto.codec import Codec, rd_cost
 from tto.container import SectionType, read
 from tto.errors import BadArgument, LimitExceeded, WrongModel
 from tto.refine.distortion import SquaredError
+from tto.request import MAX_LAMBDA
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -102,7 +103,7 @@ def test_quality_out_of_range_is_refused(small_codec, quality, photograph):
         small_codec.compress(photograph(64, 64), quality=quality)
 
 
-@pytest.mark.parametrize("lambda_", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("lambda_", [0, -1, float("nan"), float("inf"), 1e300, "1", True])
 def test_senseless_lambda_is_refused(small_codec, lambda_, photograph):
     with pytest.raises(BadArgument):
         small_codec.compress(photograph(64, 64), lambda_=lambda_)
@@ -120,3 +121,14 @@ def test_rd_cost_is_rate_plus_weighted_squared_error():
     decoded = original.copy()
     decoded[0, 0, 0] = 12
     assert rd_cost(5, SquaredError(original), decoded, 0.5) == pytest.approx(8 * 5 / 8 + 0.5 * 144 / 24)
+
+
+@pytest.mark.parametrize("quality", ["4", None, [4], True])
+def test_a_quality_that_is_no_number_is_refused(small_codec, photograph, quality):
+    with pytest.raises(BadArgument, match="quality must be a number"):
+        small_codec.compress(photograph(64, 64), quality)
+
+
+def test_the_largest_lambda_is_still_refined(small_codec, photograph):
+    result = small_codec.compress(photograph(64, 64), lambda_=MAX_LAMBDA, steps=3)
+    assert result.base_J >= result.J

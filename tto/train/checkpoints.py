@@ -16,12 +16,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import RNG_STATE_NAME, load
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -135,6 +138,7 @@ def load_model_state(checkpoint: Path, model: nn.Module, average: AveragedModel 
 
 def load_optimizer_state(accelerator: Accelerator, checkpoint: Path, quantiles: QuantileOptimizer) -> None:
     """Optimizers and generators back in place. Raises `ResumeError`."""
+    _load_generators(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
     try:
         accelerator.load_state(str(checkpoint))
         saved = torch.load(checkpoint / "quantiles.pt", map_location="cpu", weights_only=True)
@@ -142,6 +146,17 @@ def load_optimizer_state(accelerator: Accelerator, checkpoint: Path, quantiles: 
             quantiles.adam.load_state_dict(saved)
     except Exception as error:  # unpickling and optimizers raise many types
         raise ResumeError(f"optimizer state in {checkpoint} does not fit: {str(error).splitlines()[0]}") from None
+
+
+def _load_generators(path: Path) -> None:
+    """Where accelerate cannot load these states, it goes on without them and without a word. Raises `ResumeError`."""
+    try:
+        states = load(path, weights_only=True)
+        random.setstate(states["random_state"])
+        np.random.set_state(states["numpy_random_seed"])
+        torch.set_rng_state(states["torch_manual_seed"])
+    except Exception as error:  # unpickling and generators raise many types
+        raise ResumeError(f"{path} does not hold states of generators ({type(error).__name__})") from None
 
 
 def _write_state(folder: Path, state: TrainingState, progress: Progress, identity: dict) -> None:

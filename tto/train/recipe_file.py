@@ -14,6 +14,7 @@ from tto.train.errors import RecipeError
 from tto.train.recipe import Recipe
 
 LISTS_OF_STRINGS = {"data.train", "data.val", "only", "trackers"}
+MAX_NODES = 10_000
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = (), minutes: float | None = None) -> Recipe:
@@ -23,10 +24,10 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = (), m
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: found {type(tree).__name__}, expected keys and values such as `model:`")
@@ -37,6 +38,33 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = (), m
     for key in LISTS_OF_STRINGS:
         wrap_single_string(tree, key)
     return check_recipe(tree, str(path))
+
+
+def _load_yaml(text: str) -> Any:
+    """Plain values. Aliases are values once more wherever they stand: few lines of them can make billions.
+
+    Raises `yaml.YAMLError`, also where there would be more than `MAX_NODES`.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_NODES  # an alias of what it stands in has no end
+            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if size(root) > MAX_NODES:
+            raise yaml.YAMLError(f"it has more than {MAX_NODES} values")
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def check_recipe(tree: dict, source: str) -> Recipe:
@@ -71,8 +99,8 @@ def apply_override(tree: dict, override: str) -> None:
     if not equals or not key:
         raise RecipeError(f"override {override!r}: expected key=value, for example data.train=photos")
     try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
+        value = _load_yaml(text) if text else ""
+    except (yaml.YAMLError, RecursionError):
         raise RecipeError(f"override {override!r}: the value is no YAML") from None
     _set(tree, key.split("."), value, override)
 

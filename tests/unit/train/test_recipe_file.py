@@ -114,3 +114,23 @@ def test_cgoo_recipe_is_that_of_the_supplement():
     ]
     assert recipe.data.half_size_copies
     assert {s.optimizer.learning_rate for s in recipe.stages} == {1e-4}
+
+
+def test_aliases_that_would_grow_are_refused_before_they_do(write_recipe):
+    path = write_recipe({})
+    levels = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9)]
+    path.write_text("\n".join(["a0: &a0 [1]", *levels]))
+    with pytest.raises(RecipeError, match="more than 10000 values"):
+        load_recipe(path)
+    path.write_text("a: &a [*a]")
+    with pytest.raises(RecipeError, match="more than 10000 values"):
+        load_recipe(path)
+    path.write_text("a: " + "[" * 20_000)
+    with pytest.raises(RecipeError, match="is no YAML"):
+        load_recipe(path)
+
+
+def test_aliases_of_a_few_values_are_read(tiny_recipe, write_recipe):
+    path = write_recipe(tiny_recipe)
+    path.write_text(path.read_text() + "\nonly: &names [first]\n")
+    assert load_recipe(path).only == ("first",)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -145,3 +146,25 @@ def test_exported_model_is_the_averaged_one_and_codes(run):
     torch.testing.assert_close(model.g_a[0].conv.weight, average["g_a.0.conv.weight"], rtol=1e-3, atol=1e-6)
     assert model.z_prior.has_tables
     assert model.aux_loss().item() < 5.0  # quantiles fit the averaged distribution
+
+
+class Hostile:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.write_text, (self.path, "executed"))
+
+
+@pytest.mark.parametrize("states", ["hostile", "foreign"])
+def test_states_of_generators_that_cannot_be_loaded_are_refused_by_name(run, tmp_path, states):
+    name = "random_states_0.pkl"
+    torch.save(Hostile(tmp_path / "trace") if states == "hostile" else {"random_state": 7}, last(run) / name)
+    manifest = json.loads((last(run) / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256((last(run) / name).read_bytes()).hexdigest()
+    (last(run) / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ResumeError, match=name):
+        resume(run)
+    assert not (tmp_path / "trace").exists()
