@@ -61,9 +61,7 @@ def test_latents_means_scales_and_reconstruction_agree(model, golden, image):
     y = model.analysis(image)
     medians = model.z_medians()
     z_hat = (model.hyper_analysis(y) - medians).round() + medians
-    symbols = (
-        torch.from_numpy(golden["y"] - golden["means"]).round()[None].chunk(5, 1)
-    )  # as published, also where close
+    symbols = torch.from_numpy(golden["y"] - golden["means"]).round()[None].chunk(5, 1)
     walk = model.walk(z_hat, 1.0, lambda i, mu, sigma: symbols[i] + mu)
     assert relative_error(y, golden["y"]) <= RELATIVE_TOLERANCE
     assert relative_error(walk.mu, golden["means"]) <= RELATIVE_TOLERANCE
