@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ class Prediction(NamedTuple):
     mu: Tensor
     sigma: Tensor
     support: Tensor
+
+
+def beside(features: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    """Features and earlier slices as one map, in the precision of the features."""
+    return torch.cat([features, *(part.to(features.dtype) for part in earlier)], dim=1)
 
 
 def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
@@ -67,11 +72,11 @@ class ChannelSlices(SlicedModel):
         init_from_images(self, x)
 
     @abstractmethod
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Tensor:
-        """What ẑ says of y, [B, 2·M, h, w]."""
+    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Any:
+        """What ẑ says of y, as `predict` takes it."""
 
     @abstractmethod
-    def predict(self, i: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Prediction:
+    def predict(self, i: int, hyper: Any, earlier: Sequence[Tensor]) -> Prediction:
         """Slice i from the features of ẑ and ŷ of all slices before it."""
 
     def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
@@ -79,7 +84,7 @@ class ChannelSlices(SlicedModel):
         hyper = self.hyper_features(z_hat, quality)
         y_hats, mus, sigmas = [], [], []
         for i in range(self.slices):
-            mu, sigma, support = self.predict(i, hyper, [y_hat_j.to(hyper.dtype) for y_hat_j in y_hats])
+            mu, sigma, support = self.predict(i, hyper, y_hats)
             mu, sigma = full_precision(mu), full_precision(sigma)
             y_hat_i = code_part(i, mu, sigma)
             residual = self.lrp_transforms[i](torch.cat([support, y_hat_i.to(support.dtype)], dim=1))

@@ -16,13 +16,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .base import Quality, rename
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
-from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction
+from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .dictionary import DictionaryAttention
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
@@ -68,28 +69,39 @@ class DCAEConfig:
             check_multiple("stage_channels", channels, head_dim)
 
 
-class DCAE(ChannelSlices):
-    """The network; verbs and parts are those of `BaseModel`, a part is a slice of channels."""
+def transforms(c: DCAEConfig) -> tuple[nn.Sequential, nn.Sequential]:
+    """g_a and g_s."""
+    c1, c2, c3 = c.stage_channels
+    groups = [(c.stage_channels[i], c.head_dims[i], c.window, c.swin_layers[i]) for i in range(3)]
+    g_a = nn.Sequential(
+        DownStage(3, c1), SwinGroup(*groups[0]),
+        DownStage(c1, c2), SwinGroup(*groups[1]),
+        DownStage(c2, c3), SwinGroup(*groups[2]),
+        conv(c3, c.M),
+    )  # fmt: skip
+    g_s = nn.Sequential(
+        deconv(c.M, c3),
+        SwinGroup(*groups[2]), UpStage(c3, c2),
+        SwinGroup(*groups[1]), UpStage(c2, c1),
+        SwinGroup(*groups[0]), UpStage(c1, 3),
+    )  # fmt: skip
+    return g_a, g_s
 
-    registered_name = "dcae"
 
-    def __init__(self, config: DCAEConfig | None = None):
-        super().__init__(config or DCAEConfig())
-        c = self.config
-        c1, c2, c3 = c.stage_channels
-        groups = [(c.stage_channels[i], c.head_dims[i], c.window, c.swin_layers[i]) for i in range(3)]
-        self.g_a = nn.Sequential(
-            DownStage(3, c1), SwinGroup(*groups[0]),
-            DownStage(c1, c2), SwinGroup(*groups[1]),
-            DownStage(c2, c3), SwinGroup(*groups[2]),
-            conv(c3, c.M),
-        )  # fmt: skip
-        self.g_s = nn.Sequential(
-            deconv(c.M, c3),
-            SwinGroup(*groups[2]), UpStage(c3, c2),
-            SwinGroup(*groups[1]), UpStage(c2, c1),
-            SwinGroup(*groups[0]), UpStage(c1, 3),
-        )  # fmt: skip
+class HyperFeatures(NamedTuple):
+    """The query of the first slice [B, 2·M, h, w], features of σ before those of μ, and what is asked, [E, C] or one
+    for each picture [B, E, C]; None without a dictionary.
+    """
+
+    query: Tensor
+    dictionary: Tensor | None
+
+
+class DictionaryCoded(ChannelSlices):
+    """A model with the dictionary-based entropy model, whatever its transforms; a part is a slice of channels."""
+
+    def make_dictionary_model(self, c: DCAEConfig) -> None:
+        """The whole entropy model, in the sizes of a configuration."""
         hyper_group = (c.N, c.hyper_head_dim, c.hyper_window, 1)
         self.h_a = nn.Sequential(DownStage(c.M, c.N), SwinGroup(*hyper_group), conv(c.N, c.N, 3))
         self.h_z_s1 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, c.M))
@@ -98,36 +110,52 @@ class DCAE(ChannelSlices):
         known = [2 * c.M + c.M // c.num_slices * i for i in range(c.num_slices)]  # channels known before slice i
         prior = c.M if c.dict_entries else 0
         if c.dict_entries:
-            self.dt = nn.Parameter(torch.randn(c.dict_entries, c.dict_heads * c.dict_head_dim))
+            self.make_dictionary(c)
             self.dt_cross_attention = nn.ModuleList(
                 DictionaryAttention(k, c.M, c.dict_heads, c.dict_head_dim, c.msfa_scales) for k in known
             )
         self.make_heads(c.M, c.num_slices, [k + prior for k in known], c.context_widths)
         self.make_entropy_models(c.M, c.N)
 
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Tensor:
-        """The query of the first slice: features of σ, then of μ."""
-        z_hat = z_hat / self.gain("gain_z", quality, z_hat)
-        return torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
+    def make_dictionary(self, c: DCAEConfig) -> None:
+        self.dt = nn.Parameter(torch.randn(c.dict_entries, c.dict_heads * c.dict_head_dim))
 
-    def predict(self, i: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Prediction:
+    def hyper_features(self, z_hat: Tensor, quality: Quality) -> HyperFeatures:
+        z_hat = z_hat / self.gain("gain_z", quality, z_hat)
+        query = torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
+        return HyperFeatures(query, self.dt if self.config.dict_entries else None)
+
+    def predict(self, i: int, hyper: HyperFeatures, earlier: Sequence[Tensor]) -> Prediction:
         """From the dictionary, asked with all that is known so far (001 Eq. 1)."""
-        support = torch.cat([hyper, *earlier], dim=1)
-        if self.config.dict_entries:
-            support = torch.cat([support, self.dt_cross_attention[i](support, self.dt)], dim=1)
+        support = beside(hyper.query, earlier)
+        if hyper.dictionary is not None:
+            support = torch.cat([support, self.dt_cross_attention[i](support, hyper.dictionary)], dim=1)
         return Prediction(self.cc_mean_transforms[i](support), self.cc_scale_transforms[i](support), support)
+
+    def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
+        """`dictionary`: how strongly the last slice uses each entry at each position (001 Fig. 8)."""
+        hyper = self.hyper_features(z_hat, quality)
+        if hyper.dictionary is None:
+            return {}
+        query = beside(hyper.query, self.split_y(y_hat)[:-1])
+        return {"dictionary": self.dt_cross_attention[-1].attention_maps(query, hyper.dictionary)[0]}
+
+
+class DCAE(DictionaryCoded):
+    """The network; verbs and parts are those of `BaseModel`."""
+
+    registered_name = "dcae"
+    make_transforms = staticmethod(transforms)
+
+    def __init__(self, config: DCAEConfig | None = None):
+        super().__init__(config or DCAEConfig())
+        self.g_a, self.g_s = transforms(self.config)
+        self.make_dictionary_model(self.config)
 
     def strides(self) -> list[tuple[nn.Module, nn.Module]]:
         downs = [layer.conv if isinstance(layer, DownStage) else layer for layer in self.g_a[::2]]
         ups = [layer.conv if isinstance(layer, UpStage) else layer for layer in self.g_s[::2]]
         return list(zip(downs, reversed(ups), strict=True))
-
-    def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
-        """`dictionary`: how strongly the last slice uses each entry at each position (001 Fig. 8)."""
-        if not self.config.dict_entries:
-            return {}
-        query = torch.cat([self.hyper_features(z_hat, quality), *self.split_y(y_hat)[:-1]], dim=1)
-        return {"dictionary": self.dt_cross_attention[-1].attention_maps(query, self.dt)[0]}
 
     @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class MultiScaleAggregation(nn.Module):
 
 
 class DictionaryAttention(nn.Module):
-    """Looks up the shared dictionary with what is known of the latent so far.
+    """Looks up a dictionary with what is known of the latent so far: one [E, C] for all, or one each [B, E, C].
 
     `msfa_scales = 0` leaves the aggregation out (001 Table 4, m = 0).
     """
@@ -105,8 +105,8 @@ class DictionaryAttention(nn.Module):
         b, heads = query.shape[0], self.heads
         values = self.dict_ln(dictionary)
         q = self.q_trans(self.lnx(query)).flatten(1, 2).unflatten(-1, (heads, -1)).transpose(1, 2)
-        k = self.k(values).unflatten(-1, (heads, -1)).transpose(0, 1)
-        v = values.unflatten(-1, (heads, -1)).transpose(0, 1)
+        k = self.k(values).unflatten(-1, (heads, -1)).transpose(-3, -2)
+        v = values.unflatten(-1, (heads, -1)).transpose(-3, -2)
         return q * self.scale, k.expand(b, -1, -1, -1), v.expand(b, -1, -1, -1)
 
     def attention_maps(self, support: Tensor, dictionary: Tensor) -> Tensor:

@@ -119,7 +119,10 @@ class ELIC(SlicedModel):
 
     registered_name = "elic"
 
-    def __init__(self, config: ELICConfig | None = None):
+    make_transforms = staticmethod(transforms)
+
+    def __init__(self, config: ELICConfig | None = None, beside: int = 0):
+        """`beside` counts channels that a subclass adds to the context of each group."""
         super().__init__(config or ELICConfig())
         c = self.config
         self.slice_channels = c.groups
@@ -135,7 +138,7 @@ class ELIC(SlicedModel):
         )
         self.context_prediction = nn.ModuleList(CheckerboardConv(width, 2 * width) for width in c.groups)
         self.entropy_parameters = nn.ModuleList(
-            parameter_head(2 * c.N + 2 * width * (2 if k else 1), 2 * width, 2 * c.N)
+            parameter_head(2 * c.N + beside + (4 if k else 2) * width, 2 * width, 2 * c.N)
             for k, width in enumerate(c.groups)
         )
         self.make_entropy_models(c.M, c.N)
@@ -153,8 +156,7 @@ class ELIC(SlicedModel):
         hyper = self.h_s(z_hat / self.gain("gain_z", quality, z_hat))
         groups, y_hats, mus, sigmas = [], [], [], []
         for k in range(self.slices):
-            context = torch.cat([self.channel_context[f"y{k}"](torch.cat(groups, 1)), hyper], 1) if k else hyper
-            contexts = split_checkerboard(context)
+            contexts = split_checkerboard(self.context(k, hyper, groups))
             seen = torch.zeros_like(contexts[0][:, : 2 * self.slice_channels[k]])
             for i in range(2):
                 sigma, mu = self.entropy_parameters[k](torch.cat([seen, contexts[i]], 1)).chunk(2, 1)
@@ -167,6 +169,10 @@ class ELIC(SlicedModel):
                     seen = split_checkerboard(self.context_prediction[k](anchors))[1]
             groups.append(join_checkerboard(*y_hats[-2:]).to(hyper.dtype))
         return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
+
+    def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """What both passes of group k are predicted from, [B, K, h, w]: ẑ and the groups before it."""
+        return torch.cat([self.channel_context[f"y{k}"](torch.cat(earlier, 1)), hyper], 1) if k else hyper
 
     def init_from_images(self, x: Tensor) -> None:
         """See `base_models.initialization`."""

@@ -211,6 +211,15 @@ class GaussianConditional(EntropyModel):
         self._set_tables(cell_mass(distances, scales), tails, lengths, -centers)
 
 
+class IntegerGaussian(GaussianConditional):
+    """The same for y that is rounded where it is, whatever its mean."""
+
+    def likelihood(self, y: Tensor, sigma: Tensor, mu: Tensor) -> Tensor:
+        """Probability of the unit cell around rounded y; in training mode around noisy y."""
+        values = y + torch.empty_like(y).uniform_(-0.5, 0.5) if self.training else y.round()
+        return self.likelihood_lower_bound(cell_mass(values - mu, self.lower_bound_scale(sigma)))
+
+
 def cell_mass(distance: Tensor, sigma: Tensor) -> Tensor:
     """Mass of a centred Gaussian on the unit cell around `distance`; the complementary error function is precise far
     from the center.

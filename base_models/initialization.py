@@ -160,7 +160,7 @@ def _fit_entropy_model(model: FittedModel, x: Tensor) -> None:
     y = model.analysis(x, middle)
     model.set_first_guess(y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp(min=0.2))
     last = model.h_a[-1]
-    z = model.hyper_analysis(y, middle)
+    z = model.h_a(y)
     last.weight.mul_(Z_STD / (z - z.mean((0, 2, 3), keepdim=True)).std())
     last.bias.zero_()
-    last.bias.sub_(model.hyper_analysis(y, middle).mean((0, 2, 3)))
+    last.bias.sub_(model.h_a(y).mean((0, 2, 3)))

@@ -37,14 +37,19 @@ def list_models() -> tuple[str, ...]:
     return tuple(sorted(_registered()))
 
 
+def registered(name: str) -> tuple[type[BaseModel], Any]:
+    """The network of a name and its configuration. Raises `KeyError` for an unknown name."""
+    if name not in _registered():
+        raise KeyError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    return _registered()[name]
+
+
 def create_model(name: str, **overrides: Any) -> BaseModel:
     """A new, untrained network; `overrides` replace fields of its configuration.
 
     Raises `KeyError` for an unknown name and `TypeError` for an unknown field.
     """
-    if name not in _registered():
-        raise KeyError(f"unknown model {name!r}; known: {', '.join(list_models())}")
-    network, config = _registered()[name]
+    network, config = registered(name)
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
     model = network(replace(config, **fields))
     model.registered_name = name

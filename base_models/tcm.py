@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .base import Quality, rename
 from .blocks import WindowAttention, conv
-from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction
+from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
 from .residual import GatedAttention, ResidualBlock, ResidualDown, ResidualUp, subpixel
@@ -156,6 +156,7 @@ class TCM(ChannelSlices):
     """The network; a part is a slice of channels."""
 
     registered_name = "tcm"
+    make_transforms = staticmethod(transforms)
 
     def __init__(self, config: TCMConfig | None = None):
         super().__init__(config or TCMConfig())
@@ -182,9 +183,9 @@ class TCM(ChannelSlices):
 
     def predict(self, i: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Prediction:
         means, scales = hyper.chunk(2, 1)
-        context = torch.cat([means, *earlier], 1)
+        context = beside(means, earlier)
         support = self.atten_mean[i](context)
-        sigma = self.cc_scale_transforms[i](self.atten_scale[i](torch.cat([scales, *earlier], 1)))
+        sigma = self.cc_scale_transforms[i](self.atten_scale[i](beside(scales, earlier)))
         return Prediction(
             self.cc_mean_transforms[i](support), sigma, support if self.config.residual_sees_attention else context
         )

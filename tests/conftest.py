@@ -11,19 +11,9 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_sizes() -> dict[str, Any]:
     """Overrides that make of "dcae-small" a network of about 100,000 parameters."""
-    return {
-        "stage_channels": (8, 8, 16),
-        "swin_layers": (0, 0, 1),
-        "head_dims": (4, 8, 8),
-        "hyper_head_dim": 8,
-        "M": 16,
-        "N": 8,
-        "num_slices": 2,
-        "dict_entries": 8,
-        "dict_heads": 2,
-        "dict_head_dim": 8,
-        "context_widths": (8, 8),
-    }
+    from tests.tiny_models import tiny_sizes_of
+
+    return tiny_sizes_of("dcae-small")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from compressai.entropy_models import EntropyBottleneck
 from compressai.entropy_models import GaussianConditional as TheirGaussian
 from compressai.models.base import get_scale_table
 
-from base_models.entropy_models import FactorizedPrior, GaussianConditional
+from base_models.entropy_models import FactorizedPrior, GaussianConditional, IntegerGaussian
 
 CHANNELS = 5
 
@@ -92,3 +92,13 @@ def test_gaussian_tables_agree(gaussians):
 def test_tables_are_asked_for_in_vain_before_they_are_built():
     with pytest.raises(ValueError, match="update_tables"):
         GaussianConditional().tables()
+
+
+def test_gaussian_on_the_integer_grid_rounds_values_where_they_are():
+    prior = IntegerGaussian().eval()
+    mu, sigma = torch.full((41,), 0.3), torch.full((41,), 1.5)
+    integers = torch.arange(-20.0, 21.0)
+    likelihood = prior.likelihood(integers, sigma, mu)
+    assert float(likelihood.sum()) == pytest.approx(1, abs=1e-6)
+    assert likelihood[20] > likelihood[21] > likelihood[19] > likelihood[22]  # 0, 1, −1, 2
+    assert torch.equal(prior.likelihood(integers + 0.45, sigma, mu), likelihood)
