@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from base_models import fingerprint, load_checkpoint
 from base_models.registry import registered
@@ -147,16 +148,15 @@ def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_chec
         sizes["dict_entries"] = 0
     if "baseline" in path.stem or path.stem.rsplit("-")[-1] == "dca":
         sizes["msfa_scales"] = 0
-    stages = {"tcm-openimages-mse": 3, "tcm-openimages-msssim": 3, "tcm-small": 1, "elic-small": 1}.get(path.stem, 2)
-    if "cgoo" in path.stem:
-        stages = 4
+    tree = yaml.safe_load(path.read_text())
+    stages = len(tree["stages"])
+    if "side" in tree["model"]:
         sizes["lambdas"] = list(load_checkpoint(tiny_checkpoint).config.lambdas)
     overrides = [f"model.config.{key}={value}" for key, value in sizes.items()]
-    if path.stem == "dcae-small-continue":
-        overrides.append(f"model.checkpoint={tiny_checkpoint}")
-        stages = 1
-    if stages == 4:
+    if "side" in tree["model"]:
         overrides += [f"model.checkpoint={tiny_checkpoint}", "model.name=dcae-small", "model.side.codes=8"]
+    elif "checkpoint" in tree["model"]:
+        overrides.append(f"model.checkpoint={tiny_checkpoint}")
     overrides += [f"data.train={pictures}", "data.too_small=resize", "log_every=1", "trackers=[]", "data.cache_gib=0.1"]
     overrides += [f"stages.*.crop={crop}", "stages.*.batch=1", "stages.*.epochs=null", "stages.*.share=null",
                   "stages.*.steps=3"]  # fmt: skip

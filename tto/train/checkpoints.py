@@ -96,29 +96,51 @@ def save_run(
     return final
 
 
+def branch_checkpoint(checkpoint: Path, folder: Path, identity: dict) -> None:
+    """Copies a checkpoint below `folder`, where another run, `identity`, goes on from it.
+
+    Raises `ResumeError` or `SaveError`.
+    """
+    manifest = _read_manifest(checkpoint)
+    _verify_files(checkpoint, manifest["files"])
+    unfinished = folder / f".unfinished-{checkpoint.name}"
+    try:
+        shutil.copytree(checkpoint, unfinished)
+        (unfinished / "manifest.json").write_text(json.dumps({**manifest, "identity": identity}, indent=1))
+        os.replace(unfinished, folder / checkpoint.name)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise SaveError(f"cannot copy {checkpoint} to {folder}: {error.strerror or error}") from None
+
+
 def finished_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def read_progress(checkpoint: Path, identity: dict) -> Progress:
+def last_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint below `folder`. Raises `ResumeError`."""
+    found = finished_checkpoints(folder)
+    if not found:
+        raise ResumeError(f"{folder.parent} has no checkpoint to resume from")
+    return found[-1]
+
+
+def verify_checkpoint(checkpoint: Path, identity: dict) -> None:
     """Checks a checkpoint's files and that it belongs to this run. Raises `ResumeError` naming what is wrong."""
-    try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
-        files, found = manifest["files"], manifest["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ResumeError(f"{checkpoint} has no readable manifest.json") from None
-    for name, digest in files.items():
-        if not (checkpoint / name).is_file():
-            raise ResumeError(f"{checkpoint} lacks {name}")
-        if _digest(checkpoint / name) != digest:
-            raise ResumeError(f"{checkpoint / name} is damaged (its checksum is wrong)")
+    manifest = _read_manifest(checkpoint)
+    found = manifest["identity"]
+    _verify_files(checkpoint, manifest["files"])
     for key in identity.keys() | found.keys():
         if found.get(key) != identity.get(key):
             raise ResumeError(f"{checkpoint} was made with {key} = {found.get(key)!r}, not {identity.get(key)!r}")
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """How far the run was. Raises `ResumeError`."""
     try:
         return Progress(**json.loads((checkpoint / "progress.json").read_text()))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ResumeError(f"{checkpoint / 'progress.json'} does not fit this version: {error}") from None
 
 
@@ -157,6 +179,22 @@ def _load_generators(path: Path) -> None:
         torch.set_rng_state(states["torch_manual_seed"])
     except Exception as error:  # unpickling and generators raise many types
         raise ResumeError(f"{path} does not hold states of generators ({type(error).__name__})") from None
+
+
+def _read_manifest(checkpoint: Path) -> dict:
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        return {key: dict(manifest[key]) for key in ("identity", "files")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ResumeError(f"{checkpoint} has no readable manifest.json") from None
+
+
+def _verify_files(checkpoint: Path, digests: dict[str, str]) -> None:
+    for name, digest in digests.items():
+        if not (checkpoint / name).is_file():
+            raise ResumeError(f"{checkpoint} lacks {name}")
+        if _digest(checkpoint / name) != digest:
+            raise ResumeError(f"{checkpoint / name} is damaged (its checksum is wrong)")
 
 
 def _write_state(folder: Path, state: TrainingState, progress: Progress, identity: dict) -> None:

@@ -23,11 +23,13 @@ from tto.train.building import build_model, export, initialize_latents, stage_ne
 from tto.train.checkpoints import (
     Progress,
     TrainingState,
-    finished_checkpoints,
+    branch_checkpoint,
+    last_checkpoint,
     load_model_state,
     load_optimizer_state,
     read_progress,
     save_run,
+    verify_checkpoint,
 )
 from tto.train.console import Console
 from tto.train.crops import Batch, CropPlan, CropSampler, prefetch
@@ -45,7 +47,7 @@ from tto.train.optimizers import (
 from tto.train.recipe import Recipe, StageSettings
 from tto.train.report import Report
 from tto.train.run_folder import RunFolder
-from tto.train.schedule import StageLength, learning_rate_factor, stage_length
+from tto.train.schedule import StageLength, going_on, learning_rate_factor, stage_length
 from tto.train.side_figures import side_figures
 from tto.train.side_stages import SideStage
 from tto.train.step import StepContext, accumulate_gradients
@@ -88,6 +90,7 @@ class Trainer:
         self.progress = Progress(stage=recipe.chosen_stages[0].name)
         self.interruption = Interruption()
         self.stop_asked = False  # in any process
+        self._checkpoint: Path | None = None  # to go on from
         self._last_done = {"validation": 0.0, "checkpoint": 0.0}  # seconds of the run
 
     @property
@@ -97,15 +100,15 @@ class Trainer:
 
     # ---- the run --------------------------------------------------------------------------------------------
 
-    def run(self, resume: bool = False) -> None:
-        """Trains all chosen stages, from the last checkpoint on if `resume`. Raises `TrainingError`.
+    def run(self) -> None:
+        """Trains all chosen stages, or what is left of them after `restore`. Raises `TrainingError`.
 
         Ctrl-C and SIGTERM end it after the step with a checkpoint. Raises `Interrupted` then.
         """
         for stage in self.recipe.chosen_stages:
             trainable_names(self.model, stage)  # before days of training, not after
-        checkpoint = self._restore() if resume else None
-        if not resume:
+        checkpoint = self._checkpoint
+        if checkpoint is None:
             initialize_latents(self.model, self.store, self.recipe, self.accelerator.device)
             self.average = self._new_average()
         stages = self.recipe.chosen_stages
@@ -120,20 +123,29 @@ class Trainer:
                     resume = f"saved at step {self.progress.total_steps}; --resume {self.folder.path} goes on"
                     raise Interrupted(resume, self.interruption.number or signal.SIGTERM)
 
-    def _restore(self) -> Path:
-        """Weights and progress of the last checkpoint; returns it."""
-        found = finished_checkpoints(self.folder.checkpoints)
-        if not found:
-            raise ResumeError(f"{self.folder.path} has no checkpoint to resume from")
-        last = found[-1]
+    def branch_from(self, run: RunFolder) -> None:
+        """Takes over the last checkpoint of another run, and its metrics; that run stays as it is."""
+        if self.accelerator.is_local_main_process:
+            branch_checkpoint(last_checkpoint(run.checkpoints), self.folder.checkpoints, self.identity)
+        self.folder.take_metrics(run)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self, minutes: float | None = None) -> None:
+        """Goes back to the last checkpoint, from where `run` goes on: for `minutes`, or as long as the recipe says.
+
+        Raises `ResumeError`.
+        """
+        self._checkpoint = last = last_checkpoint(self.folder.checkpoints)
         self.average = self._new_average()
-        self.progress = read_progress(last, self.identity)
+        verify_checkpoint(last, self.identity)
+        self.progress = read_progress(last)
         load_model_state(last, self.model, self.average, self.progress)
         if self.progress.stage not in [stage.name for stage in self.recipe.chosen_stages]:
             raise ResumeError(f"{last} is in stage {self.progress.stage!r}, which is not among the chosen ones")
+        if minutes is not None:
+            self.recipe = going_on(self.recipe, len(self.store), self.progress, minutes)
         self.folder.forget_after(self.progress.total_steps)
         self.report.console.say(f"resuming {last}: stage {self.progress.stage}, step {self.progress.step}")
-        return last
 
     def _new_average(self) -> AveragedModel | None:
         return AveragedModel(self.model, self.recipe.ema_decay) if self.recipe.ema_decay else None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from tto.train.checkpoints import last_checkpoint, read_progress
 from tto.train.console import Console
 from tto.train.engine import Trainer
 from tto.train.errors import RecipeError
 from tto.train.recipe import Recipe
 from tto.train.recipe_file import load_recipe
 from tto.train.run_folder import RunFolder
+from tto.train.schedule import decaying
 from tto.train.summary import describe, summarize
 
 
@@ -21,23 +24,58 @@ def train_recipe(
 ) -> Path:
     """Trains as the recipe file says; returns the path of the exported model.
 
+    With `resume` the run in `folder` goes on, for `minutes` more or else until its recipe is done.
     Raises `TrainingError`, or `Interrupted` where a signal ended it.
     """
-    recipe = load_recipe(path, overrides, minutes)
+    recipe = load_recipe(path, overrides, None if resume else minutes)
     if not recipe.data.train:
         raise RecipeError(f"{path}: data.train: no images given, for example data.train=photos")
     if recipe.model.side and recipe.model.checkpoint is None:
         raise RecipeError(f"{path}: model.checkpoint: side modules need a trained base, for example BASE.safetensors")
-    if not resume and (folder / "checkpoints").is_dir():
+    if not resume:
+        _refuse_used(folder)
+
+    def begin(trainer: Trainer) -> None:
+        if resume:
+            trainer.restore(minutes)
+
+    return _train(recipe, folder, begin)
+
+
+def decay_run(run: Path, overrides: list[str], folder: Path, minutes: float) -> Path:
+    """Ends a run at constant rate in another folder; returns the path of the exported model.
+
+    From the last checkpoint of `run`, which stays as it is and can go on, the rate falls to 0 within `minutes`;
+    overrides may change what is trained on meanwhile. Raises `TrainingError`, or `Interrupted`.
+    """
+    source = RunFolder(run, writes=False)
+    recipe = load_recipe(source.recipe, overrides)
+    recipe = decaying(recipe, read_progress(last_checkpoint(source.checkpoints)), minutes)
+    _refuse_used(folder)
+
+    def begin(trainer: Trainer) -> None:
+        trainer.branch_from(source)
+        trainer.restore()
+
+    return _train(recipe, folder, begin)
+
+
+def _refuse_used(folder: Path) -> None:
+    if (folder / "checkpoints").is_dir():
         raise RecipeError(f"{folder} holds a run already; continue it with --resume {folder}, or choose another --out")
+
+
+def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Path:
+    """A run from where `begin` puts it."""
     accelerator = create_accelerator(recipe, folder)
     console = Console(quiet=not accelerator.is_main_process)
     run_folder = RunFolder(folder, writes=accelerator.is_main_process)
     try:
         trainer = Trainer(recipe, run_folder, accelerator, console)
-        run_folder.start(recipe)
+        begin(trainer)
+        run_folder.start(trainer.recipe)
         accelerator.init_trackers("training")
-        trainer.run(resume)
+        trainer.run()
         console.say(f"model: {run_folder.model}")
     finally:
         console.close()

@@ -56,6 +56,11 @@ class RunFolder:
             kept = [r for r in read_metrics(self.metrics) if r["total_steps"] <= total_steps]
             write_atomic(self.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
+    def take_metrics(self, other: RunFolder) -> None:
+        """Begins with the metrics of another run."""
+        if self.writes and other.metrics.is_file():
+            write_atomic(self.metrics, other.metrics.read_bytes())
+
     def save_sample(self, name: str, picture: np.ndarray) -> None:
         """A picture uint8 [H, W, 3] as PNG."""
         if self.writes:

@@ -1,10 +1,17 @@
-"""Learning rate and length of a stage as functions of how far it is."""
+"""Learning rate and length of a stage as functions of how far it is, and how a run goes on or ends.
+
+constant ────────┬──────────┬──────────►   the run: `--resume RUN --minutes M`
+                  ╲          ╲
+                   ╲ 0        ╲ 0          what is shipped: `--resume RUN --decay-minutes M --out SHIP`
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tto.train.checkpoints import Progress
+from tto.train.errors import RecipeError
 from tto.train.recipe import Recipe, ScheduleSettings, StageSettings
 
 
@@ -24,7 +31,7 @@ def stage_length(recipe: Recipe, stage: StageSettings, images: int) -> StageLeng
     """Length of one of the recipe's stages with a data set of `images`."""
     seconds = math.inf
     if recipe.minutes is not None:
-        parts = {s.name: s.share or stage_steps(s, images) for s in recipe.chosen_stages}
+        parts = _parts(recipe, images)
         seconds = recipe.minutes * 60.0 * parts[stage.name] / sum(parts.values())
     return StageLength(stage_steps(stage, images), seconds)
 
@@ -41,3 +48,31 @@ def learning_rate_factor(settings: ScheduleSettings, step: int, progress: float)
     warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     left = 1.0 - progress
     return warm * min(1.0, left / settings.decay if settings.decay else 1.0)
+
+
+def going_on(recipe: Recipe, images: int, progress: Progress, minutes: float) -> Recipe:
+    """The recipe with the limit of time that leaves `minutes` for the stages that are not over."""
+    parts = _parts(recipe, images)
+    names = list(parts)
+    left = sum(parts[name] for name in names[names.index(progress.stage) :])
+    return replace(recipe, minutes=(progress.stage_seconds / 60.0 + minutes) * sum(parts.values()) / left)
+
+
+def decaying(recipe: Recipe, progress: Progress, minutes: float) -> Recipe:
+    """The recipe of a short end to a run at constant rate: from here its stage decays to 0 within `minutes`.
+
+    Raises `RecipeError` where the stage has a decay of its own.
+    """
+    stage = next(stage for stage in recipe.stages if stage.name == progress.stage)
+    if stage.schedule.decay:
+        raise RecipeError(f"stage {stage.name!r} has a decay of its own, {stage.schedule.decay}: --resume without one")
+    in_all = progress.stage_seconds / 60.0 + minutes
+    schedule = replace(stage.schedule, decay=minutes / in_all)
+    ending = replace(stage, steps=None, epochs=None, share=1.0, schedule=schedule)
+    stages = tuple(ending if other.name == stage.name else other for other in recipe.stages)
+    return replace(recipe, stages=stages, only=(stage.name,), minutes=in_all)
+
+
+def _parts(recipe: Recipe, images: int) -> dict[str, float]:
+    """What the minutes of a run are divided in proportion to."""
+    return {stage.name: stage.share or stage_steps(stage, images) for stage in recipe.chosen_stages}

@@ -1,0 +1,107 @@
+"""A run at constant rate goes on and on, and is ended beside itself."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from tto.cli import app
+from tto.train.errors import RecipeError, ResumeError
+from tto.train.run import decay_run, train_recipe
+from tto.train.run_folder import read_metrics
+
+MINUTES = 0.03
+
+
+@pytest.fixture
+def run(tiny_recipe, write_recipe, tmp_path) -> Path:
+    """Three steps at constant rate of a recipe that only time ends."""
+    stage = {**tiny_recipe["stages"][0], "name": "constant", "steps": 10**6}
+    path = write_recipe({**tiny_recipe, "stages": [stage]})
+    train_recipe(path, ["stages.constant.steps=3"], tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("steps: 3", "steps: 1000000"))
+    return tmp_path / "run"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def training(folder: Path) -> list[dict]:
+    return [record for record in read_metrics(folder / "metrics.jsonl") if record["kind"] == "train"]
+
+
+def last(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(sorted((folder / "checkpoints").glob("step-*"))[-1] / f"{name}.safetensors")
+
+
+def test_decay_lets_the_rate_fall_in_another_folder_and_leaves_the_run(run, tmp_path):
+    before, start = contents(run), last(run, "model")
+    model = decay_run(run, [], tmp_path / "ship", MINUTES)
+    assert contents(run) == before
+    assert model == tmp_path / "ship" / "model.safetensors" and model.is_file()
+    records = training(tmp_path / "ship")
+    assert [r["total_steps"] for r in records] == list(range(1, len(records) + 1))
+    peak, rates = records[0]["learning_rate_0"], [r["learning_rate_0"] for r in records[3:]]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.5 * peak < rates[0] <= peak
+    assert not torch.equal(start["g_a.6.weight"], last(tmp_path / "ship", "model")["g_a.6.weight"])
+
+
+def test_run_that_was_decayed_goes_on_at_its_rate_for_the_minutes_asked_for(run, tmp_path):
+    decay_run(run, [], tmp_path / "ship", MINUTES)
+    train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
+    records = training(run)
+    assert len(records) > 3 and len({record["learning_rate_0"] for record in records}) == 1
+    train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
+    assert len(training(run)) > len(records)
+
+
+def test_interrupted_decay_resumes_to_its_end(run, tmp_path, monkeypatch):
+    ship = tmp_path / "ship"
+    with monkeypatch.context() as patch:
+        patch.setattr("tto.train.engine.Trainer.run", lambda self: None)
+        decay_run(run, [], ship, MINUTES)
+    assert last(ship, "model")["g_a.6.weight"].equal(last(run, "model")["g_a.6.weight"])
+    train_recipe(ship / "recipe.yaml", [], ship, resume=True)
+    rates = [record["learning_rate_0"] for record in training(ship)]
+    assert rates[-1] < 0.5 * rates[0]
+
+
+def test_decay_may_train_on_something_else(run, tmp_path):
+    decay_run(run, ["stages.constant.batch=1", "seed=9"], tmp_path / "ship", MINUTES)
+    train_recipe(tmp_path / "ship" / "recipe.yaml", [], tmp_path / "ship", resume=True)
+    with pytest.raises(ResumeError, match="stages.constant.batch"):
+        train_recipe(run / "recipe.yaml", ["stages.constant.batch=1"], run, resume=True)
+
+
+def test_damaged_checkpoint_is_not_decayed(run, tmp_path):
+    checkpoint = sorted((run / "checkpoints").iterdir())[-1]
+    (checkpoint / "optimizer.bin").write_bytes(b"")
+    with pytest.raises(ResumeError, match="optimizer.bin is damaged"):
+        decay_run(run, [], tmp_path / "ship", MINUTES)
+    assert not (tmp_path / "ship").exists()
+
+
+def test_decay_does_not_overwrite_a_run(run):
+    with pytest.raises(RecipeError, match="holds a run already"):
+        decay_run(run, [], run, MINUTES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "R", "--out", "S"], "--decay-minutes M goes with --resume RUN --out FOLDER"),
+        (["--resume", "R", "--decay-minutes", "2"], "--decay-minutes M goes with --resume RUN --out FOLDER"),
+        (["--resume", "R", "--out", "S", "--decay-minutes", "2", "--minutes", "3"], "no --minutes"),
+        (["--resume", "R", "--minutes", "-3"], "--minutes: found -3, expected more than 0"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments, message):
+    error = CliRunner().invoke(app, ["train", *arguments]).exception
+    assert isinstance(error, RecipeError) and message in str(error)
