@@ -195,6 +195,10 @@ class GaussianConditional(EntropyModel):
     def likelihood(self, y: Tensor, sigma: Tensor, mu: Tensor) -> Tensor:
         """Probability of the unit cell around y rounded at its mean; in training mode around noisy y."""
         values = y + torch.empty_like(y).uniform_(-0.5, 0.5) - mu if self.training else (y - mu).round()
+        return self.likelihood_at(values, sigma)
+
+    def likelihood_at(self, values: Tensor, sigma: Tensor) -> Tensor:
+        """Probability of the unit cell around values that are centred already."""
         return self.likelihood_lower_bound(cell_mass(values, self.lower_bound_scale(sigma)))
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from tto.train.errors import RecipeError, SaveError
 from tto.train.images import ImageStore
 from tto.train.objective import RateDistortion
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
+from tto.train.refined import RefinedShare
 from tto.train.side_model import BaseWithSide, build_with_side
 from tto.train.side_stages import STAGES, init_from_images
 from tto.train.step import Objective
@@ -44,7 +45,10 @@ def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
 def stage_network(model: BaseModel | BaseWithSide, stage: StageSettings) -> tuple[nn.Module, Objective]:
     """What a stage calls in a step, and what it minimizes; a side stage is both."""
     if stage.objective == "rate-distortion":
-        return model, RateDistortion(stage.loss, model)
+        objective = RateDistortion(stage.loss, model)
+        if stage.refine_share:
+            return RefinedShare(model, objective, stage.refine_steps, stage.refine_share), objective
+        return model, objective
     side = STAGES[stage.objective](model, stage.loss, stage.refine_steps)
     return side, side
 
@@ -71,7 +75,12 @@ def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Modul
     if accelerator.num_processes == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return network
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=devices,
+        broadcast_buffers=False,
+        find_unused_parameters=isinstance(model, RefinedShare),  # g_a has no gradient where every crop is refined
+    )
 
 
 def export(model: BaseModel | BaseWithSide, path: Path, dtype: torch.dtype | None) -> None:

@@ -50,19 +50,24 @@ class RateDistortion:
     def __call__(self, output: dict, images: Tensor, quality: Tensor) -> Terms:
         """Terms of a forward pass: `output` of the model for `images` [B, 3, H, W] at `quality` [B]."""
         pixels = images.shape[-1] * images.shape[-2]
-        bpp_y, bpp_z = bits(output["likelihoods"]["y"]) / pixels, torch.zeros(())
-        if "z" in output["likelihoods"]:
-            bpp_z = bits(output["likelihoods"]["z"]) / pixels
-        x_hat = output["x_hat"].float()
-        mse = (x_hat - images).square().mean((1, 2, 3))
-        weight = self.lambda_at(quality).to(images.device)
-        distortion = 255.0**2 * mse if self.settings.distortion == "mse" else 1.0 - ms_ssim(x_hat, images)
-        loss = bpp_y + bpp_z + weight.to(mse.dtype) * distortion
-        return Terms(self._balanced(loss, quality), bpp_y, bpp_z, mse)
+        likelihoods = output["likelihoods"]
+        bpp_y = bits(likelihoods["y"]) / pixels
+        bpp_z = bits(likelihoods["z"]) / pixels if "z" in likelihoods else torch.zeros_like(bpp_y)
+        loss = bpp_y + bpp_z + self.distortion(output["x_hat"], images, quality)
+        return Terms(self._balanced(loss, quality), bpp_y, bpp_z, mean_squared_error(output["x_hat"], images))
 
     def values(self, output: dict, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        """The same by name."""
-        return self(output, images, quality)._asdict()
+        """The same by name; `bpp_z` only where there is a z."""
+        values = self(output, images, quality)._asdict()
+        return {name: value for name, value in values.items() if name != "bpp_z" or "z" in output["likelihoods"]}
+
+    def distortion(self, x_hat: Tensor, images: Tensor, quality: Tensor) -> Tensor:
+        """Distortion of x̂ [B, 3, H, W] times λ, in bits per pixel, [B]."""
+        if self.settings.distortion == "mse":
+            distortion = 255.0**2 * mean_squared_error(x_hat, images)
+        else:
+            distortion = 1.0 - ms_ssim(x_hat.float(), images)
+        return self.lambda_at(quality).to(distortion) * distortion
 
     def weighted(self, distortion: Tensor, quality: Tensor) -> Tensor:
         """The part of the loss that comes from a distortion [B] at `quality` [B]."""
@@ -75,6 +80,11 @@ class RateDistortion:
 def bits(likelihoods: Tensor) -> Tensor:
     """Bits that symbols of these likelihoods cost, per sample: [B, …] → [B]."""
     return -likelihoods.float().log().flatten(1).sum(1) / math.log(2.0)
+
+
+def mean_squared_error(x_hat: Tensor, images: Tensor) -> Tensor:
+    """Per sample, [B]; not clamped."""
+    return (x_hat.float() - images).square().mean((1, 2, 3))
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:

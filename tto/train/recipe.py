@@ -102,7 +102,8 @@ class StageSettings:
     trainable: tuple[str, ...] = ("*",)  # patterns of parameter names
     loss: LossSettings = LossSettings()
     objective: Literal["rate-distortion", "ddt", "msc", "codebook-warm-up", "codebook"] = "rate-distortion"
-    refine_steps: Annotated[int, Field(ge=0)] = 0  # of latents, before side modules are trained on them
+    refine_steps: Annotated[int, Field(ge=0)] = 0  # of latents, before the stage trains on them
+    refine_share: Fraction = 0.0  # of the crops that refinement is for; side modules always have all refined
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     epochs: Positive | None = None
@@ -116,6 +117,15 @@ class StageSettings:
             raise ValueError("a stage has `epochs` or `steps`, not both")
         if self.epochs is None and self.steps is None and self.share is None:
             raise ValueError("a stage needs one of `epochs`, `steps`, `share`")
+        return self
+
+    @model_validator(mode="after")
+    def refines_some_crops(self) -> StageSettings:
+        is_base = self.objective == "rate-distortion"
+        if self.refine_share and not is_base:
+            raise ValueError(f"objective {self.objective!r} refines every crop; it has no `refine_share`")
+        if is_base and (self.refine_steps > 0) != (self.refine_share > 0):
+            raise ValueError("`refine_steps` and `refine_share` go together")
         return self
 
 

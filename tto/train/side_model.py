@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 from base_models import BaseModel, CheckpointError, load_checkpoint
-from base_models.base import round_through
 from base_models.checkpoints import digest
 from tto.errors import BadArgument
 from tto.models import checkpoint_path
-from tto.refine.rate import gaussian_bits
 from tto.side.compensation import integer_frequencies, start_linear
 from tto.side.weights import SideConfig, SideModules, load_side_modules
 from tto.train.errors import FrozenBaseChanged, RecipeError
@@ -22,20 +18,9 @@ from tto.train.recipe import ModelSettings
 KMEANS_ITERATIONS = 20
 CODEBOOK_DECAY = 0.9  # of the running means that a code follows
 DEAD_BELOW = 1.0  # vectors per step, running mean: a code that gets fewer starts anew at one of them
-
-
 USAGE_DECAY = 0.99
 RARE = 0.1  # of the mean share, added to each
 FIRST_CURVATURE = 22.0
-REFINE_STEP = 0.15  # quantization steps, falling to 0
-REFINE_BETAS = (0.8, 0.95)
-
-
-class Quantized(NamedTuple):
-    """Latents after rounding, [B, M, h, w] in units of the quantization step, and their bits [B]."""
-
-    y_hat: Tensor
-    bits: Tensor
 
 
 class BaseWithSide(nn.Module):
@@ -85,40 +70,6 @@ class BaseWithSide(nn.Module):
     def code_bits(self) -> Tensor:
         """What codes cost in training, bits [K]; a code that is hardly used stays affordable."""
         return -(self.usage + RARE / len(self.usage)).log2()
-
-    @torch.no_grad()
-    def quantized(self, images: Tensor, quality: Tensor, refine_steps: int = 0) -> Quantized:
-        """Latents of images [B, 3, H, W], rounded for good, after a few steps of what a codec does to refine them.
-
-        Straight-through descent of y on J, as much as tells a refined latent from one that is not: side information
-        is for what refinement leaves over.
-        """
-        y = self.base.analysis(images, quality)
-        medians = self.base.z_medians()
-        z_hat = (self.base.hyper_analysis(y, quality) - medians).round() + medians
-        weight = self.lambda_at(quality).to(images) * 255.0**2 / 3.0
-        moved = y.requires_grad_(True)
-        adam = torch.optim.Adam([moved], betas=REFINE_BETAS)
-        for step in range(refine_steps):
-            with torch.enable_grad():
-                y_hat, bits = self._rounded(moved, z_hat, quality)
-                error = (self.base.synthesis(y_hat, quality).clamp(0, 1) - images).square().sum((1, 2, 3))
-                (moved.grad,) = torch.autograd.grad((bits + weight * error).sum(), moved)
-            adam.param_groups[0]["lr"] = REFINE_STEP * (1.0 - step / refine_steps)
-            adam.step()
-        return Quantized(*self._rounded(moved, z_hat, quality))
-
-    def _rounded(self, y: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """ŷ of y, with the gradient of the identity, and its bits [B]."""
-        parts = self.base.split_y(y)
-        bits = []
-
-        def code_part(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            symbols = round_through(parts[i] - mu)
-            bits.append(gaussian_bits(symbols, sigma).flatten(1).sum(1))
-            return symbols + mu
-
-        return self.base.walk(z_hat, quality, code_part).y_hat, sum(bits)
 
     @torch.no_grad()
     def init_from_steps(self, steps: Tensor) -> None:

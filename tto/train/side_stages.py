@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from tto.side.transform import apply_transform, best_matrix
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
-from tto.train.side_model import BaseWithSide, Quantized
+from tto.train.refined import bits_of, refined_latents, rounded
+from tto.train.side_model import BaseWithSide
 
 COMMITMENT = 0.05
 MASK_BITS = 4.0  # of a position that is on
@@ -47,6 +48,13 @@ class Choice(NamedTuple):
 
     codes: Tensor
     saved: Tensor
+
+
+class Quantized(NamedTuple):
+    """Latents after rounding, [B, M, h, w] in units of the quantization step, and their bits [B]."""
+
+    y_hat: Tensor
+    bits: Tensor
 
 
 class Place(NamedTuple):
@@ -80,6 +88,14 @@ class SideStage(nn.Module):
         """Pictures with the stage's own side information everywhere."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def quantized(self, images: Tensor, quality: Tensor) -> Quantized:
+        """Latents of images [B, 3, H, W] as they are coded: side information is for what refinement leaves over."""
+        base = self.model.base
+        latents = refined_latents(base, self.objective, images, quality, self.refine_steps)
+        found = rounded(base, latents, quality)
+        return Quantized(found.walk.y_hat, bits_of(base, latents.y, found))
+
     def quality(self, position: Tensor) -> Tensor:
         """Positions 0…1 as qualities 1…Q."""
         return self.objective.quality(position)
@@ -99,7 +115,7 @@ class DDTStage(SideStage):
 
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
         with torch.no_grad():
-            before = self.model.base.synthesis(self.model.quantized(images, quality, self.refine_steps).y_hat, quality)
+            before = self.model.base.synthesis(self.quantized(images, quality).y_hat, quality)
         ddt = self.model.ddt
         return Reconstruction(before, apply_transform(before, ddt.decoder(ddt.encoder(images)).float()))
 
@@ -109,7 +125,7 @@ class CompensationStage(SideStage):
 
     def place(self, images: Tensor, quality: Tensor) -> Place:
         """Latents with the colours set right first, which is cheaper than codes."""
-        latents = self.model.quantized(images, quality, self.refine_steps)
+        latents = self.quantized(images, quality)
         with torch.enable_grad():
             y_hat = latents.y_hat.detach().requires_grad_(True)
             x_hat = self.model.base.synthesis(y_hat, quality)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,15 +18,23 @@ from tto.train.errors import RecipeError, ResumeError
 from tto.train.run import decay_run, train_recipe
 from tto.train.run_folder import read_metrics
 
-MINUTES = 0.03
+STEPS = 6
+MINUTES = STEPS / 60  # at a second per step
+
+
+@pytest.fixture(autouse=True)
+def second_per_step(monkeypatch):
+    """A clock that a run looks at once per step."""
+    clock = SimpleNamespace(monotonic=partial(next, itertools.count()))
+    monkeypatch.setattr("tto.train.engine.time", clock)
 
 
 @pytest.fixture
 def run(tiny_recipe, write_recipe, tmp_path) -> Path:
     """Three steps at constant rate of a recipe that only time ends."""
-    stage = {**tiny_recipe["stages"][0], "name": "constant", "steps": 10**6}
-    path = write_recipe({**tiny_recipe, "stages": [stage]})
-    train_recipe(path, ["stages.constant.steps=3"], tmp_path / "run")
+    stage = {**tiny_recipe["stages"][0], "name": "constant", "steps": 3}
+    path = write_recipe({**tiny_recipe, "stages": [stage], "data": {"train": tiny_recipe["data"]["train"]}})
+    train_recipe(path, [], tmp_path / "run")
     recipe = tmp_path / "run" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 3", "steps: 1000000"))
     return tmp_path / "run"
@@ -47,19 +58,18 @@ def test_decay_lets_the_rate_fall_in_another_folder_and_leaves_the_run(run, tmp_
     assert contents(run) == before
     assert model == tmp_path / "ship" / "model.safetensors" and model.is_file()
     records = training(tmp_path / "ship")
-    assert [r["total_steps"] for r in records] == list(range(1, len(records) + 1))
-    peak, rates = records[0]["learning_rate_0"], [r["learning_rate_0"] for r in records[3:]]
-    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.5 * peak < rates[0] <= peak
+    assert [record["total_steps"] for record in records] == list(range(1, 3 + STEPS + 1))
+    peak, rates = records[0]["learning_rate_0"], [record["learning_rate_0"] for record in records[3:]]
+    assert rates == pytest.approx([peak * (1 - step / STEPS) for step in range(STEPS)])
     assert not torch.equal(start["g_a.6.weight"], last(tmp_path / "ship", "model")["g_a.6.weight"])
 
 
 def test_run_that_was_decayed_goes_on_at_its_rate_for_the_minutes_asked_for(run, tmp_path):
     decay_run(run, [], tmp_path / "ship", MINUTES)
     train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
-    records = training(run)
-    assert len(records) > 3 and len({record["learning_rate_0"] for record in records}) == 1
     train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
-    assert len(training(run)) > len(records)
+    records = training(run)
+    assert len(records) == 3 + 2 * STEPS and len({record["learning_rate_0"] for record in records}) == 1
 
 
 def test_interrupted_decay_resumes_to_its_end(run, tmp_path, monkeypatch):
@@ -70,7 +80,7 @@ def test_interrupted_decay_resumes_to_its_end(run, tmp_path, monkeypatch):
     assert last(ship, "model")["g_a.6.weight"].equal(last(run, "model")["g_a.6.weight"])
     train_recipe(ship / "recipe.yaml", [], ship, resume=True)
     rates = [record["learning_rate_0"] for record in training(ship)]
-    assert rates[-1] < 0.5 * rates[0]
+    assert len(rates) == 3 + STEPS and rates[-1] == pytest.approx(rates[0] / STEPS)
 
 
 def test_decay_may_train_on_something_else(run, tmp_path):

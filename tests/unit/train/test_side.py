@@ -132,7 +132,7 @@ def test_choice_saves_distortion(model, images):
 
 
 def test_latents_are_refined_before_side_modules_see_them(model, images):
-    plain, refined = (model.quantized(images, QUALITY, steps) for steps in (0, 6))
+    plain, refined = (STAGES["msc"](model, LossSettings(), steps).quantized(images, QUALITY) for steps in (0, 6))
     costs = []
     for latents in (plain, refined):
         error = (model.base.synthesis(latents.y_hat, QUALITY).clamp(0, 1) - images).square().mean((1, 2, 3))

@@ -1,0 +1,108 @@
+"""Crops whose latents are refined before a base model learns from them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import tto.train.refined
+from base_models import create_model
+from tto.train.errors import RecipeError
+from tto.train.objective import RateDistortion
+from tto.train.recipe import LossSettings
+from tto.train.recipe_file import check_recipe
+from tto.train.refined import Latents, RefinedShare, bits_of, refined_latents, rounded
+
+QUALITY = torch.tensor([2.0, 4.0, 6.0, 8.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def model(tiny_sizes):
+    torch.manual_seed(0)
+    return create_model("dcae-small", **tiny_sizes).train()
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(2)
+    return nn.functional.interpolate(torch.rand(4, 3, 8, 8), size=(64, 64), mode="bicubic").clamp(0, 1)
+
+
+def share(model: nn.Module, part: float) -> RefinedShare:
+    return RefinedShare(model, RateDistortion(LossSettings(), model), 3, part)
+
+
+def cost(model: nn.Module, latents: Latents, images: torch.Tensor) -> torch.Tensor:
+    found = rounded(model, latents, QUALITY)
+    x_hat = model.synthesis(found.walk.y_hat, QUALITY).clamp(0, 1)
+    distortion = RateDistortion(LossSettings(), model).distortion(x_hat, images, QUALITY)
+    return bits_of(model, latents.y, found) + 64**2 * distortion
+
+
+def test_refined_latents_cost_less_and_have_no_graph(model, images):
+    objective = RateDistortion(LossSettings(), model)
+    plain, refined = (refined_latents(model, objective, images, QUALITY, steps) for steps in (0, 8))
+    assert torch.equal(plain.y, model.analysis(images, QUALITY))
+    assert (cost(model, refined, images) < cost(model, plain, images)).all()
+    assert not refined.y.requires_grad and all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_rounded_latents_are_the_symbols_that_are_coded(model, images):
+    latents = refined_latents(model, RateDistortion(LossSettings(), model), images, QUALITY, 2)
+    found = rounded(model, latents, QUALITY)
+    assert torch.allclose(found.u, (latents.y - found.walk.mu).round(), atol=1e-5)
+
+
+def test_decoder_and_entropy_model_learn_from_refined_crops_and_the_encoder_does_not(model, images):
+    network = share(model, 1.0)
+    torch.manual_seed(3)
+    network.objective(network(images, QUALITY), images, QUALITY).loss.sum().backward()
+    learned = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"g_s", "h_z_s1", "cc_mean_transforms", "cc_scale_transforms", "entropy_bottleneck", "gain_y"} <= learned
+    assert not {"g_a", "h_a"} & learned
+
+
+def test_each_crop_is_refined_or_not_and_stays_in_its_place(model, images, monkeypatch):
+    refined_crops = []
+
+    def counted(model, objective, crops, *rest):
+        refined_crops.append(crops)
+        return refined_latents(model, objective, crops, *rest)
+
+    monkeypatch.setattr(tto.train.refined, "refined_latents", counted)
+    network = share(model, 0.5)
+    torch.manual_seed(5)
+    chosen = torch.rand(4) < 0.5
+    assert 0 < chosen.sum() < 4
+    torch.manual_seed(5)
+    found = network(images, QUALITY)
+    assert torch.equal(torch.cat(refined_crops), images[chosen])
+    plain, refined = model(images, QUALITY)["x_hat"], share(model, 1.0)(images, QUALITY)["x_hat"]
+    expected = torch.where(chosen[:, None, None, None], refined, plain)
+    assert torch.allclose(found["x_hat"], expected, atol=1e-5)
+    assert not torch.allclose(plain, refined, atol=1e-3)
+    assert found["likelihoods"]["y"].shape == (4, *model.latent_shapes(64, 64).y)
+
+
+def test_encoder_learns_from_the_other_crops_in_bfloat16(model, images):
+    network = share(model, 0.5)
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(images, QUALITY)
+    network.objective(output, images, QUALITY).loss.sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if name.startswith(("g_a.", "h_a.")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"refine_share": 0.2}, "`refine_steps` and `refine_share` go together"),
+        ({"refine_steps": 2}, "`refine_steps` and `refine_share` go together"),
+        ({"refine_steps": 2, "refine_share": 0.2, "objective": "msc"}, "'msc' refines every crop"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    stage = {"name": "x", "crop": 64, "batch": 1, "steps": 1, **settings}
+    with pytest.raises(RecipeError, match=message):
+        check_recipe({"model": {"name": "dcae-small"}, "stages": [stage]}, "r")
