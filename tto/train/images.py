@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tto.formats import PICTURE_SUFFIXES, open_image
 from tto.train.errors import DataError
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def decode(source: ImageSource) -> np.ndarray:
         with open(source.path, "rb") as file:
             file.seek(source.offset)
             data = file.read(-1 if source.size is None else source.size)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{source}: more than 8 bits per channel")
             image = image.convert("RGB")
@@ -128,12 +127,12 @@ def _expand(entry: str) -> list[ImageSource]:
 
 def _expand_path(path: Path) -> list[ImageSource]:
     if path.is_dir():
-        return [ImageSource(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        return [ImageSource(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURE_SUFFIXES]
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     if path.suffix.lower() == ".tar":
         return _shard(path)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in PICTURE_SUFFIXES:
         return [ImageSource(path)]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -149,7 +148,7 @@ def _shard(path: Path) -> list[ImageSource]:
             return [
                 ImageSource(path, member.offset_data, member.size, name=member.name)
                 for member in shard
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
+                if member.isfile() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES
             ]
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path} is no uncompressed tar shard: {error}") from None

@@ -158,7 +158,7 @@ class Recipe:
     seed: Annotated[int, Field(ge=0)] = 0
     minutes: Positive | None = None
     only: tuple[str, ...] = ()  # names of the stages to run; all when empty
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: bf16 where the machine multiplies it, else fp32
     channels_last: bool = True
     compile: bool = False
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # 0: no averaged weights

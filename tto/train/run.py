@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
+from tto.device import descends_in_bfloat16
 from tto.train.checkpoints import last_checkpoint, read_progress
 from tto.train.console import Console
 from tto.train.engine import Trainer
@@ -96,7 +97,10 @@ def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:
     Raises `RecipeError` where the machine cannot do what the recipe wants.
     """
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    precision = "no" if recipe.precision == "fp32" else recipe.precision
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16" if descends_in_bfloat16(PartialState().device) else "fp32"
+    precision = "no" if precision == "fp32" else precision
     trackers = list(recipe.trackers) if folder is not None else None
     try:
         accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or "."))

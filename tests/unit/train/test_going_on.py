@@ -19,7 +19,8 @@ from tto.train.run import decay_run, train_recipe
 from tto.train.run_folder import read_metrics
 
 STEPS = 6
-MINUTES = STEPS / 60  # at a second per step
+SECONDS = STEPS + 0.5  # at a second per step
+MINUTES = SECONDS / 60
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_decay_lets_the_rate_fall_in_another_folder_and_leaves_the_run(run, tmp_
     records = training(tmp_path / "ship")
     assert [record["total_steps"] for record in records] == list(range(1, 3 + STEPS + 1))
     peak, rates = records[0]["learning_rate_0"], [record["learning_rate_0"] for record in records[3:]]
-    assert rates == pytest.approx([peak * (1 - step / STEPS) for step in range(STEPS)])
+    assert rates == pytest.approx([peak * (1 - (step + 1) / SECONDS) for step in range(STEPS)])
     assert not torch.equal(start["g_a.6.weight"], last(tmp_path / "ship", "model")["g_a.6.weight"])
 
 
@@ -80,7 +81,7 @@ def test_interrupted_decay_resumes_to_its_end(run, tmp_path, monkeypatch):
     assert last(ship, "model")["g_a.6.weight"].equal(last(run, "model")["g_a.6.weight"])
     train_recipe(ship / "recipe.yaml", [], ship, resume=True)
     rates = [record["learning_rate_0"] for record in training(ship)]
-    assert len(rates) == 3 + STEPS and rates[-1] == pytest.approx(rates[0] / STEPS)
+    assert len(rates) == 3 + STEPS and rates[-1] == pytest.approx(rates[0] * 0.5 / SECONDS)
 
 
 def test_decay_may_train_on_something_else(run, tmp_path):
