@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from torch._dynamo.exc import TorchDynamoException
 
 from tto.device import descends_in_bfloat16
 from tto.train.checkpoints import last_checkpoint, read_progress
@@ -78,6 +79,9 @@ def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Pa
         accelerator.init_trackers("training")
         trainer.run()
         console.say(f"model: {run_folder.model}")
+    except TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(f"compile: this machine cannot ({reason}); compile=false trains without") from None
     finally:
         console.close()
         accelerator.end_training()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from tto.train.errors import RecipeError
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
-from tto.train.run import create_accelerator
+from tto.train.run import create_accelerator, train_recipe
 
 
 @pytest.mark.parametrize(("multiplies", "precision"), [(True, "bf16"), (False, "no")])
@@ -12,3 +14,15 @@ def test_automatic_precision_is_bfloat16_where_the_machine_multiplies_it(monkeyp
     stage = StageSettings(name="a", crop=64, batch=1, steps=1)
     recipe = Recipe(model=ModelSettings("dcae-small"), stages=(stage,), precision="auto", trackers=())
     assert create_accelerator(recipe, None).mixed_precision == precision
+
+
+def test_machine_that_cannot_compile_says_so_in_one_line(monkeypatch, tiny_recipe, write_recipe, tmp_path):
+    def compiler(graph, inputs):
+        raise RuntimeError("no compiler\nand much more")
+
+    compile = torch.compile
+    monkeypatch.setattr("torch.compile", lambda model: compile(model, backend=compiler))
+    path = write_recipe(tiny_recipe)
+    with pytest.raises(RecipeError, match="compile: this machine cannot .*; compile=false trains without") as raised:
+        train_recipe(path, ["compile=true", "stages.*.batch=1"], tmp_path / "run")
+    assert "\n" not in str(raised.value)

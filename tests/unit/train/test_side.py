@@ -53,7 +53,7 @@ def test_new_side_modules_pass_on_the_strongest_directions(model, images):
     steps = stage.newton_step(stage.place(images, QUALITY))
     once = model.msc.decoder(model.msc.encoder(steps))
     again = model.msc.decoder(model.msc.encoder(once))
-    assert torch.allclose(once, again, atol=1e-5) and once.norm() > 0.7 * steps.norm()
+    assert torch.allclose(once, again, atol=1e-4) and once.norm() > 0.7 * steps.norm()
     rank = torch.linalg.matrix_rank(model.msc.decoder(torch.eye(16)[:, :, None, None])[:, :, 0, 0], rtol=1e-4)
     assert rank == 8  # half of the width
     syntax = torch.randn(5, 9)
