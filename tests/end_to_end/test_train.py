@@ -152,10 +152,7 @@ def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_chec
     stages = len(tree["stages"])
     if "side" in tree["model"]:
         sizes["lambdas"] = list(load_checkpoint(tiny_checkpoint).config.lambdas)
-    family = tree["model"]["name"].split("-")[0]
     overrides = [f"model.config.{key}={value}" for key, value in sizes.items()]
-    if family != "dcae":
-        overrides = [f"model.name={family}-small"]
     if "side" in tree["model"]:
         overrides += [f"model.checkpoint={tiny_checkpoint}", "model.name=dcae-small", "model.side.codes=8"]
     elif "checkpoint" in tree["model"]:
