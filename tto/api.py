@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +20,14 @@ from tto.models import DEFAULT_MODEL, checkpoint_path, shipped_models
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tto.image import ImageSource
+    from tto.image import PictureLike
 
+LOG = logging.getLogger(__name__)
 CODECS_KEPT = 4
 
 
 def compress(
-    image: ImageSource,
+    image: PictureLike,
     quality: float | None = None,
     *,
     model: str = DEFAULT_MODEL,
@@ -92,4 +95,7 @@ def cached_codec(model: str, device: str = "auto") -> Codec:
 
 @lru_cache(maxsize=CODECS_KEPT)
 def _load(path: str, modified: int, device: str) -> Codec:
-    return load_codec(path, device)
+    start = time.perf_counter()
+    codec = load_codec(path, device)
+    LOG.info("%s loaded in %.1f s, on %s", path, time.perf_counter() - start, codec.device)
+    return codec

@@ -48,7 +48,7 @@ from tto.side.coder import SideCoder
 from tto.side.side import NO_SIDE, Side
 
 if TYPE_CHECKING:
-    from tto.image import ImageSource
+    from tto.image import PictureLike
     from tto.side.weights import SideModules
 
 DEFAULT_QUALITY = 4.0
@@ -140,7 +140,7 @@ class Codec:
 
     def compress(
         self,
-        image: ImageSource,
+        image: PictureLike,
         quality: float = 4.0,
         *,
         callbacks: Callbacks = Callbacks(),  # noqa: B008 (immutable)
@@ -153,7 +153,7 @@ class Codec:
         """
         start = time.perf_counter()
         request = Request(quality, **options)
-        self._checked_quality(request.quality)
+        self.checked_quality(request.quality)
         picture = load_picture(image)
         target = make_target(picture.rgb, **request.targets)
         weights = None if request.roi is None else load_weights(request.roi, picture)
@@ -221,7 +221,8 @@ class Codec:
         """ŷ and side information → uint8 pixels [H, W, 3]."""
         return to_uint8(reconstruct(self.model, quality, y_hat.float(), frame, side))
 
-    def _checked_quality(self, quality: float) -> float:
+    def checked_quality(self, quality: float) -> float:
+        """As a file can have it. Raises `BadArgument`."""
         if not 1 <= quality <= max(self.qualities, 1):
             raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
         return quantize_quality(quality)
@@ -241,7 +242,7 @@ class _Compression:
     def at(self, quality: float, qp: int = NEUTRAL_QP) -> Result:
         """At one quality, with the λ of that."""
         codec, picture = self.codec, self.picture
-        quality = codec._checked_quality(quality)
+        quality = codec.checked_quality(quality)
         lambda_ = self._lambda(quality)
         with memory_for(picture.width, picture.height, codec.device):
             y, z = codec.analyse(picture.rgb, quality)

@@ -6,20 +6,51 @@ import torch
 
 from tto.errors import BadArgument
 
+KINDS = ("cpu", "cuda", "mps", "xpu")
+
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is a CUDA device where there is one, else the CPU. Raises `BadArgument`."""
+    """A device by PyTorch's name, `cuda:1` for example; `auto` is CUDA where there is it, else the CPU.
+
+    Raises `BadArgument` where this machine does not have it, or it has no float64 (Apple's mps).
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise BadArgument(f"unknown device {name!r}: auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BadArgument("no CUDA device on this machine; use --device cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in KINDS:
+        raise BadArgument(f"unknown device {name!r}: auto, {', '.join(KINDS)}, or one of several as in cuda:1")
+    if device.type != "cpu" and (device.index or 0) >= _count(device.type):
+        raise BadArgument(f"no {name} on this machine; cpu is always there")
+    if not _has_float64(device):
+        raise BadArgument(f"{name} has no float64, by which files decode anywhere; use cpu")
+    return device
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind this machine has."""
+    module = getattr(torch, kind)
+    available = torch.backends.mps.is_available() if kind == "mps" else module.is_available()
+    return module.device_count() if available else 0
+
+
+def _has_float64(device: torch.device) -> bool:
+    try:
+        return float(torch.ones(1, dtype=torch.float64, device=device).sum()) == 1.0
+    except (RuntimeError, TypeError):  # what Apple's and some of Intel's say
+        return False
 
 
 def descends_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is worth having for gradients: it halves a step where the machine multiplies it itself."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def use_threads(number: int | None) -> None:
+    """Compute with so many threads on the CPU from now on; None leaves it to PyTorch."""
+    if number is not None:
+        torch.set_num_threads(number)

@@ -19,6 +19,35 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         raise FileError(f"cannot read {path}: {_reason(error)}") from error
 
 
+def require_writable(path: str | os.PathLike) -> None:
+    """Refuse before the work what would fail after it: a file that cannot be written. Raises `FileError`."""
+    target = Path(path)
+    mode = _mode_of(path)
+    if mode is not None and stat.S_ISDIR(mode):
+        raise FileError(f"cannot write {path}: Is a directory")
+    if mode is not None and not stat.S_ISREG(mode):
+        if not os.access(target, os.W_OK):
+            raise FileError(f"cannot write {path}: Permission denied")
+        return
+    folder = Path(os.path.realpath(path)).parent
+    while not os.path.exists(folder):  # the nearest that is there, below which folders can be made
+        folder = folder.parent
+    if not folder.is_dir():
+        raise FileError(f"cannot make the folder {target.parent}: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FileError(f"cannot write to the folder {folder}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there, and those above it. Raises `FileError`, also where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {folder}: {_reason(error)}") from error
+    if not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write to the folder {folder}")
+
+
 def write_atomic(path: str | os.PathLike, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new one, never a part.
 
@@ -44,7 +73,7 @@ def _mode_of(path: str | os.PathLike) -> int | None:
     """Kind and permissions of what a path leads to, or None where nothing is there."""
     try:
         return os.stat(path).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
 
 

@@ -1,4 +1,4 @@
-"""Formats of pictures: which suffixes stand for them, and those that Pillow reads with a package's help."""
+"""Formats of pictures that Pillow reads with a package's help."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from PIL import Image, UnidentifiedImageError
 
 from tto.packages import require
 
-PICTURE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm", ".png", ".ppm", ".tif",
-    ".tiff", ".webp",
-)  # fmt: skip
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 JXL_BEGINNINGS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 PREFIX = 16  # bytes

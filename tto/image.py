@@ -23,7 +23,7 @@ from tto.formats import open_image
 if TYPE_CHECKING:
     import torch
 
-    ImageSource: TypeAlias = "str | os.PathLike | IO[bytes] | bytes | Image.Image | np.ndarray | torch.Tensor | Picture"
+    PictureLike: TypeAlias = "str | os.PathLike | IO[bytes] | bytes | Image.Image | np.ndarray | torch.Tensor | Picture"
 
 GRAY_MODES = ("1", "L", "LA")
 COLOR_MODES = ("P", "RGB", "RGBA")
@@ -79,7 +79,7 @@ def central(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def load_picture(source: ImageSource, convert: bool = False) -> Picture:
+def load_picture(source: PictureLike, convert: bool = False) -> Picture:
     """A picture of 8-bit gray, palette or RGB, with or without alpha.
 
     `source` is a path, a file, an encoded picture's bytes, a PIL image (which stays open), an array uint8 [H, W, 3]
@@ -119,7 +119,7 @@ def _name_before(source: object) -> str:
     return f"{os.fspath(name)}: " if name else ""
 
 
-def _opened(source: ImageSource) -> Image.Image:
+def _opened(source: PictureLike) -> Image.Image:
     """Raises `BadArgument` where that is nothing to open."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return open_image(io.BytesIO(source))

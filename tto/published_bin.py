@@ -7,7 +7,7 @@ A `.bin` file says neither which weights made it nor whether it is whole, and is
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from tto.image import Picture, load_picture
 from tto.metrics import psnr
 from tto.padding import to_tensor, to_uint8
 from tto.refine.distortion import make_distortion
+
+if TYPE_CHECKING:
+    from tto.image import PictureLike
 
 SUFFIX = ".bin"
 MAX_SIDE = 65_535
@@ -40,10 +43,10 @@ def encode_bin(codec: Codec, rgb: np.ndarray) -> bytes:
         raise BadCheckpoint(str(error)) from error
 
 
-def compress_to_bin(codec: Codec, path: Path, lambda_: float | None = None) -> Result:
-    """A picture file → a `.bin` file with its figures; only colours are kept. Raises as `encode_bin`."""
+def compress_to_bin(codec: Codec, image: PictureLike, lambda_: float | None = None) -> Result:
+    """A picture → a `.bin` file with its figures; only colours are kept. Raises as `encode_bin`."""
     start = time.perf_counter()
-    rgb = load_picture(path).rgb
+    rgb = load_picture(image).rgb
     data = encode_bin(codec, rgb)
     image, _ = decode_bin(codec, data)
     distortion = make_distortion(rgb, "mse", None)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from tto.errors import BadArgument
 from tto.refine.presets import stages_of
 
 if TYPE_CHECKING:
-    from PIL import Image
-
+    from tto.image import PictureLike
     from tto.perceptual import Distance
 
 TARGET = "target_"
@@ -27,16 +25,17 @@ MAX_LAMBDA = 1e9
 class Request:
     """How a picture is to be compressed.
 
-    `quality` is a number from 1 to the model's highest. Refinement: `effort` is none, fast, balanced or best; or give a
-    number of `steps`; or a `budget` in seconds for the whole compression. Where one `target_…` is given (PSNR in dB),
-    quality is only where the search for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists,
-    or any function that `make_distortion` takes. `roi` is a picture of the same size whose brightness weighs distortion
-    per pixel (black: not at all). `native` trades portability for speed (same machine only). `lambda_` weighs
-    distortion in J, by default the quality's own, which only mse and ms-ssim have.
+    `quality` is a number from 1 to the model's highest. Refinement: `effort` is none, fast, balanced or best (by
+    default none, or fast where `roi` or `metric` says what to refine for); or give a number of `steps`; or a `budget`
+    in seconds for the whole compression. Where one `target_…` is given (PSNR in dB), quality is only where the search
+    for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists, or any function that
+    `make_distortion` takes. `roi` is a picture of the same size whose brightness weighs distortion per pixel (black:
+    not at all). `native` trades portability for speed (same machine only). `lambda_` weighs distortion in J, by default
+    the quality's own, which only mse and ms-ssim have.
     """
 
     quality: float = 4.0
-    effort: str = "none"
+    effort: str | None = None
     steps: int | None = None
     budget: float | None = None
     target_bpp: float | None = None
@@ -44,7 +43,7 @@ class Request:
     target_ssimulacra2: float | None = None
     target_ms_ssim: float | None = None
     metric: str | Distance = "mse"
-    roi: str | os.PathLike | IO[bytes] | Image.Image | None = None
+    roi: PictureLike | None = None
     native: bool = False
     lambda_: float | None = None
 
@@ -52,10 +51,16 @@ class Request:
         """Raises `BadArgument`."""
         for name in ("quality", "steps", "budget", "lambda_", *(TARGET + figure for figure in self.targets)):
             _check_number(name, getattr(self, name), optional=name != "quality")
+        is_aimed = self.roi is not None or self.metric != "mse"
+        is_counted = self.steps is not None or self.budget is not None
+        if self.effort is None:
+            object.__setattr__(self, "effort", "fast" if is_aimed and not is_counted else "none")
+        elif self.effort == "none" and is_aimed and not is_counted:
+            raise BadArgument("a region and a metric say what to refine for, and effort none refines nothing")
         stages_of(self.effort)
         if self.steps is not None and self.budget is not None:
             raise BadArgument("give a number of steps or a budget, not both")
-        if (self.steps is not None or self.budget is not None) and self.effort != "none":
+        if is_counted and self.effort != "none":
             raise BadArgument("give an effort, or a number of steps, or a budget")
         if self.steps is not None and self.steps < 0:
             raise BadArgument(f"steps must be at least 0, got {self.steps}")
@@ -67,6 +72,10 @@ class Request:
     @property
     def refines(self) -> bool:
         return self.effort != "none" or bool(self.steps) or self.budget is not None
+
+    @property
+    def searches(self) -> bool:
+        return any(value is not None for value in self.targets.values())
 
     @property
     def targets(self) -> dict[str, float | None]:

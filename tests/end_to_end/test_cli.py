@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tto import __version__, api
 from tto.cli import main
 from tto.image import Picture, encode_picture, load_picture
 
@@ -30,11 +33,13 @@ def exif_bytes() -> bytes:
     return exif.tobytes()
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+
+
 def tto(*args, cwd=None) -> subprocess.CompletedProcess:
     """A separate process of the command line."""
     command = [sys.executable, "-m", "tto", *map(str, args)]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=120)
 
 
 @pytest.fixture
@@ -157,19 +162,51 @@ def test_output_file_folder_and_format_are_chosen_by_o(tmp_path, photo, tiny_che
     assert Image.open(tmp_path / "b.webp").format == "WEBP"
 
 
-def test_colliding_outputs_are_refused_before_any_work(tmp_path, photo, call):
-    (tmp_path / "photo.jpg").write_bytes(b"")
-    code, out, err = call("compress", photo, tmp_path / "photo.jpg")
-    assert (code, out) == (2, [])
-    assert len(err) == 1 and "would both be written to" in err[0]
-    assert names(tmp_path) == {"photo.png", "photo.jpg"}
+def test_colliding_outputs_keep_their_suffixes(tmp_path, photo, tiny_checkpoint, call):
+    Image.open(photo).save(tmp_path / "photo.jpg")
+    assert call("compress", tmp_path, "-m", tiny_checkpoint)[0] == 0
+    assert names(tmp_path) == {"photo.png", "photo.jpg", "photo.png.tto", "photo.jpg.tto"}
+
+
+def test_a_tree_is_kept_and_what_is_there_is_skipped(tmp_path, photo, tiny_checkpoint, call):
+    inner = tmp_path / "photos" / "in"
+    inner.mkdir(parents=True)
+    photo.rename(inner / "photo.png")
+    arguments = ("compress", "-r", tmp_path / "photos", "-o", tmp_path / "small", "-m", tiny_checkpoint)
+    assert call(*arguments)[0] == 0
+    assert names(tmp_path / "small") == {"in/photo.tto"}
+    written = (tmp_path / "small" / "in" / "photo.tto").stat().st_mtime_ns
+    assert call(*arguments, "--skip-existing") == (0, [], ["tto: 1 of 1 exist and are skipped"])
+    assert (tmp_path / "small" / "in" / "photo.tto").stat().st_mtime_ns == written
 
 
 def test_input_is_never_overwritten(tmp_path, photo, call):
     before = photo.read_bytes()
-    code, _, err = call("compress", photo, "-o", photo)
-    assert code == 2 and "is an input" in err[0]
+    for output in (photo, tmp_path / "family.jpg"):
+        code, _, err = call("compress", photo, "-o", output)
+        assert code == 2 and len(err) == 1
     assert photo.read_bytes() == before
+
+
+def test_pictures_go_through_pipes(photo, tiny_checkpoint, monkeypatch, capsysbinary):
+    def pipe(data: bytes, *args) -> bytes:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with pytest.raises(SystemExit) as ended:
+            main([*args, "-", "-m", str(tiny_checkpoint)])
+        assert ended.value.code == 0
+        return capsysbinary.readouterr().out
+
+    packed = pipe(photo.read_bytes(), "compress")
+    assert b'"input": "-"' in pipe(packed, "verify", "--json")
+    back = Image.open(io.BytesIO(pipe(packed, "decompress")))
+    assert (back.format, back.size) == ("PNG", (40, 30))
+
+
+def test_a_closed_pipe_is_no_error_of_ours(tmp_path, photo, tiny_checkpoint, call):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+    command = f"{sys.executable} -m tto info {' '.join(['photo.tto'] * 2000)} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_no_overwrite_keeps_what_is_there(tmp_path, photo, tiny_checkpoint, call):
@@ -192,8 +229,8 @@ def test_bad_inputs_are_reported_and_the_others_done(tmp_path, photo, tiny_check
     assert code == 2
     assert [json.loads(line)["input"] for line in out] == [str(photo)]
     assert len(err) == 5 and all(line.startswith("tto: ") for line in err)
-    for line, path in zip(err, bad, strict=True):
-        assert str(path) in line
+    for path in bad:
+        assert sum(str(path) in line for line in err) == 1
     assert {name for name in names(tmp_path) if name.endswith(".tto")} == {"photo.tto"}
 
 
@@ -209,6 +246,12 @@ def test_bad_inputs_are_reported_and_the_others_done(tmp_path, photo, tiny_check
         (["compress", "{photo}", "-m", "{photo}"], "no checkpoint"),
         (["compress", "{photo}", "-m", "{model}", "--device", "abacus"], "unknown device"),
         (["compress", "{photo}", "-m", "{model}", "-o", "/dev/null/x.tto"], "/dev/null"),
+        (["compress", "{photo}", "{photo}x", "-m", "nothing", "--quiet"], "no model"),
+        (["compress", "{photo}", "--effort", "slow"], "'slow' is not one of"),
+        (["compress", "{photo}", "--metric", "vmaf"], "'vmaf' is not one of"),
+        (["compress", "{photo}", "-m", "{model}", "--effort", "none", "--roi", "{photo}"], "effort none"),
+        (["compress", "{photo}", "-m", "{model}", "--steps", "3", "--budget", "3"], "not both"),
+        (["compress", "{photo}", "out.tto"], "did you mean -o out.tto"),
         (["compress"], "Missing argument"),
         (["compress", "{empty}"], "no files"),
         (["decompress", "{photo}"], "is an input"),
@@ -320,6 +363,55 @@ def test_converted_checkpoint_is_the_same_model(tmp_path, tiny_checkpoint, call)
 
 
 def test_version_and_help_are_printed(call):
-    assert call("--version")[1][0].startswith("tto ")
+    assert call("--version")[1] == call("-V")[1] == [f"tto {__version__}"]
     code, out, err = call()
     assert (code, err) == (0, []) and any("compress" in line for line in out)
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "info", "verify", "models", "bench", "train", "demo"])
+def test_every_command_has_short_help_with_examples_and_exit_codes(call, command):
+    code, out, err = call(command, "-h")
+    assert (code, err) == (0, [])
+    text = " ".join(out)
+    assert f"tto {command}" in text and "Exit codes:" in text and "Examples:" in text
+
+
+def test_commands_say_more_or_less_on_request(tmp_path, photo, tiny_checkpoint, call):
+    api._load.cache_clear()
+    code, out, err = call("compress", photo, "-m", tiny_checkpoint, "-v")
+    assert (code, len(out)) == (0, 1) and any("loaded in" in line for line in err)
+    assert call("compress", photo, "-m", tiny_checkpoint, "--quiet") == (0, [], [])
+    assert call("-q", "compress", photo, "-m", tiny_checkpoint) == (0, [], [])
+    assert call("--quiet", "info", tmp_path / "photo.tto", "--json")[1][0].startswith("{")
+
+
+def test_loading_a_model_is_not_counted_as_decoding(tmp_path, photo, tiny_checkpoint, call, monkeypatch):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+    clock = [0.0]
+    load = api.codec_for
+
+    def slow(*args):
+        clock[0] += 100
+        return load(*args)
+
+    monkeypatch.setattr(api, "codec_for", slow)
+    monkeypatch.setattr("tto.cli.decompress.time.perf_counter", lambda: clock[0])
+    out = call("decompress", tmp_path / "photo.tto", "-o", tmp_path / "a.png", "-m", tiny_checkpoint, "--json")[1]
+    assert json.loads(out[0])["seconds"] == 0
+
+
+def test_threads_are_as_many_as_told(photo, tiny_checkpoint, call):
+    before = torch.get_num_threads()
+    try:
+        assert call("compress", photo, "-m", tiny_checkpoint, "--threads", before + 1)[0] == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_completion_knows_commands_and_options(monkeypatch, call):
+    monkeypatch.setenv("_TTO_COMPLETE", "complete_bash")
+    for typed, expected in (("tto comp", "compress"), ("tto compress --eff", "--effort")):
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+        assert expected in call()[1]

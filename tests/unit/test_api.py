@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_a_model_is_loaded_once_until_its_file_changes(pixels, tiny_checkpoint, 
     path = tmp_path / "model.safetensors"
     path.write_bytes(tiny_checkpoint.read_bytes())
     loaded = []
-    monkeypatch.setattr(api, "load_codec", lambda *args: loaded.append(args) or object())
+    monkeypatch.setattr(api, "load_codec", lambda *args: loaded.append(args) or SimpleNamespace(device="cpu"))
     first = api.cached_codec(str(path), "cpu")
     assert api.cached_codec(str(path), "cpu") is first and len(loaded) == 1
     path.touch()

@@ -36,5 +36,13 @@ def test_it_says_whether_there_is_refinement(asked, refines):
     assert Request(effort="fast").refines
 
 
+def test_what_only_refinement_can_do_asks_for_it():
+    assert Request().effort == "none"
+    assert Request(metric="ms-ssim").effort == Request(roi="mask.png").effort == "fast"
+    assert Request(metric="ms-ssim", steps=3).effort == "none"
+    with pytest.raises(BadArgument, match="refines nothing"):
+        Request(effort="none", roi="mask.png")
+
+
 def test_every_figure_can_be_a_target():
     assert Request(target_psnr=30.0).targets == {name: 30.0 if name == "psnr" else None for name in FIGURES}

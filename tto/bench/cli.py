@@ -18,6 +18,11 @@ from tto.models import DEFAULT_MODEL
 
 DEFAULT_QUALITIES = "2,4,6,8"
 NONE = "none"
+EPILOG = """Examples:
+
+tto bench kodak --limit 3 -q 2,4,6 --effort none,fast
+
+tto bench photos/ -m none --anchors jpeg,avif --crop 512 --out report"""
 
 
 def bench(

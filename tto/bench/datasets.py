@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tto.bench.download import DownloadFailed, fetch, file_digest
 from tto.bench.measure import Source
-from tto.cli.jobs import PICTURE_SUFFIXES
+from tto.cli.naming import PICTURE_SUFFIXES
 from tto.errors import BadArgument
 
 KODAK_SHA256 = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -16,6 +15,8 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from tto.cli.log import logging_to_stderr, print_line, set_level
+from tto.cli.options import OUTPUT, Verbose, with_common_options
 from tto.errors import TTOError
 from tto.interruption import Interrupted
 
@@ -29,9 +30,18 @@ COMMANDS = {
     "train": "tto.train.cli:train",
     "demo": "tto.cli.demo:demo",
 }
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 an error that you can mend, in one line; 130 after Ctrl-C (143 after SIGTERM); 1 a bug."
+)
 EXIT_ERROR = 2
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+"""As of a program that SIGPIPE ends."""
+
+
+class _PipeClosed(Exception):
+    """Whoever read the output has gone. (Typer would end with its own code.)"""
 
 
 class LazyGroup(TyperGroup):
@@ -43,17 +53,27 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx, cmd_name):
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        target = getattr(import_module(module), attribute)
+        module_name, _, attribute = COMMANDS[cmd_name].partition(":")
+        module = import_module(module_name)
+        target = getattr(module, attribute)
         if not isinstance(target, typer.Typer):
             function, target = target, typer.Typer(add_completion=False)
-            target.command(cmd_name)(function)
+            epilog = "\n\n".join(filter(None, (getattr(module, "EPILOG", None), EXIT_CODES)))
+            target.command(cmd_name, epilog=epilog)(with_common_options(function))
         command = typer.main.get_command(target)
         command.name = cmd_name
         return command
 
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
 
-app = typer.Typer(cls=LazyGroup, add_completion=False, pretty_exceptions_enable=False)
+
+app = typer.Typer(
+    cls=LazyGroup, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,58 +84,73 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(
+    invoke_without_command=True,
+    epilog=EXIT_CODES,
+)
 def tto(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Verbose = 0,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print errors and JSON only.", rich_help_panel=OUTPUT)
     ] = False,
 ) -> None:
     """Learned image compression, optimized for each image."""
+    set_level(verbose, quiet)
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and leave the process: 0, 2 for an error a person can mend, 130 for Ctrl-C."""
-    # CompressAI still uses torch.jit.script, which torch says on every import.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+    with logging_to_stderr():
+        code = _run(args)
+    sys.exit(code)
+
+
+def _run(args: list[str] | None) -> int:
+    """The exit code."""
     try:
         code = app(args=args, prog_name="tto", standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
             raise KeyboardInterrupt
+        return code or 0
     except (KeyboardInterrupt, typer.Abort):
-        print_error("interrupted")
-        code = EXIT_INTERRUPTED
-    except BrokenPipeError:
+        print_line("interrupted")
+        return EXIT_INTERRUPTED
+    except _PipeClosed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written there
-        code = EXIT_ERROR
+        return EXIT_PIPE
     except Exception as error:
-        code = report(error)
-    sys.exit(code or 0)
+        return report(error)
 
 
 def report(error: Exception, about: Path | None = None) -> int:
     """Print one line for an error that ends the program, or its work on one file, and say the exit code."""
     if isinstance(error, Interrupted):
-        print_error(str(error))
+        print_line(str(error))
         return error.exit_code
     if isinstance(error, TTOError):
         unnamed = about is not None and str(about) not in str(error)
-        print_error(f"{about}: {error}" if unnamed else str(error))
+        print_line(f"{_shown(about)}: {error}" if unnamed else str(error))
     elif hasattr(error, "format_message"):  # typer: a wrong option, a missing argument
-        print_error(f"{error.format_message()} (see tto --help)")
+        command = getattr(getattr(error, "ctx", None), "command_path", "tto")
+        message = error.format_message().replace("Value error, ", "")
+        print_line(f"{message} (see {command} --help)")
     elif isinstance(error, ModuleNotFoundError):
-        print_error(f"the package {error.name} is not installed: pip install 'tto[bench,train]'")
+        print_line(f"the package {error.name} is not installed: pip install 'tto[bench,train]'")
     elif isinstance(error, (MemoryError, OSError)):
-        print_error(str(error) or "out of memory")
+        print_line(str(error) or "out of memory")
     else:
         if os.environ.get("TTO_TRACEBACK"):
             raise error
-        print_error(f"internal error: {type(error).__name__}: {error} (TTO_TRACEBACK=1 shows where)")
+        print_line(f"internal error: {type(error).__name__}: {error} (TTO_TRACEBACK=1 shows where)")
         return EXIT_BUG
     return EXIT_ERROR
 
 
-def print_error(message: str) -> None:
-    print("tto: " + " ".join(message.split()), file=sys.stderr)
+def _shown(path: Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)

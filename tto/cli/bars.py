@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar over the files, and one over the steps of each that takes many."""
+"""Progress on a terminal: a bar over the files, one over the steps of each that takes many, and what is waited for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ class Row(NamedTuple):
     left: str
 
 
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Says what takes its time before there is anything to count."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
 class Bars:
     """`with Bars(files) as bars:` shows nothing where there is no terminal. Threads may use it."""
 
@@ -28,12 +40,11 @@ class Bars:
         if not sys.stderr.isatty():
             return self
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        texts = [TextColumn("{task.fields[" + name + "]}") for name in ("unit", "figures", "left")]
+        texts = [TextColumn("{task.fields[" + name + "]}") for name in ("count", "figures", "left")]
         self._shown = Progress(
             BarColumn(),
-            MofNCompleteColumn(),
             *texts,
             console=Console(stderr=True),
             transient=True,
@@ -41,7 +52,7 @@ class Bars:
         )
         self._shown.start()
         if self._files > 1:
-            self._all = self._shown.add_task("", total=self._files, unit="files", figures="", left="")
+            self._all = self._shown.add_task("", total=self._files, count=self._count(0), figures="", left="")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -51,18 +62,24 @@ class Bars:
     def file_done(self) -> None:
         if self._shown is not None and self._files > 1:
             self._shown.advance(self._all)
+            done = next(task for task in self._shown.tasks if task.id == self._all).completed
+            self._shown.update(self._all, count=self._count(done))
+
+    def _count(self, done: float) -> str:
+        return f"{done:.0f}/{self._files} files"
 
     @contextmanager
-    def steps(self) -> Iterator[Callable[[Row], None]]:
-        """A bar for one file while its steps are done; yields what is to be told of them."""
+    def steps(self, text: str = "") -> Iterator[Callable[[Row], None]]:
+        """A bar for one file, which says `text` until its first step; yields what is to be told of steps."""
         if self._shown is None:
             yield lambda row: None
             return
-        task = self._shown.add_task("", total=None, unit="steps", figures="", left="", visible=False)
+        task = self._shown.add_task("", total=None, count="", figures=text, left="")
 
         def show(row: Row) -> None:
+            count = f"{row.step}/{row.steps} steps"
             self._shown.update(
-                task, total=row.steps, completed=row.step, figures=row.figures, left=row.left, visible=True
+                task, total=row.steps, completed=row.step, count=count, figures=row.figures, left=row.left
             )
 
         try:

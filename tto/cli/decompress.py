@@ -2,65 +2,78 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tto.cli.bars import Bars
-from tto.cli.jobs import BIN_SUFFIX, TTO_SUFFIX, Job, plan_jobs, refuse_overwriting, run_jobs, write_output
-from tto.cli.options import Device, Json, NoOverwrite, Output
-from tto.container import read
-from tto.errors import WrongModel
-from tto.files import read_bytes
-from tto.models import DEFAULT_MODEL, shipped_models
+from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs, write_output
+from tto.cli.naming import BIN_SUFFIX, DECOMPRESSION, STREAM, Job, plan_jobs
+from tto.cli.options import (
+    DecoderModel,
+    Device,
+    Json,
+    NoOverwrite,
+    Output,
+    Recursive,
+    SkipExisting,
+    Threads,
+)
+from tto.models import DEFAULT_MODEL, checkpoint_path
 
 if TYPE_CHECKING:
     from PIL import Image
 
-DecoderModel = Annotated[
-    str | None,
-    typer.Option("-m", "--model", help="Checkpoint that made the file, if no shipped model did."),
-]
+    from tto.codec import Codec
+
+LOG = logging.getLogger(__name__)
+EPILOG = """Examples:
+
+tto decompress photo.tto
+
+tto decompress -r archive/ -o pictures/ --skip-existing
+
+curl -s https://example.org/photo.tto | tto decompress - > photo.png"""
+LOADING = "loading the model"
 LINE = "{output}: {width}x{height}, {mode}, {seconds:.1f} s"
 
 
 def decompress(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help=".tto files, or folders of them.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="IN", help=".tto files, folders of them, or - for standard input.")
+    ],
     output: Output = None,
+    recursive: Recursive = False,
+    skip_existing: SkipExisting = False,
+    no_overwrite: NoOverwrite = False,
     model: DecoderModel = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
-    no_overwrite: NoOverwrite = False,
 ) -> None:
-    """Decompress .tto files to pictures, PNG unless -o names another format.
+    """Decompress .tto files to pictures: PNG, unless -o names another format.
 
     A .bin file of the published DCAE code is read, too, given its checkpoint with -m.
     """
-    jobs = plan_jobs(inputs, output, (TTO_SUFFIX,), ".png")
-    decode = make_decoder(model, device)
+    planned = plan_jobs(inputs, output, DECOMPRESSION, recursive)
+    jobs, refused = check_jobs(planned, not no_overwrite, skip_existing, check=require_format)
+    codec_for = decoder(model, device, threads)
 
-    def decode_published(path: Path, data: bytes) -> Image.Image:
-        from tto.codec import load_codec
-        from tto.published_bin import decode_bin
+    def work(job: Job) -> Record:
+        from tto.image import encode_picture
 
-        image, arithmetic = decode_bin(load_codec(model or DEFAULT_MODEL, device), data)
-        if arithmetic != "float32":
-            typer.echo(f"tto: {path}: damaged in this machine's float32; {arithmetic} could read it", err=True)
-        return image
-
-    def work(job: Job) -> dict[str, Any]:
-        from tto.image import encode_picture, writable_format
-
+        data = read_input(job.input)
+        is_published = job.input.suffix == BIN_SUFFIX
+        with bars.steps(LOADING):
+            codec = codec_for(None if is_published else data)
         start = time.perf_counter()
-        refuse_overwriting(job, allowed=not no_overwrite)
-        writable_format(job.output)  # or no decoding
-        data = read_bytes(job.input)
-        image = decode_published(job.input, data) if job.input.suffix == BIN_SUFFIX else decode(data)
-        write_output(job.output, encode_picture(image, job.output))
+        with bars.steps(f"decoding {job.input}"):
+            image = published(job, codec, data) if is_published else codec.decompress(data)
+        write_output(job.output, encode_picture(image, named(job.output)))
         return {
             "width": image.width,
             "height": image.height,
@@ -71,29 +84,46 @@ def decompress(
         }
 
     with Bars(len(jobs)) as bars:
-        run_jobs(jobs, work, LINE, as_json, bars)
+        failed = run_jobs(jobs, work, lambda record: LINE.format(**record), as_json, bars)
+    end(refused or failed)
 
 
-def make_decoder(model: str | None, device: str) -> Callable[[bytes], Image.Image]:
-    """A function from the bytes of a .tto file to its picture, which loads each model once.
+def published(job: Job, codec: Codec, data: bytes) -> Image.Image:
+    """The picture in a .bin file, and a remark where that took other arithmetic than usual."""
+    from tto.published_bin import decode_bin
 
-    Without `model` the shipped model that made the file is used; `WrongModel` where there is none.
+    image, arithmetic = decode_bin(codec, data)
+    if arithmetic != "float32":
+        LOG.warning("%s: damaged in this machine's float32; %s could read it", job.input, arithmetic)
+    return image
+
+
+def named(output: Path) -> Path:
+    """A path whose suffix says the format."""
+    return Path("stdout" + DECOMPRESSION.default) if output == STREAM else output
+
+
+def require_format(job: Job) -> None:
+    """Raises `BadArgument` where the output's suffix stands for no format that is written."""
+    from tto.image import writable_format
+
+    writable_format(named(job.output))
+
+
+def decoder(model: str | None, device: str, threads: int | None) -> Callable[[bytes | None], Codec]:
+    """A function from the bytes of a .tto file to the codec that made it, of `model` and the shipped ones; from None
+    to the codec of `model`. Loads each model once. Raises `BadArgument` where there is no such model, at once.
     """
+    if model is not None:
+        checkpoint_path(model)
 
-    @cache
-    def codec(name: str):
-        from tto.codec import load_codec
+    def codec_for(data: bytes | None) -> Codec:
+        from tto import api
+        from tto.device import use_threads
 
-        return load_codec(name, device)
+        use_threads(threads)
+        if data is None:
+            return api.cached_codec(model or DEFAULT_MODEL, device)
+        return api.codec_for(data, () if model is None else (model,), device)
 
-    def decode(data: bytes) -> Image.Image:
-        header = read(data).header  # a damaged file is refused before a network is loaded
-        if model is not None:
-            return codec(model).decompress(data)
-        for name in shipped_models():
-            if codec(name).fingerprint == header.fingerprint:
-                return codec(name).decompress(data)
-        made_by = f"(fingerprint {header.fingerprint.hex()})"
-        raise WrongModel(f"no shipped model made this file {made_by}: give its checkpoint with -m")
-
-    return decode
+    return codec_for

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import typer
-
-from tto.cli.jobs import to_json
-from tto.cli.options import Json, TTOFile
+from tto.cli.bars import Bars
+from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs
+from tto.cli.naming import TTO_SUFFIX, Job, find_files
+from tto.cli.options import Json, Recursive, TTOFiles
 from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
-from tto.files import read_bytes
 
+EPILOG = """Examples:
+
+tto info photo.tto
+
+tto info -r photos/ --json | jq .bpp"""
 BLOCK, LATENTS_PER_BLOCK = 64, 4
 """Pixels a side that pictures are padded to multiples of, and positions of y along that."""
 MOST_POSITIONS = 1 << 16
 """Of a mask that is read, 16 million pixels: more would take over a second."""
 
 
-def info(file: TTOFile, as_json: Json = False) -> None:
-    """Print what a .tto file contains; no model is needed."""
-    data = read_bytes(file)
+def info(inputs: TTOFiles, recursive: Recursive = False, as_json: Json = False) -> None:
+    """Print what .tto files contain; no model is needed, and nothing is decoded."""
+    found = find_files(inputs, (TTO_SUFFIX,), recursive)
+    jobs, refused = check_jobs([Job(each.file) for each in found])
+    failed = run_jobs(jobs, lambda job: contents(read_input(job.input)), describe, as_json, Bars(0), done_word="read")
+    end(refused or failed)
+
+
+def contents(data: bytes) -> Record:
+    """Header and sections of a .tto file. Raises `TTOError` where it is damaged."""
     container = read(data, max_pixels=None)
     header = container.header
     sections = {kind.name.lower(): len(body) for kind, body in container.sections.items()}
     sections |= {section_name(kind): len(body) for kind, body in container.unknown.items()}
     record = {
-        "input": str(file),
         "format_version": VERSION,
         "width": header.width,
         "height": header.height,
@@ -37,21 +47,22 @@ def info(file: TTOFile, as_json: Json = False) -> None:
         "native": header.native,
         "sections": sections,
     }
-    if SectionType.COMPENSATION in container.sections:
-        record |= _compensation(container)
-    if as_json:
-        typer.echo(to_json(record))
-        return
-    channels = ("gray" if header.grayscale else "RGB") + (" with alpha" if record["alpha"] else "")
-    typer.echo(f"{file}: {header.width}x{header.height}, {channels}")
-    typer.echo(f"  size        {len(data)} bytes, {record['bpp']:.4f} bpp")
-    typer.echo(f"  quality     {header.quality:g}, step size {header.step_size:.4g}")
-    typer.echo(f"  model       {header.fingerprint.hex()}")
-    typer.echo(f"  arithmetic  {'native (this file is not portable)' if header.native else 'portable'}")
-    for name, length in sections.items():
-        typer.echo(f"  {name:<11} {length} bytes")
+    return record | (_compensation(container) if SectionType.COMPENSATION in container.sections else {})
+
+
+def describe(record: Record) -> str:
+    channels = ("gray" if record["grayscale"] else "RGB") + (" with alpha" if record["alpha"] else "")
+    lines = [
+        f"{record['input']}: {record['width']}x{record['height']}, {channels}",
+        f"  size        {record['bytes']} bytes, {record['bpp']:.4f} bpp",
+        f"  quality     {record['quality']:g}, step size {record['step_size']:.4g}",
+        f"  model       {record['model_fingerprint']}",
+        f"  arithmetic  {'native (this file is not portable)' if record['native'] else 'portable'}",
+        *(f"  {name:<11} {length} bytes" for name, length in record["sections"].items()),
+    ]
     if "codes" in record:
-        typer.echo(f"  mask        {100 * record['mask_share']:.1f} % of positions, {record['codes']} codes")
+        lines.append(f"  mask        {100 * record['mask_share']:.1f} % of positions, {record['codes']} codes")
+    return "\n".join(lines)
 
 
 def _compensation(container: Container) -> dict[str, float]:

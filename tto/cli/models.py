@@ -8,14 +8,22 @@ from typing import Annotated
 
 import typer
 
+from tto.cli import EXIT_CODES
 from tto.errors import BadCheckpoint
 from tto.files import write_atomic
 from tto.models import load_model, shipped_models, weights_folder
 
+EPILOG = """Examples:
+
+tto models
+
+tto models show dcae-small
+
+tto models convert dcae_0.013.pth.tar dcae-0.013.safetensors --lambda 0.013"""
 app = typer.Typer(add_completion=False)
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog=f"{EPILOG}\n\n{EXIT_CODES}")
 def models(ctx: typer.Context) -> None:
     """List, inspect and convert base models."""
     if ctx.invoked_subcommand is None:

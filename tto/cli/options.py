@@ -2,17 +2,100 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from tto.cli.log import set_level
+
+FILES = "Files"
+MACHINE = "Machine"
+OUTPUT = "Output"
+
+
+class Effort(str, Enum):
+    none = "none"
+    fast = "fast"
+    balanced = "balanced"
+    best = "best"
+
+
 Output = Annotated[
     str | None,  # not a Path, which forgets the slash that says folder
-    typer.Option("-o", "--output", help="File to write, or folder for several; default: beside the input."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="File to write, folder for several, or - for standard output; default: beside the input.",
+        rich_help_panel=FILES,
+    ),
 ]
-Model = Annotated[str, typer.Option("-m", "--model", help="A shipped model's name, or a checkpoint's path.")]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")]
-NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Refuse to write over an existing file.")]
-TTOFile = Annotated[Path, typer.Argument(metavar="FILE", help="A .tto file.", show_default=False)]
+Model = Annotated[
+    str, typer.Option("-m", "--model", metavar="MODEL", help="A shipped model's name, or a checkpoint's path.")
+]
+DecoderModel = Annotated[
+    str | None,
+    typer.Option("-m", "--model", metavar="MODEL", help="Checkpoint that made the file, if no shipped model did."),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="Where to compute: auto, cpu, cuda, cuda:1 or xpu.", rich_help_panel=MACHINE),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Threads on the CPU; default: PyTorch's own.", rich_help_panel=MACHINE),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per file, one to a line.", rich_help_panel=OUTPUT)
+]
+Recursive = Annotated[
+    bool, typer.Option("-r", "--recursive", help="Folders with all that is below them.", rich_help_panel=FILES)
+]
+NoOverwrite = Annotated[
+    bool, typer.Option("--no-overwrite", help="Refuse to write over an existing file.", rich_help_panel=FILES)
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out inputs whose output exists.", rich_help_panel=FILES)
+]
+TTOFiles = Annotated[
+    list[Path],
+    typer.Argument(metavar="IN", help=".tto files, folders of them, or - for standard input.", show_default=False),
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "-v", "--verbose", count=True, help="Say more on stderr; -vv still more.", show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and JSON only.", rich_help_panel=OUTPUT)]
+
+
+def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The command with -v and --quiet beside its own options."""
+    signature = inspect.signature(function)
+    hints = get_type_hints(function, include_extras=True)
+
+    @wraps(function)
+    def command(*args: Any, verbose: int, quiet: bool, **options: Any) -> None:
+        set_level(verbose, quiet)
+        function(*args, **options)
+
+    common = {"verbose": (Verbose, 0), "quiet": (Quiet, False)}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        *(each.replace(annotation=hints[name], kind=keyword) for name, each in signature.parameters.items()),
+        *(
+            inspect.Parameter(name, keyword, default=default, annotation=kind)
+            for name, (kind, default) in common.items()
+        ),
+    ]
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = hints | {name: kind for name, (kind, _) in common.items()}
+    del command.__wrapped__  # whose types would be looked at instead
+    return command

@@ -8,6 +8,14 @@ from typing import Annotated
 
 import typer
 
+EPILOG = """Examples:
+
+tto train recipes/dcae-small.yaml --print
+
+tto train recipes/dcae-small.yaml --minutes 120 data.train=PHOTOS data.val=OTHER_PHOTOS
+
+tto train --resume runs/dcae-small-20260101-120000"""
+
 
 def train(
     recipe: Annotated[str | None, typer.Argument(help="Recipe file (YAML); with --resume the run's own.")] = None,

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import typer
 
-from tto.cli.info import info
+from tto.cli.info import contents, info
 from tto.container import Container, Header, SectionType, write
 from tto.errors import CorruptFile
 from tto.side.codes import NO_CODE, encode_codes
@@ -32,11 +33,11 @@ def test_mask_codes_and_syntax_are_shown(tmp_path, capsys):
     codes = np.full((4, 8), NO_CODE)  # 100x50 pixels are padded to 128x64
     codes[1, 2:6] = 3
     path = file_with(tmp_path, encode_codes(codes, np.full(16, 4096)))
-    info(path)
+    info([path])
     shown = capsys.readouterr().out
     assert "mask        12.5 % of positions, 4 codes" in shown
     assert "syntax      7 bytes" in shown
-    info(path, as_json=True)
+    info([path], as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert (record["mask_share"], record["codes"]) == (0.125, 4)
 
@@ -44,4 +45,22 @@ def test_mask_codes_and_syntax_are_shown(tmp_path, capsys):
 def test_a_mask_that_cannot_be_is_refused(tmp_path):
     empty = encode_codes(np.full((4, 8), NO_CODE), np.full(16, 4096))
     with pytest.raises(CorruptFile, match="section compensation"):
-        info(file_with(tmp_path, empty))
+        contents(file_with(tmp_path, empty).read_bytes())
+
+
+def test_many_files_and_folders_are_read_and_bad_ones_named(tmp_path, capsys):
+    codes = np.full((4, 8), NO_CODE)
+    codes[0, 0] = 0
+    good = file_with(tmp_path, encode_codes(codes, np.full(16, 4096)))
+    (tmp_path / "in").mkdir()
+    good.rename(tmp_path / "in" / "good.tto")
+    (tmp_path / "bad.tto").write_bytes(b"bad")
+    with pytest.raises(typer.Exit) as ended:
+        info([tmp_path, tmp_path / "none.tto"], recursive=True, as_json=True)
+    assert ended.value.exit_code == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["input"] for line in out.splitlines()] == [str(tmp_path / "in" / "good.tto")]
+    assert err.splitlines() == [
+        f"tto: cannot read {tmp_path / 'none.tto'}: no such file",
+        f"tto: {tmp_path / 'bad.tto'}: not a .tto file",
+    ]

@@ -1,9 +1,11 @@
-"""Which output belongs to which input."""
+"""Working through many files."""
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import sys
 from pathlib import Path
 from threading import Barrier
 
@@ -11,66 +13,77 @@ import pytest
 import typer
 
 from tto.cli.bars import Bars, Row
-from tto.cli.jobs import Job, plan_jobs, run_jobs, to_json, write_output
-from tto.errors import BadArgument, FileError
+from tto.cli.jobs import check_jobs, read_input, run_jobs, to_json, write_output
+from tto.cli.naming import STREAM, Job
+from tto.errors import FileError
 from tto.interruption import Interrupted, Interruption
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b.png", "a.JPG", "notes.txt", "c.tto"):
+    for name in ("b.png", "a.JPG", "c.tto"):
         Path(name).write_bytes(b"")
     Path("sub.png").mkdir()
     return tmp_path
 
 
-def outputs(*inputs: str, output: str | None = None) -> list[tuple[str, str]]:
-    jobs = plan_jobs([Path(name) for name in inputs], output, (".png", ".jpg"), ".tto")
-    return [(str(job.input), str(job.output)) for job in jobs]
-
-
-def test_output_lies_beside_its_input(folder):
-    assert outputs("b.png", "elsewhere/d.png") == [("b.png", "b.tto"), ("elsewhere/d.png", "elsewhere/d.tto")]
-
-
-def test_folder_stands_for_its_pictures_in_order(folder):
-    assert outputs(".") == [("a.JPG", "a.tto"), ("b.png", "b.tto")]
-
-
-def test_output_of_one_file_is_a_file_unless_it_is_or_looks_like_a_folder(folder):
-    assert outputs("b.png", output="new/x.bin") == [("b.png", "new/x.bin")]
-    assert outputs("b.png", output="sub.png") == [("b.png", "sub.png/b.tto")]
-    assert outputs("b.png", output="other/") == [("b.png", "other/b.tto")]
-
-
-def test_output_of_several_files_or_of_a_folder_is_a_folder(folder):
-    assert outputs("b.png", "a.JPG", output="out") == [("b.png", "out/b.tto"), ("a.JPG", "out/a.tto")]
-    assert outputs(".", output="out2") == [("a.JPG", "out2/a.tto"), ("b.png", "out2/b.tto")]
-
-
-def test_collisions_are_refused(folder):
-    with pytest.raises(BadArgument, match=r"b\.png and b\.jpg would both be written to b\.tto"):
-        outputs("b.png", "b.jpg")
-    with pytest.raises(BadArgument, match="both be written"):
-        outputs("b.png", "b.png")
-    Path("link.tto").symlink_to("b.png")
-    with pytest.raises(BadArgument, match="link.tto is an input"):
-        outputs("b.png", output="link.tto")
-    with pytest.raises(BadArgument, match="b.png is an input"):
-        outputs("b.png", output="./b.png")
-
-
-def test_folder_without_pictures_is_refused(folder):
-    with pytest.raises(BadArgument, match="no files"):
-        outputs("sub.png")
-
-
 def test_folder_of_an_output_is_made_when_it_is_written(folder):
     write_output(Path("one/two/x.tto"), b"content")
     assert Path("one/two/x.tto").read_bytes() == b"content"
-    with pytest.raises(FileError, match="cannot make the folder notes.txt"):
-        write_output(Path("notes.txt/x.tto"), b"content")
+    with pytest.raises(FileError, match="cannot make the folder b.png"):
+        write_output(Path("b.png/x.tto"), b"content")
+
+
+def test_what_cannot_be_done_is_refused_before_the_others_are_begun(folder, capsys):
+    jobs = [Job(Path(name), Path(output)) for name, output in [("b.png", "c.tto"), ("none", "d"), ("a.JPG", "b.png/x")]]
+    assert check_jobs(jobs) == (jobs[:1], True)
+    assert capsys.readouterr().err.splitlines() == [
+        "tto: cannot read none: no such file",
+        "tto: a.JPG: cannot make the folder b.png: b.png is no folder".replace("b.png is", f"{folder / 'b.png'} is"),
+    ]
+    assert check_jobs(jobs[:1]) == (jobs[:1], False)
+    with pytest.raises(typer.Exit):
+        check_jobs(jobs[1:])
+
+
+def test_existing_outputs_are_refused_or_skipped_on_request(folder, capsys, caplog):
+    there, new = Job(Path("b.png"), Path("c.tto")), Job(Path("b.png"), Path("d.tto"))
+    assert check_jobs([there, new], overwrite=False) == ([new], True)
+    assert "c.tto exists" in capsys.readouterr().err
+    assert check_jobs([there, new], skip_existing=True) == ([new], False)
+    assert "1 of 2 exist" in caplog.text
+    assert check_jobs([there], skip_existing=True) == ([], False)
+
+
+def test_a_command_may_refuse_jobs_for_its_own_reasons(folder, capsys):
+    def check(job):
+        raise FileError("no")
+
+    with pytest.raises(typer.Exit):
+        check_jobs([Job(Path("b.png"))], check=check)
+    assert capsys.readouterr().err == "tto: b.png: no\n"
+
+
+def test_standard_input_and_output_are_bytes(monkeypatch, capfdbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x00\xff")))
+    write_output(STREAM, read_input(STREAM))
+    assert capfdbinary.readouterr().out == b"\x00\xff"
+
+
+def test_a_terminal_is_neither_input_nor_output(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for job in (Job(STREAM, Path("x")), Job(Path("b.png"), STREAM)):
+        with pytest.raises(typer.Exit):
+            check_jobs([job])
+    assert capsys.readouterr().err.count("is a terminal") == 2
+
+
+def test_what_is_said_goes_to_stderr_where_stdout_has_the_file(folder, capsys):
+    with Bars(1) as bars:
+        run_jobs([Job(Path("b.png"), STREAM)], lambda job: {}, lambda record: "said", False, bars)
+    assert capsys.readouterr() == ("", "said\n")
 
 
 def test_json_has_null_for_numbers_it_cannot_write():
@@ -86,15 +99,10 @@ def double(job: Job) -> dict[str, str]:
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_jobs_are_printed_in_order_and_a_failure_does_not_stop_the_others(folder, capsys, at_once):
-    jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "b.png", "none.png", "c.tto")]
-    with Bars(4) as bars, pytest.raises(typer.Exit) as ended:
-        run_jobs(jobs, double, "{twice} to {output}", False, bars, at_once)
-    assert ended.value.exit_code == 2
-    out, err = capsys.readouterr()
-    assert out == "a.JPGa.JPG to x\nc.ttoc.tto to x\n"
-    assert [line.split(":")[0] for line in err.splitlines()] == ["tto", "tto"]
-    assert "b is broken" in err
-    assert "cannot read none.png" in err
+    jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "b.png", "c.tto")]
+    with Bars(3) as bars:
+        assert run_jobs(jobs, double, "{twice} to {output}".format_map, False, bars, at_once)
+    assert capsys.readouterr() == ("a.JPGa.JPG to x\nc.ttoc.tto to x\n", "tto: b.png: b is broken\n")
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -108,7 +116,7 @@ def test_after_an_interruption_no_job_is_begun_and_the_number_of_written_files_i
 
     jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "b.png", "a.JPG", "a.JPG")]
     with Bars(5) as bars, pytest.raises(Interrupted, match="^interrupted: 2 of 5 written, the last") as ended:
-        run_jobs(jobs, work, "{twice}", False, bars, at_once, interruption)
+        run_jobs(jobs, work, "{twice}".format_map, False, bars, at_once, interruption)
     assert ended.value.exit_code == 143
     assert capsys.readouterr().out == "a.JPGa.JPG\nc.ttoc.tto\n"
 
@@ -121,7 +129,7 @@ def test_a_job_that_is_broken_off_does_not_count_as_written(folder, capsys):
 
     jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "a.JPG")]
     with Bars(3) as bars, pytest.raises(Interrupted, match="^interrupted: 1 of 3 written$") as ended:
-        run_jobs(jobs, work, "{twice}", False, bars)
+        run_jobs(jobs, work, "{twice}".format_map, False, bars)
     assert ended.value.exit_code == 130
 
 
@@ -129,7 +137,9 @@ def test_jobs_at_once_meet(folder, capsys):
     """Each waits for the other, which would never end one after the other."""
     both = Barrier(2, timeout=20)
     with Bars(2) as bars:
-        run_jobs([Job(Path("a.JPG"), Path("x"))] * 2, lambda job: {"n": both.wait() >= 0}, "{n}", False, bars, 2)
+        run_jobs(
+            [Job(Path("a.JPG"), Path("x"))] * 2, lambda job: {"n": both.wait() >= 0}, "{n}".format_map, False, bars, 2
+        )
     assert capsys.readouterr().out == "True\nTrue\n"
 
 
@@ -153,7 +163,3 @@ def test_bars_on_a_terminal_show_files_and_steps(capsys, monkeypatch):
     shown = capsys.readouterr().err
     for text in ("0/5", "files", " 1/24", "steps", "0.500 bpp", "3 s left", " 7/24", "1/5"):
         assert text in shown, text
-
-
-def test_jobs_are_values():
-    assert Job(Path("a"), Path("b")) == Job(Path("a"), Path("b"))
