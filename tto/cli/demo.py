@@ -1,72 +1,154 @@
-"""tto demo: a photograph that comes with tto, compressed without and with refinement, beside JPEG of the same size."""
+"""tto demo: a photograph that comes with tto, compressed without and with refinement, beside other formats' files that
+have no fewer bytes."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from tto.cli.bars import Bars
+from tto.cli.compress import open_codec
 from tto.cli.jobs import write_output
-from tto.cli.options import Device, Model
+from tto.cli.options import Device, Effort, Model, Threads
+from tto.cli.refining import row_of
 from tto.errors import FileError
-from tto.models import DEFAULT_MODEL
+from tto.files import make_folder
+from tto.models import DEFAULT_MODEL, checkpoint_path
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from tto.bench.anchors import Anchor
+    from tto.codec import Codec, Result
+    from tto.image import Picture
+
+EPILOG = """Examples:
+
+tto demo
+
+tto demo --effort best --out demo/"""
 QUALITIES = (2.0, 4.0, 6.0)
-COMPARISON = "quality-{:g}-original-tto-jpeg.png"
-SEPARATOR = 8  # pixels between the pictures of a comparison
+RIVALS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
+DETAIL = (0.275, 0.1, 0.71, 0.85)
+"""Left, top, right and bottom of what is shown enlarged, as parts of width and height."""
+GAP = 8  # pixels between pictures that stand side by side
+LABEL_HEIGHT, FONT_SIZE = 24, 14
 
 
-@dataclass(frozen=True)
-class JPEGResult:
-    data: bytes
+class Shown(NamedTuple):
+    """A picture and what it is; `data` is its file, `psnr` in dB."""
+
+    name: str
     image: Image.Image
+    data: bytes = b""
+    psnr: float = float("inf")
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}: {len(self.data)} bytes, {self.psnr:.2f} dB" if self.data else self.name
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("tto-demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path("tto-demo"),
     model: Model = DEFAULT_MODEL,
+    effort: Annotated[
+        Effort, typer.Option(metavar="EFFORT", help="Refinement to show: none, fast, balanced or best.")
+    ] = Effort.fast,
     device: Device = "auto",
-    effort: Annotated[str, typer.Option(help="Refinement to show: none, fast, balanced or best.")] = "fast",
+    threads: Threads = None,
 ) -> None:
-    """Compress a bundled photograph, show what refinement gains, and set it beside JPEG at equal size."""
-    from rich.console import Console
-    from rich.table import Table
+    """Compress a bundled photograph, show what refinement gains, and set it beside JPEG, WebP and AVIF.
 
-    from tto.codec import load_codec
+    Of each other format it takes the smallest file that has no fewer bytes than tto's.
+    """
+    checkpoint_path(model)
+    make_folder(out)
+    photograph = bundled_photograph()
+    typer.echo(f"{photograph.name} with {model}, effort {effort.value}; files go to {out}/")
+    codec = open_codec(model, device, threads)
+    from tto.image import load_picture
+
+    picture = load_picture(photograph)
+    original = Shown("original", picture.to_pil())
+    write_picture(original.image, out / "original.png")
+    qualities = sorted({min(quality, float(codec.qualities)) for quality in QUALITIES})
+    for line in heading(effort):
+        typer.echo(line)
+    with Bars(len(qualities)) as bars:
+        for quality in qualities:
+            with bars.steps(f"quality {quality:g}") as show:
+                result = refined(codec, picture, quality, effort, lambda progress, show=show: show(row_of(progress)))
+                rivals = [rival(name, picture, result.bytes) for name in RIVALS]
+            typer.echo(row(quality, result, rivals))
+            own = Shown(f"tto {effort.value}", result.image, result.data, result.psnr)
+            write_all(out / f"quality-{quality:g}", original, own, rivals)
+            bars.file_done()
+    typer.echo(f"Look at {out / f'quality-{qualities[0]:g}-detail.png'}, and at the others beside it.")
+
+
+def refined(codec: Codec, picture: Picture, quality: float, effort: Effort, on_progress) -> Result:
+    from tto.refine.state import Callbacks
+
+    return codec.compress(picture, quality, effort=effort.value, callbacks=Callbacks(on_progress))
+
+
+def rival(name: str, picture: Picture, size: int) -> Shown:
+    """Another format's smallest file of at least `size` bytes."""
+    from tto.bench.anchors import ANCHORS
     from tto.image import load_picture
     from tto.metrics import psnr
 
-    original = load_picture(bundled_photograph())
-    photograph = original.to_pil()
-    codec = load_codec(model, device)
-    write_picture(photograph, out / "original.png")
+    anchor = ANCHORS[name]
+    data = at_least(anchor, picture.to_pil(), size)
+    image = anchor.decode(data)
+    return Shown(RIVALS[name], image, data, psnr(picture.rgb, load_picture(image).rgb))
 
-    table = Table(title=f"{original.width}x{original.height} photograph, {model}")
-    for column in ("quality", "bytes", "dB", f"bytes, {effort}", "dB", "J", "JPEG bytes", "dB", "s"):
-        table.add_column(column, justify="right")
-    qualities = sorted({min(quality, float(codec.qualities)) for quality in QUALITIES})
-    for quality in qualities:
-        result = codec.compress(photograph, quality, effort=effort)
-        jpeg = jpeg_of_size(photograph, result.bytes)
-        jpeg_psnr = psnr(original.rgb, load_picture(jpeg.image).rgb)
-        unrefined = (str(result.base_bytes), f"{result.base_psnr:.2f}")
-        refined = (str(result.bytes), f"{result.psnr:.2f}", f"{100 * (result.J / result.base_J - 1):+.1f} %")
-        of_jpeg = (str(len(jpeg.data)), f"{jpeg_psnr:.2f}")
-        table.add_row(f"{quality:g}", *unrefined, *refined, *of_jpeg, f"{result.seconds:.1f}")
-        write_output(out / f"quality-{quality:g}.tto", result.data)
-        write_output(out / f"quality-{quality:g}-jpeg.jpg", jpeg.data)
-        write_picture(result.image, out / f"quality-{quality:g}.png")
-        comparison = side_by_side([photograph, result.image, jpeg.image])
-        write_picture(comparison, out / COMPARISON.format(quality))
-    Console().print(table)
-    typer.echo(f"Side by side: {out / COMPARISON.format(qualities[0])} and others beside it")
+
+def at_least(anchor: Anchor, image: Image.Image, size: int) -> bytes:
+    """The smallest file of at least `size` bytes, so that nobody can say the other was given fewer; the largest where
+    none is. Qualities are the whole numbers between the ends of the anchor's ladder."""
+    low, high = int(anchor.ladder[0]), int(anchor.ladder[-1])
+    while low < high:
+        middle = (low + high) // 2
+        if len(anchor.encode(image, middle)) >= size:
+            high = middle
+        else:
+            low = middle + 1
+    return anchor.encode(image, low)
+
+
+def heading(effort: Effort) -> list[str]:
+    groups = ["unrefined", effort.value, *RIVALS.values()]
+    units = ["bytes     dB"] * len(groups)
+    units[1] += "       J"
+    above = "  ".join(f"{name:>{len(unit)}}" for name, unit in zip(groups, units, strict=True))
+    return [f"{'':7}  {above}", f"{'quality':7}  {'  '.join(units)}  seconds"]
+
+
+def row(quality: float, result: Result, rivals: Sequence[Shown]) -> str:
+    change = f"{100 * (result.J / result.base_J - 1):+.1f} %"
+    cells = [
+        f"{result.base_bytes:5}  {result.base_psnr:5.2f}",
+        f"{result.bytes:5}  {result.psnr:5.2f}  {change:>6}",
+        *(f"{len(each.data):5}  {each.psnr:5.2f}" for each in rivals),
+    ]
+    return f"{quality:7g}  {'  '.join(cells)}  {result.seconds:7.1f}"
+
+
+def write_all(stem: Path, original: Shown, own: Shown, rivals: Sequence[Shown]) -> None:
+    """The files, and all pictures beside each other: whole, and a detail."""
+    write_output(stem.with_name(f"{stem.name}.tto"), own.data)
+    write_picture(own.image, stem.with_name(f"{stem.name}.png"))
+    for each in rivals:
+        write_output(stem.with_name(f"{stem.name}.{each.name.lower()}"), each.data)
+    shown = [original, own, *rivals]
+    write_picture(side_by_side(shown, columns=3), stem.with_name(f"{stem.name}-compared.png"))
+    details = [each._replace(image=detail(each.image)) for each in shown]
+    write_picture(side_by_side(details, columns=len(details)), stem.with_name(f"{stem.name}-detail.png"))
 
 
 def bundled_photograph() -> Path:
@@ -77,40 +159,27 @@ def bundled_photograph() -> Path:
     raise FileError(f"the demo's photograph is missing from {folder}")
 
 
-def jpeg_of_size(image: Image.Image, max_bytes: int) -> JPEGResult:
-    """The best JPEG (optimized, 4:2:0) of at most `max_bytes`, or the smallest there is."""
-    low, high = 1, 95
-    while low < high:  # the highest quality that fits
-        middle = (low + high + 1) // 2
-        if len(_jpeg(image, middle).data) <= max_bytes:
-            low = middle
-        else:
-            high = middle - 1
-    return _jpeg(image, low)
-
-
-def _jpeg(image: Image.Image, quality: int) -> JPEGResult:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, exif=b"", icc_profile=None)
-    with Image.open(buffer) as decoded:
-        decoded.load()
-    return JPEGResult(buffer.getvalue(), decoded)
-
-
 def write_picture(image: Image.Image, path: Path) -> None:
     from tto.image import encode_picture
 
     write_output(path, encode_picture(image, path))
 
 
-def side_by_side(images: list[Image.Image]) -> Image.Image:
-    """Pictures of one size in a row, with a white gap between them."""
-    from PIL import Image
+def detail(image: Image.Image) -> Image.Image:
+    sides = 2 * image.size
+    return image.crop(tuple(round(part * side) for part, side in zip(DETAIL, sides, strict=True)))
 
-    width, height = images[0].size
-    canvas = Image.new("RGB", (len(images) * (width + SEPARATOR) - SEPARATOR, height), "white")
-    for index, image in enumerate(images):
-        canvas.paste(image.convert("RGB"), (index * (width + SEPARATOR), 0))
+
+def side_by_side(shown: Sequence[Shown], columns: int) -> Image.Image:
+    """Pictures of one size in rows, with a gap between them and their labels above."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = shown[0].image.size[0] + GAP, shown[0].image.size[1] + LABEL_HEIGHT + GAP
+    rows = -(-len(shown) // columns)
+    canvas = Image.new("RGB", (min(columns, len(shown)) * width - GAP, rows * height - GAP), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    for index, each in enumerate(shown):
+        left, top = index % columns * width, index // columns * height
+        draw.text((left, top + (LABEL_HEIGHT - FONT_SIZE) // 2 - 1), each.label, "black", font)
+        canvas.paste(each.image.convert("RGB"), (left, top + LABEL_HEIGHT))
     return canvas

@@ -1,4 +1,4 @@
-"""The demo's comparison with JPEG is fair, and its files are all there."""
+"""The demo's comparison is fair, its files are all there, and it says something at once."""
 
 from __future__ import annotations
 
@@ -6,45 +6,63 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tto.bench.anchors import ANCHORS
 from tto.cli import demo
-from tto.cli.demo import jpeg_of_size, side_by_side
+from tto.cli.demo import GAP, LABEL_HEIGHT, RIVALS, Shown, at_least, side_by_side
 from tto.image import Picture, load_picture
 
 ROWS, COLUMNS = np.mgrid[0:48, 0:64].astype(np.uint8)
 RGB = np.stack([5 * ROWS, 3 * COLUMNS, ROWS ^ COLUMNS], axis=2)
 
 
-def test_jpeg_is_the_best_that_is_not_larger():
-    image = Picture(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).to_pil()
-    for limit in (1000, 2000, 3000):
-        assert 0.9 * limit < len(jpeg_of_size(image, limit).data) <= limit
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_rival_has_the_smallest_file_that_is_no_smaller(name):
+    anchor, image = ANCHORS[name], Picture(RGB).to_pil()
+    sizes = [len(anchor.encode(image, quality)) for quality in range(int(anchor.ladder[0]), int(anchor.ladder[-1]) + 1)]
+    limit = sorted(sizes)[len(sizes) // 2]
+    found = sizes.index(len(at_least(anchor, image, limit)))
+    assert sizes[found - 1] < limit <= sizes[found]
+    assert len(at_least(anchor, image, 10)) == sizes[0]
+    assert len(at_least(anchor, image, 100_000)) == sizes[-1]
 
 
-def test_smallest_jpeg_stands_in_where_none_is_small_enough():
-    smallest = jpeg_of_size(Picture(RGB).to_pil(), 10)
-    assert len(smallest.data) > 10
-    assert smallest.image.size == (64, 48)
+def test_pictures_stand_in_rows_with_a_gap_and_a_label():
+    shown = [Shown(color, Image.new("RGB", (60, 30), color)) for color in ("red", "blue", "lime")]
+    image = side_by_side(shown, columns=2)
+    assert image.size == (2 * 60 + GAP, 2 * (30 + LABEL_HEIGHT) + GAP)
+    first, second = LABEL_HEIGHT, 2 * LABEL_HEIGHT + 30 + GAP
+    places = [(0, first), (60 + GAP // 2, first + 1), (60 + GAP, first), (0, second)]
+    assert [image.getpixel(place) for place in places] == [(255, 0, 0), (255,) * 3, (0, 0, 255), (0, 255, 0)]
+    labels = np.asarray(image)[:LABEL_HEIGHT]
+    assert (labels < 128).any()
 
 
-def test_pictures_stand_in_a_row_with_a_gap():
-    row = side_by_side([Image.new("RGB", (4, 3), color) for color in ("red", "blue")])
-    assert row.size == (16, 3)
-    assert [row.getpixel((x, 1)) for x in (3, 5, 12)] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
+def test_labels_tell_bytes_and_quality():
+    assert Shown("AVIF", None, bytes(1234), 31.416).label == "AVIF: 1234 bytes, 31.42 dB"
+    assert Shown("original", None).label == "original"
 
 
 def test_demo_writes_files_and_a_row_for_each_quality(tmp_path, tiny_checkpoint, monkeypatch, capsys):
     photograph = tmp_path / "demo.png"
     Picture(RGB).to_pil().save(photograph)
     monkeypatch.setattr(demo, "bundled_photograph", lambda: photograph)
-    demo.demo(tmp_path / "out", str(tiny_checkpoint), "cpu")
+    printed_before_loading = []
+    load = demo.open_codec
+    monkeypatch.setattr(
+        demo, "open_codec", lambda *args: printed_before_loading.append(capsys.readouterr().out) or load(*args)
+    )
+    demo.demo(tmp_path / "out", str(tiny_checkpoint), demo.Effort.none, "cpu")
+    assert "demo.png" in printed_before_loading[0]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    kinds = ("{}.tto", "{}.png", "{}-jpeg.jpg", "{}-original-tto-jpeg.png")
+    kinds = ("{}.tto", "{}.png", "{}.jpeg", "{}.webp", "{}.avif", "{}-compared.png", "{}-detail.png")
     assert names == {"original.png"} | {kind.format(f"quality-{q}") for kind in kinds for q in (2, 4, 6)}
-    comparison = load_picture(tmp_path / "out" / "quality-2-original-tto-jpeg.png")
-    assert comparison.rgb.shape == (48, 3 * 64 + 16, 3)
-    printed = capsys.readouterr().out
-    for quality in (2, 4, 6):
-        assert str((tmp_path / "out" / f"quality-{quality}.tto").stat().st_size) in printed
+    compared = load_picture(tmp_path / "out" / "quality-2-compared.png")
+    assert compared.rgb.shape == (2 * (48 + LABEL_HEIGHT) + GAP, 3 * 64 + 2 * GAP, 3)
+    lines = capsys.readouterr().out.splitlines()
+    for quality, line in zip((2, 4, 6), lines[2:], strict=False):
+        sizes = [(tmp_path / "out" / f"quality-{quality}.{kind}").stat().st_size for kind in ("tto", "jpeg", "avif")]
+        assert line.split()[0] == str(quality)
+        assert all(str(size) in line for size in sizes)
 
 
 def test_missing_photograph_is_said(monkeypatch, tmp_path):
