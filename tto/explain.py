@@ -21,11 +21,12 @@ from tto.reconstruction import synthesise
 from tto.refine.rate import gaussian_bits
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation, CompensationCoder
-from tto.side.filter import BLOCK, CLASSES, Filter, apply_filter, block_classes, luma_of
+from tto.side.filter import BLOCK, CLASSES, DIRECTIONS, Filter, apply_filter, block_classes, luma_of
 from tto.side.side import Side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 HEAT = "inferno"
@@ -136,7 +137,7 @@ def draw_errors(picture: Picture, before: Contents, after: Contents) -> Figure:
     most = _full_scale(np.abs(change))
     image = _over(last, picture, change, ERROR_BLOCK, cmap="RdBu_r", vmin=-most, vmax=most)
     last.set_title("change: blue has become better", fontsize=9)
-    figure.colorbar(image, ax=last, shrink=0.8)
+    figure.colorbar(image, ax=last, label="change of RMS (levels of 255)", shrink=0.8)
     return figure
 
 
@@ -173,15 +174,24 @@ def draw_filter(picture: Picture, unfiltered: torch.Tensor, coefficients: torch.
     figure, (left, right) = _figure(picture, 2, "The filter of this picture")
     classes = block_classes(luma_of(unfiltered)).cpu().numpy()
     _backdrop(left, picture)
-    image = _over(left, picture, classes, BLOCK, cmap="tab20", vmin=-0.5, vmax=CLASSES - 0.5, alpha=0.6)
-    left.set_title("class of each block: 5 · activity + direction", fontsize=9)
-    figure.colorbar(image, ax=left, ticks=range(CLASSES), shrink=0.8)
+    image = _over(left, picture, classes, BLOCK, cmap=_class_colors(), vmin=-0.5, vmax=CLASSES - 0.5, alpha=0.75)
+    left.set_title("class of each block: brighter is busier, hue is direction", fontsize=9)
+    figure.colorbar(image, ax=left, ticks=range(CLASSES), label="class: 5 · activity + direction", shrink=0.8)
     change = 255 * luma_of(apply_filter(unfiltered, coefficients.to(unfiltered)) - unfiltered)[0, 0].cpu().numpy()
     most = _full_scale(np.abs(change))
     image = _over(right, picture, change, 1, cmap="RdBu_r", vmin=-most, vmax=most)
-    right.set_title("what it adds to luma (levels of 255)", fontsize=9)
-    figure.colorbar(image, ax=right, shrink=0.8)
+    right.set_title("what it adds to luma", fontsize=9)
+    figure.colorbar(image, ax=right, label="levels of 255", shrink=0.8)
     return figure
+
+
+def _class_colors() -> Colormap:
+    """No gray among them: they stand on a gray picture."""
+    from matplotlib.colors import ListedColormap, hsv_to_rgb
+
+    activities = CLASSES // DIRECTIONS
+    shades = [0.45 + 0.55 * activity / (activities - 1) for activity in range(activities)]
+    return ListedColormap([hsv_to_rgb((i / DIRECTIONS, 0.9, shade)) for shade in shades for i in range(DIRECTIONS)])
 
 
 def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Figure:

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from tto.container import SectionType, read
-from tto.explain import explain, open_file, unfiltered
+from tto.explain import _class_colors, draw_errors, draw_filter, explain, open_file, unfiltered
 from tto.image import load_picture
 from tto.padding import to_uint8
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation
-from tto.side.filter import ROWS, Filter, FilterLevels
+from tto.side.filter import CLASSES, ROWS, Filter, FilterLevels
 from tto.side.side import Side
 
 
@@ -70,6 +70,24 @@ def test_the_filter_is_drawn_on_what_the_decoder_filters(side_codec, photograph,
     assert torch.equal(x_hat[:, 0], x_hat[:, 2])
     decoded = np.asarray(side_codec.decompress(data))
     assert np.array_equal(to_uint8(contents.side.get(Filter).on_picture(x_hat))[..., 0], decoded)
+
+
+def test_classes_of_the_filter_have_colours_of_their_own_and_none_is_gray():
+    colors = _class_colors()(np.arange(CLASSES))[:, :3]
+    assert len({tuple(color) for color in colors}) == CLASSES
+    assert (colors.max(1) - colors.min(1)).min() > 0.3
+
+
+def test_every_scale_says_what_it_is(side_codec, picture, files):
+    contents = open_file(side_codec, files[0])
+    coefficients = contents.side.get(Filter).coefficients
+    figures = [
+        draw_errors(picture, contents, contents),
+        draw_filter(picture, unfiltered(side_codec, contents), coefficients),
+    ]
+    for figure in figures:
+        scales = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+        assert len(scales) == 2 and all(axes.get_ylabel() for axes in scales)
 
 
 def test_a_file_without_side_information_has_no_drawings_of_it(side_codec, picture, files):
