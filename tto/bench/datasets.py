@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tto.bench.download import DownloadFailed, fetch, file_digest
 from tto.bench.measure import Source
-from tto.cli.naming import PICTURE_SUFFIXES
 from tto.errors import BadArgument
+from tto.formats import PICTURE_SUFFIXES
 
 KODAK_SHA256 = (
     "a56e27cbf5f843c048b6af1d6e090760e9c92fadba88b7dee0205918a37523bd",

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tto.errors import BadArgument
+from tto.formats import PICTURE_SUFFIXES
 
 LOG = logging.getLogger(__name__)
 STREAM = Path("-")
 """Standard input or output."""
 STREAM_NAMES = ("-", "/dev/stdout")
-PICTURE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm", ".png", ".ppm", ".tif",
-    ".tiff", ".webp",
-)  # fmt: skip
 TTO_SUFFIX = ".tto"
 BIN_SUFFIX = ".bin"  # of the published DCAE code
 

@@ -11,9 +11,10 @@ import typer
 from tto.cli.bars import Bars
 from tto.cli.decompress import LOADING, decoder
 from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs
-from tto.cli.naming import PICTURE_SUFFIXES, TTO_SUFFIX, Job, find_files
+from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import FILES, DecoderModel, Device, Json, Recursive, Threads, TTOFiles
 from tto.errors import BadArgument, FileError
+from tto.formats import PICTURE_SUFFIXES
 
 EPILOG = """Examples:
 
