@@ -118,7 +118,7 @@ class FrequencyModulation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (self.window, self.window)
         spectrum = torch.fft.rfft2(to_windows(full_precision(x), size), dim=(-3, -2), norm="ortho")
-        spectrum = spectrum * torch.view_as_complex(self.complex_weight)
+        spectrum = spectrum * torch.view_as_complex(self.complex_weight.contiguous())
         return from_windows(torch.fft.irfft2(spectrum, s=size, dim=(-3, -2), norm="ortho"))
 
 
