@@ -19,10 +19,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
+from .derived_tables import rescaled_tables, shifted_gaussian_tables
 from .double import as_matrix_products
 from .entropy_models import EntropyModel, FactorizedPrior, GaussianConditional
 from .tables import IntegerTables
@@ -41,7 +43,7 @@ class Walk(NamedTuple):
 
 
 class LatentShapes(NamedTuple):
-    """Channels, height and width of y and of z; a model without z has a z without channels."""
+    """Channels, height and width of y and of z; a model without z has one without channels, of the size of y."""
 
     y: tuple[int, int, int]
     z: tuple[int, int, int]
@@ -81,7 +83,7 @@ class BaseModel(nn.Module, ABC):
 
     @abstractmethod
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        """y → z [B, N, hz, wz] in units of the quantization step; N = 0 for a model without z."""
+        """y → z [B, N, hz, wz] in units of the quantization step; [B, 0, h, w] for a model without z."""
 
     @abstractmethod
     def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
@@ -110,8 +112,8 @@ class BaseModel(nn.Module, ABC):
         """Parts in coding order of y or of anything shaped like it; differentiable."""
 
     @abstractmethod
-    def join_y(self, parts: Sequence[Tensor]) -> Tensor:
-        """Inverse of `split_y`."""
+    def join_y(self, parts: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Inverse of `split_y`; `size` is height and width of y, which diagonals do not tell."""
 
     @property
     @abstractmethod
@@ -147,11 +149,23 @@ class BaseModel(nn.Module, ABC):
         """Ascending levels of σ, one for each table of y; None for a factorized prior."""
         return getattr(self.y_prior, "scale_table", None)
 
-    def y_tables(self) -> IntegerTables:
+    def y_tables(self, step: float = 1.0, quality: float = 1.0) -> IntegerTables:
+        """For each level of σ/Δ, on the integer grid times the places of μ's fraction (`derived_tables.FRACTIONS`).
+
+        Under a factorized prior one for each channel of y: only there do step Δ and quality matter.
+        """
+        if self.scale_table is None:
+            return rescaled_tables(self.y_prior.tables(), step)
+        if self.grid == "integer":
+            return shifted_gaussian_tables(self.scale_table.double().cpu().numpy())
         return self.y_prior.tables()
 
-    def z_tables(self) -> IntegerTables | None:
-        return None if self.z_prior is None else self.z_prior.tables()
+    def z_tables(self) -> IntegerTables:
+        """For each channel of z."""
+        if self.z_prior is None:
+            nothing = np.zeros(0, np.int32)
+            return IntegerTables(nothing.reshape(0, 1), nothing, nothing)
+        return self.z_prior.tables()
 
     def z_medians(self) -> Tensor:
         """What z is centred on before rounding, [1, N, 1, 1]."""
@@ -188,19 +202,26 @@ class BaseModel(nn.Module, ABC):
         y = self.analysis(x, quality)
         z = self.hyper_analysis(y, quality)
         medians = self.z_medians()
-        parts = self.split_y(y)
-        walk = self.walk(
-            round_through(z - medians) + medians, quality, lambda i, mu, sigma: round_through(parts[i] - mu) + mu
-        )
+        walk = self._rounded_walk(y, round_through(z - medians) + medians, quality)
         likelihoods = {}
         with torch.autocast(x.device.type, enabled=False):
             if self.z_prior is not None:
                 likelihoods["z"] = self.z_prior.likelihood(z)
-            if walk.sigma is None:
-                likelihoods["y"] = self.y_prior.likelihood(y)
-            else:
-                likelihoods["y"] = self.y_prior.likelihood(y, walk.sigma, walk.mu)
+            likelihoods["y"] = self.y_likelihood(y, walk, quality)
         return {"x_hat": self.synthesis(walk.y_hat, quality), "likelihoods": likelihoods}
+
+    def y_likelihood(self, y: Tensor, walk: Walk, quality: Quality) -> Tensor:
+        """Of each value of y, rounded at μ or noisy, [B, M, h, w]."""
+        return self.y_prior.likelihood(y, walk.sigma, walk.mu)
+
+    def _rounded_walk(self, y: Tensor, z_hat: Tensor, quality: Quality) -> Walk:
+        """A walk over rounded y, with the gradient of the identity."""
+        if self.grid == "integer":
+            y_hat = round_through(y)
+            parts = self.split_y(y_hat)
+            return self.walk(z_hat, quality, lambda i, mu, sigma: parts[i], y_hat)
+        parts = self.split_y(y)
+        return self.walk(z_hat, quality, lambda i, mu, sigma: round_through(parts[i] - mu) + mu)
 
     def aux_loss(self) -> Tensor:
         """What fits the quantiles of factorized priors to their densities; no data is needed."""
@@ -295,7 +316,7 @@ class SlicedModel(BaseModel):
     def split_y(self, y: Tensor) -> list[Tensor]:
         return list(y.split(self.slice_channels, 1))
 
-    def join_y(self, parts: Sequence[Tensor]) -> Tensor:
+    def join_y(self, parts: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
         return torch.cat(list(parts), 1)
 
     def latent_shapes(self, height: int, width: int) -> LatentShapes:

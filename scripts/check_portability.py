@@ -100,7 +100,7 @@ def batch_mismatches(codec: Codec, data: bytes) -> int:
 
     def replay(i: int, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         nonlocal wrong
-        indexes, _ = scale_indexes(sigma[1].reshape(-1).numpy(), coder.scale_table)
+        indexes, _ = scale_indexes(sigma[1].reshape(-1).numpy(), coder.choice.scale_table)
         wrong += checksum(indexes) != expected[i]
         return torch.cat([y_slices[i].flip(-1), y_slices[i]]) + mu
 

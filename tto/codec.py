@@ -202,7 +202,7 @@ class Codec:
         if header.quality > self.qualities:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         shapes = self.latent_shapes(header)
-        self.latent_coder.require_enough(container.sections, shapes)
+        self.latent_coder.require_enough(container.sections, shapes, header.quality, header.qp)
         with memory_for(header.width, header.height, self.device):
             side = self.read_side(container)
             y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)

@@ -321,10 +321,10 @@ def read_scale_qps(body: bytes, num_slices: int) -> tuple[int, ...]:
     return tuple(body)
 
 
-def write_index_list(slices: Sequence[Sequence[tuple[int, int]]]) -> bytes:
+def write_index_list(slices: Sequence[Sequence[tuple[int, int]]], index_bytes: int = 1) -> bytes:
     """Body of section INDEX_LIST: per slice the number of entries, then each entry.
 
-    An entry is (position of the symbol in its slice, scale index); positions ascend, and are written as
+    An entry is (position of the symbol in its slice, table index); positions ascend, and are written as
     the distance from the position after the entry before.
     """
     out = bytearray()
@@ -333,12 +333,12 @@ def write_index_list(slices: Sequence[Sequence[tuple[int, int]]]) -> bytes:
         following = 0
         for position, index in entries:
             out += write_varint(position - following)
-            out.append(index)
+            out += index.to_bytes(index_bytes, "little")
             following = position + 1
     return bytes(out)
 
 
-def read_index_list(body: bytes, num_slices: int) -> list[list[tuple[int, int]]]:
+def read_index_list(body: bytes, num_slices: int, index_bytes: int = 1) -> list[list[tuple[int, int]]]:
     """Inverse of `write_index_list`. The caller checks positions and indexes against its model."""
     name = section_name(SectionType.INDEX_LIST)
     slices, cursor = [], 0
@@ -349,10 +349,11 @@ def read_index_list(body: bytes, num_slices: int) -> list[list[tuple[int, int]]]
         entries, following = [], 0
         for _ in range(count):
             distance, cursor = read_varint(body, cursor, name)
-            if cursor >= len(body):
+            if cursor + index_bytes > len(body):
                 raise CorruptFile(name, "it ends inside an entry")
-            entries.append((following + distance, body[cursor]))
-            following, cursor = following + distance + 1, cursor + 1
+            index = int.from_bytes(body[cursor : cursor + index_bytes], "little")
+            entries.append((following + distance, index))
+            following, cursor = following + distance + 1, cursor + index_bytes
         slices.append(entries)
     if cursor != len(body):
         raise CorruptFile(name, "bytes after the last entry")

@@ -35,19 +35,25 @@ class Tables(IntegerTables):
         return cls(tables.cdfs, tables.lengths, tables.offsets)
 
     @cached_property
-    def models(self) -> list:
-        """One model per table. Its probabilities are 16-bit fractions, exact in float64 on every machine."""
-        shares = (self.frequencies(table).astype(np.float64) / TOTAL for table in range(len(self)))
-        return [stream.model.Categorical(share, perfect=False) for share in shares]
+    def _models(self) -> dict[int, stream.model.Categorical]:
+        return {}
 
-    def bits(self, symbols: np.ndarray, indexes: np.ndarray) -> float:
-        """What `SymbolEncoder.encode` spends on them."""
+    def model(self, table: int) -> stream.model.Categorical:
+        """The coder's model of a table. Its probabilities are 16-bit fractions, exact in float64 on every machine."""
+        if table not in self._models:
+            shares = self.frequencies(table).astype(np.float64) / TOTAL
+            self._models[table] = stream.model.Categorical(shares, perfect=False)
+        return self._models[table]
+
+    def bits(self, symbols: np.ndarray, indexes: np.ndarray) -> np.ndarray:
+        """What `SymbolEncoder.encode` spends on each, float64 [n]."""
         values = symbols - self.offsets[indexes]
         escapes = self.lengths[indexes] - 2
         outside = (values < 0) | (values >= escapes)
         numbers = np.where(values >= escapes, 2 * (values - escapes) + 1, -2 * values)[outside]
-        gamma = GAMMA_LENGTH_BITS + np.floor(np.log2(numbers))
-        return float(self.costs[indexes, np.where(outside, escapes, values)].sum() + gamma.sum())
+        bits = self.costs[indexes, np.where(outside, escapes, values)]
+        bits[outside] += GAMMA_LENGTH_BITS + np.floor(np.log2(numbers))
+        return bits
 
 
 class SymbolEncoder:
@@ -65,7 +71,7 @@ class SymbolEncoder:
             values = symbols[start:end] - int(tables.offsets[table])
             outside = (values < 0) | (values >= escape)
             coded = np.where(outside, escape, values).astype(np.int32)
-            self._coder.encode(coded, tables.models[table])
+            self._coder.encode(coded, tables.model(table))
             for value in values[outside].tolist():
                 self._encode_gamma(2 * (value - escape) + 1 if value >= escape else -2 * value)
 
@@ -101,7 +107,7 @@ class SymbolDecoder:
         values = np.empty(len(indexes), dtype=np.int64)
         for table, start, end in _groups(grouped):
             escape = tables.escape(table)
-            group = self.decode_with(tables.models[table], end - start).astype(np.int64)
+            group = self.decode_with(tables.model(table), end - start).astype(np.int64)
             for position in np.flatnonzero(group == escape):
                 number = self._decode_gamma()
                 group[position] = escape + number // 2 if number % 2 else -number // 2
@@ -132,7 +138,8 @@ _GAMMA_LENGTH = stream.model.Uniform(1 << GAMMA_LENGTH_BITS)
 def _groups(sorted_indexes: np.ndarray):
     """(table, start, end) of each run of equal indexes."""
     tables, starts = np.unique(sorted_indexes, return_index=True)
-    return zip(tables.tolist(), starts.tolist(), [*starts.tolist()[1:], len(sorted_indexes)], strict=True)
+    ends = [*starts.tolist(), len(sorted_indexes)][1:]
+    return zip(tables.tolist(), starts.tolist(), ends, strict=True)
 
 
 def scale_indexes(sigma: np.ndarray, scale_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,6 +156,6 @@ def scale_indexes(sigma: np.ndarray, scale_table: np.ndarray) -> tuple[np.ndarra
     return indexes.astype(np.uint8), near
 
 
-def checksum(indexes: np.ndarray) -> int:
-    """CRC-32 of a slice's scale indexes (uint8, coding order)."""
-    return zlib.crc32(indexes.tobytes())
+def checksum(indexes: np.ndarray, before: int = 0) -> int:
+    """CRC-32 of table indexes (uint8 or little-endian uint16, coding order), going on from that of those before."""
+    return zlib.crc32(indexes.tobytes(), before)

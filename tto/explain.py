@@ -18,7 +18,6 @@ from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
 from tto.reconstruction import synthesise
-from tto.refine.rate import gaussian_bits
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation, CompensationCoder
 from tto.side.filter import BLOCK, CLASSES, DIRECTIONS, Filter, apply_filter, block_classes, luma_of
@@ -80,18 +79,14 @@ def open_file(codec: Codec, data: bytes) -> Contents:
     container = read(data, max_pixels=None)
     header = container.header
     shapes, bits = codec.latent_shapes(header), []
-
-    def on_part(symbols: torch.Tensor, sigma: torch.Tensor) -> None:
-        bits.append(gaussian_bits(symbols, sigma))
-
-    y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, on_part)
+    y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, bits.append)
     z_hat = codec.latent_coder.decode_z(container.sections, shapes)
     maps = codec.model.explanations(z_hat, header.quality, y_hat.float())
     side = codec.read_side(container)
     return Contents(
         header,
         codec.model.y_stride,
-        codec.model.join_y(bits).sum((0, 1)).cpu().numpy(),
+        codec.model.join_y(bits, shapes.y[1:]).sum((0, 1)).cpu().numpy(),
         {name: values.cpu().numpy() for name, values in maps.items()},
         side,
         codec.pixels(y_hat, header.quality, frame_of(header), side),

@@ -1,14 +1,16 @@
-"""Latents to bytes and back: one walk over the slices, with the entropy model in float64.
+"""Latents to bytes and back: one walk over the parts, with the entropy model in float64.
 
     y, z ─ encode ─ sections z, y, index list ─ decode ─ y_hat      (the same y_hat on both sides)
 
-Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z.
+Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `n` values of one part.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -26,8 +28,9 @@ from tto.container import (
     step_size,
     write_index_list,
 )
-from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum, scale_indexes
+from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
+from tto.table_choice import ByChannel, ByScale, ByScaleAndFraction, Centre, TableChoice
 
 MAX_SYMBOL = 1 << 30
 SCALE_QP_OFFSETS = range(-4, 16, 2)
@@ -35,29 +38,43 @@ SCALE_QP_OFFSETS = range(-4, 16, 2)
 the network was trained to expect, and its index is rounded up."""
 STRIPPED_BYTES = 16
 """A stream loses its trailing zero bytes; more than so many have no chance to be there."""
-Slice = tuple[np.ndarray, np.ndarray]
-"""Symbols int64 and σ float64 of one slice, flat."""
+
+
+@dataclass(frozen=True)
+class CodedPart:
+    """Symbols int64 [n] of one part, what they are centred on, and σ float64 [n], None for a factorized prior."""
+
+    symbols: np.ndarray
+    centre: Centre
+    sigma: np.ndarray | None
 
 
 class LatentCoder:
     """Codes the latents of one base model.
 
-    In portable mode everything that decides a scale index runs in float64; `native` mode uses the model as it is
-    (float32), is faster, and decodes only where the arithmetic is the same.
+    In portable mode everything that decides an index runs in float64; `native` mode uses the model as it is (float32),
+    is faster, and decodes only where the arithmetic is the same.
     """
 
     def __init__(self, model: BaseModel):
         self._native_walker = model
         self.portable_walker = model.entropy_walker(torch.float64)
         self._z_tables = Tables.of(model.z_tables())
-        self._y_tables = Tables.of(model.y_tables())
-        self.scale_table = model.scale_table.cpu().numpy().astype(np.float64)
+        self._y_tables: dict[tuple[float, float], Tables] = {}
+        self.choice = table_choice(model)
         self._medians = model.z_medians()
         self.num_slices = model.slices
 
     def walker(self, native: bool) -> tuple[BaseModel, torch.dtype]:
-        """What walks over the slices, and in which precision."""
+        """What walks over the parts, and in which precision."""
         return (self._native_walker, torch.float32) if native else (self.portable_walker, torch.float64)
+
+    def tables(self, step: float, quality: float) -> Tables:
+        """Those of y. Only a factorized prior has others for each step and quality."""
+        key = (step, quality) if isinstance(self.choice, ByChannel) else (1.0, 1.0)
+        if key not in self._y_tables:
+            self._y_tables[key] = Tables.of(self._native_walker.y_tables(*key))
+        return self._y_tables[key]
 
     @torch.inference_mode()
     def encode(
@@ -76,56 +93,84 @@ class LatentCoder:
         z_encoder = SymbolEncoder()
         z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self._z_tables)
 
-        slices: list[Slice] = []
-        parts = walker.split_y(y.to(dtype))
+        tables = self.tables(step, quality)
+        coded: list[CodedPart] = []
+        y_parts, channels = walker.split_y(y.to(dtype)), self._channels(y.shape)
+        on_integers = walker.grid == "integer"
+        known = (y.to(dtype) / step).round() * step if on_integers and not native else None  # native: as the decoder
 
-        def round_slice(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            symbols = _checked(((parts[i] - mu) / step).round())
-            slices.append((_flat(symbols), _flat_float(sigma)))
-            return symbols * step + mu
+        def round_part(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
+            centre = self.choice.centre(_flat_float(mu) / step, channels[i])
+            around = 0.0 if on_integers else mu
+            whole = _checked(((y_parts[i] - around) / step).round())
+            coded.append(CodedPart(_flat(whole) - centre.shift, centre, None if sigma is None else _flat_float(sigma)))
+            return whole * step + around
 
-        walk = walker.walk(z_symbols.to(dtype) + self._medians.to(dtype), quality, round_slice)
+        y_hat = walker.walk(z_symbols.to(dtype) + self._medians.to(dtype), quality, round_part, known).y_hat
+        return {SectionType.Z: z_encoder.data()} | self._write(coded, tables, qp, fit_scales, native), y_hat
 
-        scale_qps = self._fitting_scale_qps(slices, qp) if fit_scales else (qp,) * self.num_slices
-        y_encoder = SymbolEncoder()
+    def _write(
+        self, coded: Sequence[CodedPart], tables: Tables, qp: int, fit_scales: bool, native: bool
+    ) -> dict[SectionType, bytes]:
+        """The sections of y."""
+        slices = self._by_slice(coded)
+        fits = fit_scales and not isinstance(self.choice, ByChannel)
+        scale_qps = self._fitting_scale_qps(slices, qp, tables) if fits else (qp,) * self.num_slices
+        encoder = SymbolEncoder()
         checksums, listed = [], []
-        for (symbols, sigma), scale_qp in zip(slices, scale_qps, strict=True):
-            indexes, near = scale_indexes(sigma / step_size(scale_qp), self.scale_table)
-            y_encoder.encode(symbols, indexes, self._y_tables)
-            checksums.append(checksum(indexes))
-            positions = () if native else np.flatnonzero(near).tolist()
-            listed.append([(position, int(indexes[position])) for position in positions])
-        sections = {
-            SectionType.Z: z_encoder.data(),
-            SectionType.Y: join_y(checksums, y_encoder.data()),
-        }
+        for parts, scale_qp in zip(slices, scale_qps, strict=True):
+            crc, entries, start = 0, [], 0
+            for part in parts:
+                indexes, near = self._indexes(part, scale_qp)
+                encoder.encode(part.symbols, indexes, tables)
+                crc = checksum(indexes, crc)
+                positions = () if native else np.flatnonzero(near).tolist()
+                entries += [(start + position, int(indexes[position])) for position in positions]
+                start += len(indexes)
+            checksums.append(crc)
+            listed.append(entries)
+        sections = {SectionType.Y: join_y(checksums, encoder.data())}
         if any(listed):
-            sections[SectionType.INDEX_LIST] = write_index_list(listed)
+            sections[SectionType.INDEX_LIST] = write_index_list(listed, self.choice.index_type.itemsize)
         if any(scale_qp != qp for scale_qp in scale_qps):
             sections[SectionType.SCALE_QP] = bytes(scale_qps)
-        return sections, walk.y_hat
+        return sections
 
-    def _fitting_scale_qps(self, slices: Sequence[Slice], qp: int) -> tuple[int, ...]:
+    def _by_slice(self, coded: Sequence[CodedPart]) -> list[list[CodedPart]]:
+        numbers = iter(range(len(coded)))
+        return [list(parts) for _, parts in groupby(coded, lambda part: self._native_walker.slice_of(next(numbers)))]
+
+    def _indexes(self, part: CodedPart, scale_qp: int) -> tuple[np.ndarray, np.ndarray]:
+        sigma = None if part.sigma is None else part.sigma / step_size(scale_qp)
+        return self.choice.indexes(sigma, part.centre)
+
+    def _fitting_scale_qps(self, slices: Sequence[Sequence[CodedPart]], qp: int, tables: Tables) -> tuple[int, ...]:
         """The step of σ that codes each slice in the fewest bits, or `qp` for all where a section would cost more."""
         tried = [max(0, min(255, qp + offset)) for offset in SCALE_QP_OFFSETS]
         chosen, saved = [], 0.0
-        for symbols, sigma in slices:
+        for parts in slices:
             bits = {
-                scale_qp: self._y_tables.bits(symbols, scale_indexes(sigma / step_size(scale_qp), self.scale_table)[0])
+                scale_qp: sum(
+                    float(tables.bits(part.symbols, self._indexes(part, scale_qp)[0]).sum()) for part in parts
+                )
                 for scale_qp in tried
             }
             chosen.append(min(bits, key=bits.get))
             saved += bits[qp] - bits[chosen[-1]]
         return tuple(chosen) if saved > 8 * section_size(bytes(self.num_slices)) else (qp,) * self.num_slices
 
-    def require_enough(self, sections: Mapping[SectionType, bytes], shapes: LatentShapes) -> None:
+    def require_enough(
+        self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, quality: float, qp: int
+    ) -> None:
         """Refuse a picture that is larger than its streams can say, before anything is computed for it.
 
         They cannot be shorter than the cheapest symbols of all positions. Raises `CorruptFile`.
         """
+        costs = self.tables(step_size(qp), quality).least_costs
+        of_position = costs.sum() if isinstance(self.choice, ByChannel) else shapes.y[0] * costs.min()
         least = {
             SectionType.Z: math.prod(shapes.z[1:]) * self._z_tables.least_costs.sum(),
-            SectionType.Y: math.prod(shapes.y) * self._y_tables.least_costs.min(),
+            SectionType.Y: math.prod(shapes.y[1:]) * of_position,
         }
         for kind, bits in least.items():
             if 8 * (len(sections[kind]) + STRIPPED_BYTES) < bits:
@@ -139,40 +184,43 @@ class LatentCoder:
         quality: float,
         qp: int,
         native: bool,
-        on_slice: Callable[[Tensor, Tensor], None] = lambda symbols, sigma: None,
+        on_part: Callable[[Tensor], None] = lambda bits: None,
     ) -> Tensor:
         """ŷ [1, M, h, w]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
 
-        `on_slice` hears of the symbols of each slice and of σ in its steps.
+        `on_part` is called with the bits of each part's symbols, in the part's shape.
         """
         walker, dtype = self.walker(native)
         device = self._medians.device
         step = step_size(qp)
         z_hat = self.decode_z(sections, shapes, dtype)
+        tables, reader = self.tables(step, quality), self._reader(sections, shapes, qp)
+        decoder = SymbolDecoder(reader.payload, section_name(SectionType.Y))
+        on_integers = walker.grid == "integer"
 
+        def read(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
+            centre = self.choice.centre(_flat_float(mu) / step, reader.channels[i])
+            indexes = reader.indexes(i, centre, None if sigma is None else _flat_float(sigma))
+            symbols = decoder.decode(indexes, tables)
+            on_part(torch.from_numpy(tables.bits(symbols, indexes)).view(mu.shape))
+            whole = _tensor(symbols + centre.shift, dtype, device).view_as(mu)
+            return whole * step + (0.0 if on_integers else mu)
+
+        return walker.walk(z_hat, quality, read).y_hat
+
+    def _reader(self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, qp: int) -> IndexReader:
+        """Raises `CorruptFile`."""
         checksums, payload = split_y(sections[SectionType.Y], self.num_slices)
-        y_decoder = SymbolDecoder(payload, section_name(SectionType.Y))
         listed = [[] for _ in range(self.num_slices)]
         if SectionType.INDEX_LIST in sections:
-            listed = read_index_list(sections[SectionType.INDEX_LIST], self.num_slices)
+            index_bytes = self.choice.index_type.itemsize
+            listed = read_index_list(sections[SectionType.INDEX_LIST], self.num_slices, index_bytes)
         scale_qps = (qp,) * self.num_slices
         if SectionType.SCALE_QP in sections:
             scale_qps = read_scale_qps(sections[SectionType.SCALE_QP], self.num_slices)
-
-        def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-            scale_step = step_size(scale_qps[i])
-            indexes, _ = scale_indexes(_flat_float(sigma) / scale_step, self.scale_table)
-            for position, index in listed[i]:
-                if position >= len(indexes) or index >= len(self.scale_table):
-                    raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
-                indexes[position] = index
-            if checksum(indexes) != checksums[i]:
-                raise IndexMismatch(i)
-            symbols = _tensor(y_decoder.decode(indexes, self._y_tables), dtype, device).view_as(mu)
-            on_slice(symbols, sigma / scale_step)
-            return symbols * step + mu
-
-        return walker.walk(z_hat, quality, read).y_hat
+        channels = self._channels((1, *shapes.y))
+        slices = [self._native_walker.slice_of(part) for part in range(len(channels))]
+        return IndexReader(self.choice, channels, slices, checksums, listed, scale_qps, payload)
 
     def decode_z(
         self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, dtype: torch.dtype = torch.float32
@@ -182,6 +230,63 @@ class LatentCoder:
         decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
         symbols = decoder.decode(_channel_indexes(shape), self._z_tables)
         return _tensor(symbols, dtype, self._medians.device).view(shape) + self._medians.to(dtype)
+
+    def _channels(self, shape: Sequence[int]) -> list[np.ndarray | None]:
+        """For each part the channel of y of each of its values, flat, where tables depend on it."""
+        parts = self._native_walker.split_y(torch.arange(shape[1])[None, :, None, None].expand(*shape))
+        return [_flat(part) if isinstance(self.choice, ByChannel) else None for part in parts]
+
+
+@dataclass
+class IndexReader:
+    """What a file says of the tables of y, part by part in coding order; `slices` has the slice of each part.
+
+    `start` and `crc` are how many indexes of the current slice there were so far, and their checksum.
+    """
+
+    choice: TableChoice
+    channels: list[np.ndarray | None]
+    slices: list[int]
+    checksums: Sequence[int]
+    listed: Sequence[Sequence[tuple[int, int]]]
+    scale_qps: Sequence[int]
+    payload: bytes
+    start: int = 0
+    crc: int = 0
+
+    def indexes(self, part: int, centre: Centre, sigma: np.ndarray | None) -> np.ndarray:
+        """Tables of a part, those that the file lists in their places; `centre` may be mended by them.
+
+        Raises `CorruptFile`, and `IndexMismatch` at the last part of a slice whose checksum is another.
+        """
+        number = self.slices[part]
+        if sigma is not None:
+            sigma = sigma / step_size(self.scale_qps[number])
+        indexes, _ = self.choice.indexes(sigma, centre)
+        end = self.start + len(indexes)
+        ends_slice = part + 1 == len(self.slices) or self.slices[part + 1] != number
+        for position, index in self.listed[number]:
+            if position >= end and ends_slice:
+                raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
+            if self.start <= position < end:
+                try:
+                    self.choice.replace(centre, indexes, position - self.start, index)
+                except ValueError as error:
+                    raise CorruptFile(section_name(SectionType.INDEX_LIST), str(error)) from None
+        self.start, self.crc = end, checksum(indexes, self.crc)
+        if ends_slice:
+            if self.crc != self.checksums[number]:
+                raise IndexMismatch(number)
+            self.start = self.crc = 0
+        return indexes
+
+
+def table_choice(model: BaseModel) -> TableChoice:
+    """How a model's tables are chosen."""
+    if model.scale_table is None:
+        return ByChannel()
+    kind = ByScaleAndFraction if model.grid == "integer" else ByScale
+    return kind(model.scale_table.cpu().numpy().astype(np.float64))
 
 
 def _checked(symbols: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_batch_and_memory_layout_do_not_change_an_index(small_model, coder, late
         chosen = []
 
         def note(i, mu, sigma):
-            chosen.append(scale_indexes(sigma[0].reshape(-1).numpy(), coder.scale_table)[0])
+            chosen.append(scale_indexes(sigma[0].reshape(-1).numpy(), coder.choice.scale_table)[0])
             y_i = small_model.split_y(y)[i]
             return (y_i - mu).round() + mu
 

@@ -21,10 +21,8 @@ import torch
 from torch import Tensor
 
 from base_models import BaseModel
-from tto.container import step_size
 from tto.refine.operation import Operation
 from tto.refine.problem import Candidate, Evaluation, Problem
-from tto.refine.rate import gaussian_bits
 from tto.refine.schedules import Geometric, Schedule
 from tto.refine.state import KeepOn, State
 
@@ -83,7 +81,7 @@ class Symbols(NamedTuple):
 
 def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
     outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
-    return Symbols(((outcome.y - outcome.mu) / step_size(candidate.qp)).round(), problem.z_symbols(outcome.z))
+    return Symbols(problem.y_symbols(outcome, candidate.qp), problem.z_symbols(outcome.z))
 
 
 def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Evaluation:
@@ -149,7 +147,8 @@ def least_of_each_part(predicted: Tensor, model: BaseModel) -> Tensor:
     to bring alone they do not bring together.
     """
     parts = model.split_y(predicted)
-    return model.join_y([torch.where(part == part.amin(1, keepdim=True), part, torch.inf) for part in parts])
+    least = [torch.where(part == part.amin(1, keepdim=True), part, torch.inf) for part in parts]
+    return model.join_y(least, predicted.shape[-2:])
 
 
 def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:
@@ -160,7 +159,7 @@ def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:
 
 def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | None = None) -> Prediction:
     """What flips of single symbols should bring; an earlier prediction's `curvature` saves a backward pass."""
-    step, weight = step_size(qp), problem.lambda_ * problem.pixels
+    weight = problem.lambda_ * problem.pixels
     y = symbols.y.clone().requires_grad_(True)
     found = problem.evaluate(
         at_symbols(problem, Symbols(y, symbols.z), qp)._replace(
@@ -173,14 +172,14 @@ def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | Non
     outcome, (gradient,) = found.outcome, found.gradients
     if curvature is None:
         curvature = weight * _curvature(problem, outcome.x_hat, *found.projected)
-    sigma = outcome.sigma / step
     u = symbols.y.clone().requires_grad_(True)
-    own = gaussian_bits(u, sigma)
+    own = problem.symbol_bits(u, outcome, qp)
     (own_gradient,) = torch.autograd.grad(own.sum(), u)
     with torch.no_grad():
         slope = gradient - own_gradient
         changes = torch.stack([
-            sign * slope + 0.5 * curvature + gaussian_bits(symbols.y + sign, sigma) - own for sign in (1.0, -1.0)
+            sign * slope + 0.5 * curvature + problem.symbol_bits(symbols.y + sign, outcome, qp) - own
+            for sign in (1.0, -1.0)
         ])  # fmt: skip
         predicted, which = changes.min(0)
         return Prediction(1.0 - 2.0 * which, predicted, curvature)

@@ -34,7 +34,8 @@ Rounding = Callable[[Tensor], Tensor]
 class Outcome(NamedTuple):
     """One evaluation. `bits` and `distortion` are scalars; `y`, `z` are the rounded latents before LRP.
 
-    `y_hat` is after LRP, `x_hat` the clamped picture [1, 3, H, W]; `sigma` is not divided by the step.
+    `y_hat` is after LRP, `x_hat` the clamped picture [1, 3, H, W]; `sigma` is not divided by the step, and None under a
+    factorized prior of y.
     """
 
     bits: Tensor
@@ -44,14 +45,15 @@ class Outcome(NamedTuple):
     y_hat: Tensor
     x_hat: Tensor
     mu: Tensor
-    sigma: Tensor
+    sigma: Tensor | None
 
 
 class Evaluation(NamedTuple):
     """What is to be evaluated: latents y [1, M, h, w] and z [1, N, hz, wz] of a problem. In float32 unless it is only
     for gradients.
 
-    `rounding` is called with z, then with each part, in units of the step and centred; `rate` prices parts.
+    `rounding` is called with z, then with each part, in units of the step and centred on what the model's grid says;
+    `rate` prices parts.
     `loss`: whose gradients for `leaves` are wanted, each of one picture; with `exact` the outcome is, too. `projection`
     [1, 3, H, W]: vector whose product with the picture's Jacobian for `leaves` is wanted.
     """
@@ -96,7 +98,7 @@ def evaluate(evaluations: Sequence[Evaluation]) -> list[Evaluated]:
         projected = iter(torch.autograd.grad(pictures, _leaves(chosen), [one.projection for one in chosen]))
     return [
         Evaluated(
-            Outcome(*(value.detach() for value in outcome)),
+            Outcome(*(value if value is None else value.detach() for value in outcome)),
             tuple(next(gradients) for _ in one.leaves),
             tuple(next(projected) for _ in one.leaves if one.projection is not None),
         )
@@ -109,33 +111,53 @@ def _leaves(evaluations: Sequence[Evaluation]) -> list[Tensor]:
 
 
 def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
-    """One walk and one synthesis of evaluations that share model, quality and size of latents."""
+    """One walk and one synthesis of evaluations that share model, quality and size of latents.
+
+    On the integer grid rounding does not depend on the walk, so all of ŷ is known before it and contexts are computed
+    in parallel; what the estimate counts is what is coded: ŷ = round(y/Δ)·Δ.
+    """
     first = evaluations[0].problem
-    steps = [step_size(one.qp) for one in evaluations]
-    parts = [first.model.split_y(one.y) for one in evaluations]
-    rounded: list[list[Tensor]] = [[] for _ in evaluations]
-
-    def code_part(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
-        for n, (one, mu_n, sigma_n) in enumerate(zip(evaluations, mu.split(1), sigma.split(1), strict=True)):
-            u = one.rounding((parts[n][i] - mu_n) / steps[n])
-            bits[n].append(one.rate(u, sigma_n / steps[n]).sum())
-            rounded[n].append(u * steps[n] + mu_n)
-        return _batch([parts_of_one[-1] for parts_of_one in rounded])
-
+    model, on_integers = first.model, first.model.grid == "integer"
+    steps, size = [step_size(one.qp) for one in evaluations], evaluations[0].y.shape[-2:]
     z_rounded = [one.rounding(one.z - one.problem.medians) for one in evaluations]
-    bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
     z_hats = [z + one.problem.medians for one, z in zip(evaluations, z_rounded, strict=True)]
-    walk = first.model.walk(_batch(z_hats), first.quality, code_part)
-    y_hats, mus, sigmas = (latent.split(1) for latent in (walk.y_hat, walk.mu, walk.sigma))
+    parts = [model.split_y(one.y) for one in evaluations]
+    rounded: list[list[Tensor]] = [[] for _ in evaluations]  # in steps, on the mean grid less μ
+    known = None
+    if on_integers:
+        rounded = [
+            [one.rounding(part / step) for part in of_one]
+            for one, of_one, step in zip(evaluations, parts, steps, strict=True)
+        ]
+        known = _batch([model.join_y(of_one, size) * step for of_one, step in zip(rounded, steps, strict=True)])
+
+    def code_part(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
+        y_hat = []
+        for n, (one, mu_n) in enumerate(zip(evaluations, mu.split(1), strict=True)):
+            if not on_integers:
+                rounded[n].append(one.rounding((parts[n][i] - mu_n) / steps[n]))
+            y_hat.append(rounded[n][i] * steps[n] + (0.0 if on_integers else mu_n))
+            if sigma is not None:
+                mean = mu_n / steps[n] if on_integers else 0.0
+                bits[n].append(one.rate(rounded[n][i], sigma[n : n + 1] / steps[n], mean).sum())
+        return _batch(y_hat)
+
+    bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
+    walk = model.walk(_batch(z_hats), first.quality, code_part, known)
+    y_hats, mus = walk.y_hat.split(1), walk.mu.split(1)
+    sigmas = [None] * len(evaluations) if walk.sigma is None else walk.sigma.split(1)
     frames, sides = zip(*((one.problem.frame, one.problem.side) for one in evaluations), strict=True)
-    x_hats = synthesise(first.model, first.quality, y_hats, frames, sides, first.recompute)
+    x_hats = synthesise(model, first.quality, y_hats, frames, sides, first.recompute)
     outcomes = []
-    for n, problem in enumerate(one.problem for one in evaluations):
+    for n, (problem, qp) in enumerate((one.problem, one.qp) for one in evaluations):
         x_hat = problem.side.on_picture(x_hats[n]).clamp(0, 1)
         with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
             distortion = problem.distortion(x_hat)
+        symbols = model.join_y(rounded[n], size)
+        if walk.sigma is None:
+            bits[n].append(problem.y_bits(qp)(symbols).sum())
         total = sum(bits[n]) + problem.side.bits
-        y = first.model.join_y(rounded[n])
+        y = symbols * steps[n] + (0.0 if on_integers else mus[n])
         outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
     return outcomes
 
@@ -182,6 +204,16 @@ class Problem:
     def z_bits(self) -> FactorizedBits:
         return FactorizedBits(self.model.z_tables(), self.medians.device)
 
+    def y_bits(self, qp: int) -> FactorizedBits:
+        """Of y in steps, less its medians, under a factorized prior."""
+        if qp not in self._y_bits:
+            self._y_bits[qp] = FactorizedBits(self.model.y_tables(step_size(qp), self.quality), self.medians.device)
+        return self._y_bits[qp]
+
+    @cached_property
+    def _y_bits(self) -> dict[int, FactorizedBits]:
+        return {}
+
     @cached_property
     def medians(self) -> Tensor:
         return self.model.z_medians()
@@ -201,6 +233,19 @@ class Problem:
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
         return (z_hat - self.medians).round()
+
+    def y_symbols(self, outcome: Outcome, qp: int) -> Tensor:
+        """What `Evaluation.rounding` gave for y, for good: in steps, and less μ where the model's grid says so."""
+        centre = 0.0 if self.model.grid == "integer" else outcome.mu
+        return ((outcome.y - centre) / step_size(qp)).round()
+
+    def symbol_bits(self, symbols: Tensor, outcome: Outcome, qp: int) -> Tensor:
+        """What symbols of y [1, M, h, w] cost with an outcome's μ and σ."""
+        if outcome.sigma is None:
+            return self.y_bits(qp)(symbols)
+        step = step_size(qp)
+        mean = outcome.mu / step if self.model.grid == "integer" else 0.0
+        return gaussian_bits(symbols, outcome.sigma / step, mean)
 
     def cost(self, outcome: Outcome) -> Tensor:
         """J in bits per pixel."""

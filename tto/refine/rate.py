@@ -15,43 +15,44 @@ from torch import Tensor
 from base_models.entropy_models import SMALLEST_SCALE
 from base_models.tables import TOTAL, IntegerTables
 
-Rate = Callable[[Tensor, Tensor], Tensor]
-"""Bits of u = (ŷ − μ)/Δ, given u and σ/Δ."""
+Rate = Callable[[Tensor, Tensor, Tensor | float], Tensor]
+"""Bits of rounded values v in steps, given σ/Δ and the mean in steps: 0 where v is centred on it, else (on the integer
+grid) μ/Δ."""
 LOWEST_PROBABILITY = 1 / TOTAL
 
 
-def gaussian_bits(u: Tensor, sigma: Tensor) -> Tensor:
-    """Bits of each u = (ŷ − μ)/Δ under a Gaussian of deviation σ/Δ, integrated over the unit cell around u.
+def gaussian_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """Bits of each v under a Gaussian of deviation σ/Δ around `mean`, integrated over the unit cell around v.
 
-    `u` and `sigma` [...] → [...]. At integers this is what a symbol costs.
+    `v` and `sigma` [...] → [...]. At integers this is what a symbol costs.
     """
     scale = math.sqrt(0.5) / sigma.clamp(min=SMALLEST_SCALE)
-    distance = u.abs()
+    distance = (v - mean).abs()
     mass = 0.5 * (torch.erfc((distance - 0.5) * scale) - torch.erfc((distance + 0.5) * scale))
     return -torch.log2(mass + LOWEST_PROBABILITY)
 
 
-def expected_bits(u: Tensor, sigma: Tensor) -> Tensor:
-    """`gaussian_bits` at the integers around u, interpolated linearly: the mean cost of rounding down or up **[ours]**.
+def expected_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """`gaussian_bits` at the integers around v, interpolated linearly: the mean cost of rounding down or up **[ours]**.
 
     The Gaussian's own bits between integers are below that line, so with them a relaxed latent saves bits that
     rounding then gives back; descent goes for those. At low rates this mends half of what rounding used to cost.
     """
-    low = u.detach().floor()
-    part = u - low
-    return gaussian_bits(low, sigma) * (1 - part) + gaussian_bits(low + 1, sigma) * part
+    low = v.detach().floor()
+    part = v - low
+    return gaussian_bits(low, sigma, mean) * (1 - part) + gaussian_bits(low + 1, sigma, mean) * part
 
 
-def mixed_bits(u: Tensor, sigma: Tensor) -> Tensor:
+def mixed_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
     """Half `gaussian_bits`, half `expected_bits` **[ours]**.
 
     The latter has a kink at every integer, around which large steps swing to and fro; this one's is half as sharp.
     """
-    return 0.5 * (gaussian_bits(u, sigma) + expected_bits(u, sigma))
+    return 0.5 * (gaussian_bits(v, sigma, mean) + expected_bits(v, sigma, mean))
 
 
 class FactorizedBits:
-    """Cost of z by its integer tables, one per channel.
+    """Cost of a latent with a factorized prior by its integer tables, one per channel: of z, or of y without σ.
 
     Between integers the costs are interpolated linearly as by `expected_bits` (training uses a smooth density).
     """
@@ -61,7 +62,9 @@ class FactorizedBits:
         self._offsets = torch.from_numpy(tables.offsets).float().view(1, -1, 1, 1).to(device)
 
     def __call__(self, u: Tensor) -> Tensor:
-        """u [1, N, h, w], z less its median → bits [1, N, h, w]."""
+        """u [1, N, h, w], the latent less its median, in steps → bits [1, N, h, w]."""
+        if not u.numel():
+            return u
         last = self._costs.shape[1] - 1
         position = (u - self._offsets).clamp(0, last)
         low = position.detach().floor().clamp(max=last - 1)

@@ -54,7 +54,7 @@ def test_curvature_adds_to_the_prediction(problem, latents):
 
 
 def test_one_flip_of_each_position_and_part_is_left():
-    two_slices = SimpleNamespace(split_y=lambda y: y.chunk(2, 1), join_y=lambda parts: torch.cat(parts, 1))
+    two_slices = SimpleNamespace(split_y=lambda y: y.chunk(2, 1), join_y=lambda parts, size: torch.cat(parts, 1))
     predicted = torch.tensor([[3.0, -1.0], [-2.0, -4.0], [5.0, 6.0], [-7.0, 0.5]]).view(1, 4, 1, 2)
     left = least_of_each_part(predicted, two_slices)
     inf = torch.inf

@@ -1,0 +1,305 @@
+"""CompressAI's image codecs as base models: its own networks, with its names for their weights.
+
+    name                    y                                       source
+    bmshj2018-factorized    factorized prior, no z                  Ballé 2018, "Variational image compression with a
+    bmshj2018-hyperprior    σ from z, which comes from |y|          scale hyperprior", ICLR
+    mbt2018-mean            μ, σ from z                             Minnen 2018, "Joint autoregressive and hierarchical
+    mbt2018                 μ, σ from z and the context of ŷ        priors for learned image compression", NeurIPS
+    cheng2020-anchor        the same, residual blocks               Cheng 2020, "Learned image compression with
+    cheng2020-attn          the same, with attention                discretized Gaussian mixture likelihoods and
+                                                                    attention modules", CVPR (here one Gaussian)
+
+Each network was trained for one λ. **[ours]** It serves other qualities through its quantization step, Δ ∝ λ^−½: y is
+multiplied by the gain √(λ(q)/λ(trained)) before quantization and divided by it after.
+
+CompressAI is imported when a network is made. Shapes: as in `base`; `B, M, h, w` of y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint_sequential
+
+from .base import BaseModel, CodePart, LatentShapes, Quality, Walk, full_precision
+from .derived_tables import rescaled_tables
+from .entropy_models import FactorizedPrior, GaussianConditional
+from .limits import check_lambdas, check_ranges
+from .registry import register
+from .tables import IntegerTables
+
+LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+"""Weights of 255²·MSE that the published qualities 1…8 were trained with. Those trained for MS-SSIM had 2.4 … 220 for
+1 − MS-SSIM, which is within 8 % of the same weights on tto's scale for it."""
+STEP_PRECISION = 1 << 20
+"""Steps of a factorized prior are multiples of its inverse: machines differ in the last bits of a logarithm."""
+MOST_CHANNELS = 640
+"""Twice the published: what a damaged file says must not fill memory."""
+CONTEXT_REACH = 2
+"""Rows above, and columns to either side, that the context of a position covers."""
+SLOPE = CONTEXT_REACH + 1
+"""Diagonals of the raster: columns that one goes back for each row down, so that contexts lie on earlier ones."""
+
+
+@dataclass(frozen=True)
+class ZooConfig:
+    """Widths; λ of the qualities that the family has; and which of these this network was trained at."""
+
+    N: int = 128
+    M: int = 192
+    lambdas: tuple[float, ...] = LAMBDAS
+    trained_quality: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` naming a field that no network has."""
+        check_ranges(self, N=(1, MOST_CHANNELS), M=(1, MOST_CHANNELS), trained_quality=(1, 65))
+        check_lambdas(self.lambdas)
+        if self.trained_quality > len(self.lambdas):
+            raise ValueError(f"trained_quality is {self.trained_quality}, expected at most {len(self.lambdas)}")
+
+
+class ZooModel(BaseModel):
+    """What the families have in common. `network_name` is that of the class in `compressai.models`."""
+
+    network_name: ClassVar[str]
+    takes_m: ClassVar[bool] = True
+
+    def __init__(self, config: ZooConfig | None = None):
+        super().__init__(config or ZooConfig())
+        from compressai import entropy_models, models  # they take seconds to import
+
+        widths = (self.config.N, self.config.M) if self.takes_m else (self.config.N,)
+        with torch.device("cpu"):  # they cannot be made on the meta device
+            network = getattr(models, self.network_name)(*widths)
+        for name, child in network.named_children():
+            if isinstance(child, entropy_models.EntropyBottleneck):
+                child = FactorizedPrior(child.channels)
+            elif isinstance(child, entropy_models.GaussianConditional):
+                child = GaussianConditional()
+            self.add_module(name, child)
+
+    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+        self.check_sides(x)
+        return full_precision(self.g_a(x)) * self.gain(quality, x)
+
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
+        y_hat = y_hat / self.gain(quality, y_hat)
+        if recompute:
+            return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), y_hat, use_reentrant=False))
+        return full_precision(self.g_s(y_hat))
+
+    def gain(self, quality: Quality, like: Tensor) -> Tensor | float:
+        """What y is multiplied by before quantization, [B, 1, 1, 1]."""
+        if self.qualities == 1:
+            return 1.0
+        trained = self.lambda_at(float(self.config.trained_quality))
+        gain = (self.lambda_at(quality) / trained).sqrt().reshape(-1, 1, 1, 1)
+        return gain.to(device=like.device, dtype=like.dtype)
+
+    def split_y(self, y: Tensor) -> list[Tensor]:
+        return [y]
+
+    def join_y(self, parts: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        return parts[0]
+
+    @property
+    def slices(self) -> int:
+        return 1
+
+    def latent_shapes(self, height: int, width: int) -> LatentShapes:
+        rows, columns = (-(-side // self.stride) for side in (height, width))
+        y = (rows * self.stride // self.y_stride, columns * self.stride // self.y_stride)
+        if self.z_prior is None:
+            return LatentShapes((self.config.M, *y), (0, *y))
+        return LatentShapes((self.config.M, *y), (self.config.N, rows, columns))
+
+    @property
+    def z_prior(self) -> FactorizedPrior | None:
+        return self.entropy_bottleneck
+
+    @property
+    def y_prior(self) -> GaussianConditional | FactorizedPrior:
+        return self.gaussian_conditional
+
+    @classmethod
+    def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Shortcuts of strided residual blocks were called `downsample` once."""
+        return {key.replace(".downsample.", ".skip."): value for key, value in state.items()}
+
+
+class Factorized(ZooModel):
+    """y has a density for each channel, and there is no z."""
+
+    registered_name = "bmshj2018-factorized"
+    network_name = "FactorizedPrior"
+    stride = 16
+
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+        return y[:, :0]
+
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        """μ is the medians of y; `z_hat` only says how large y is."""
+        medians = self.entropy_bottleneck.medians().to(z_hat.dtype) * self.gain(quality, z_hat)
+        mu = medians.expand(len(z_hat), -1, *z_hat.shape[-2:]).contiguous()
+        return Walk(code_part(0, mu, None), mu, None)
+
+    def y_tables(self, step: float = 1.0, quality: float = 1.0) -> IntegerTables:
+        gain = float(self.gain(quality, torch.zeros((), dtype=torch.float64)))
+        return rescaled_tables(self.y_prior.tables(), round(step / gain * STEP_PRECISION) / STEP_PRECISION)
+
+    def y_likelihood(self, y: Tensor, walk: Walk, quality: Quality) -> Tensor:
+        return self.y_prior.likelihood(y / self.gain(quality, y))
+
+    @property
+    def z_prior(self) -> None:
+        return None
+
+    @property
+    def y_prior(self) -> FactorizedPrior:
+        return self.entropy_bottleneck
+
+
+class ScaleHyperprior(ZooModel):
+    """z gives σ."""
+
+    registered_name = "bmshj2018-hyperprior"
+    network_name = "ScaleHyperprior"
+
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+        return full_precision(self.h_a((y / self.gain(quality, y)).abs()))
+
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        sigma = full_precision(self.h_s(z_hat)) * self.gain(quality, z_hat)
+        mu = torch.zeros_like(sigma)
+        return Walk(code_part(0, mu, sigma), mu, sigma)
+
+
+class MeanScaleHyperprior(ZooModel):
+    """z gives μ and σ."""
+
+    registered_name = "mbt2018-mean"
+    network_name = "MeanScaleHyperprior"
+
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+        return full_precision(self.h_a(y / self.gain(quality, y)))
+
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        sigma, mu = (full_precision(self.h_s(z_hat)) * self.gain(quality, z_hat)).chunk(2, 1)
+        return Walk(code_part(0, mu, sigma), mu, sigma)
+
+
+class Autoregressive(MeanScaleHyperprior):
+    """z and the causal 5×5 neighbourhood in ŷ give μ and σ; a part is a diagonal of the raster.
+
+    ŷ is round(y/Δ)·Δ, as in the evaluating `forward` of CompressAI's classes, and not round(y/Δ − μ/Δ)·Δ + μ as in
+    their `compress`: only so does ŷ, and with it every context, not depend on the μ of the positions before. Where ŷ is
+    given (estimate, refinement, encoder) contexts are one convolution; a decoder goes along the diagonals, which have
+    up to w/3 positions each. Both compute the same from the same ŷ, so that estimate and stream agree.
+    """
+
+    registered_name = "mbt2018"
+    network_name = "JointAutoregressiveHierarchicalPriors"
+    grid = "integer"
+
+    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+        hyper, gain = self.h_s(z_hat), self.gain(quality, z_hat)
+        if y_hat is None:
+            return self._serial_walk(hyper, gain, code_part)
+        context = self.context_prediction((y_hat / gain).to(hyper.dtype))
+        sigma, mu = (full_precision(self.entropy_parameters(torch.cat([hyper, context], 1))) * gain).chunk(2, 1)
+        for i, (mu_i, sigma_i) in enumerate(zip(self.split_y(mu), self.split_y(sigma), strict=True)):
+            code_part(i, mu_i, sigma_i)
+        return Walk(y_hat, mu, sigma)
+
+    def _serial_walk(self, hyper: Tensor, gain: Tensor | float, code_part: CodePart) -> Walk:
+        """A diagonal after the other: its neighbours are gathered, and one matrix product is the convolution."""
+        batch, _, height, width = hyper.shape
+        reach, side = CONTEXT_REACH, 2 * CONTEXT_REACH + 1
+        taps = torch.tensor([(row, column) for row in range(reach + 1) for column in range(side)])
+        taps = taps[: reach * side + reach]  # what lies before the middle
+        weight = self.context_prediction.weight[:, :, taps[:, 0], taps[:, 1]].flatten(1)  # [2M, M·taps]
+        bias = self.context_prediction.bias[:, None]
+        known = hyper.new_zeros(batch, weight.shape[1] // len(taps), height + reach, width + 2 * reach)
+        y_hats, mus, sigmas = [], [], []
+        for i, positions in enumerate(diagonals(height, width)):
+            rows, columns = (positions // width)[:, None], (positions % width)[:, None]
+            neighbours = known[:, :, rows + taps[:, 0], columns + taps[:, 1]]  # [B, M, n, taps]
+            context = weight @ neighbours.transpose(2, 3).flatten(1, 2) + bias  # [B, 2M, n]
+            features = torch.cat([hyper.flatten(2)[..., positions], context], 1)
+            parameters = full_precision(self.entropy_parameters(features[..., None])[..., 0]) * flat(gain)
+            sigma, mu = parameters.chunk(2, 1)
+            y_hat = code_part(i, mu, sigma)
+            known[:, :, rows[:, 0] + reach, columns[:, 0] + reach] = (y_hat / flat(gain)).to(known.dtype)
+            for of_all, part in zip((y_hats, mus, sigmas), (y_hat, mu, sigma), strict=True):
+                of_all.append(part)
+        return Walk(*(self.join_y(of_all, (height, width)) for of_all in (y_hats, mus, sigmas)))
+
+    def split_y(self, y: Tensor) -> list[Tensor]:
+        """[B, C, h, w] → diagonals [B, C, n]."""
+        parts = diagonals(*y.shape[-2:])
+        return list(y.flatten(2)[..., torch.cat(parts).to(y.device)].split([len(part) for part in parts], -1))
+
+    def join_y(self, parts: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        order = torch.cat(diagonals(*size)).argsort()
+        return torch.cat(list(parts), -1)[..., order.to(parts[0].device)].unflatten(-1, tuple(size))
+
+    def slice_of(self, part: int) -> int:
+        return 0
+
+
+class Cheng2020Anchor(Autoregressive):
+    registered_name = "cheng2020-anchor"
+    network_name = "Cheng2020Anchor"
+    takes_m = False
+
+    def __init__(self, config: ZooConfig | None = None):
+        super().__init__(config or ZooConfig(M=128))
+        if self.config.N != self.config.M:
+            raise ValueError(f"M is {self.config.M}, expected N, {self.config.N}")
+
+
+class Cheng2020Attention(Cheng2020Anchor):
+    registered_name = "cheng2020-attn"
+    network_name = "Cheng2020Attention"
+
+
+@lru_cache(maxsize=16)
+def diagonals(height: int, width: int) -> tuple[Tensor, ...]:
+    """Positions of an h × w raster, row by row numbered, with equal column + 3·row, by ascending row."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    numbers = (columns + SLOPE * rows).flatten()
+    order = numbers.argsort(stable=True)
+    return order.split(torch.bincount(numbers).tolist())
+
+
+def flat(gain: Tensor | float) -> Tensor | float:
+    """[B, 1, 1, 1] → [B, 1, 1], for parts with one dimension of positions."""
+    return gain if isinstance(gain, float) else gain[..., 0]
+
+
+FAMILIES: tuple[type[ZooModel], ...] = (
+    Factorized, ScaleHyperprior, MeanScaleHyperprior, Autoregressive, Cheng2020Anchor, Cheng2020Attention,
+)  # fmt: skip
+for family in FAMILIES:
+    register(family.registered_name, family, ZooConfig() if family.takes_m else ZooConfig(M=128))
+
+
+def recognize(state: Mapping[str, Tensor]) -> tuple[str, dict[str, int]]:
+    """Which family a checkpoint's tensors are of, and its N and M. Raises `ValueError` where none is."""
+    if "g_a.0.conv1.weight" in state and "context_prediction.weight" in state:
+        name = "cheng2020-attn" if "g_a.3.conv_b.0.conv.0.weight" in state else "cheng2020-anchor"
+        width = len(state["g_a.0.conv1.weight"])
+        return name, {"N": width, "M": width}
+    if not {"g_a.0.weight", "g_a.6.weight", "g_a.1.beta"} <= state.keys() or "Gain" in state:
+        raise ValueError(f"none of the families that are known: {', '.join(f.registered_name for f in FAMILIES)}")
+    widths = {"N": len(state["g_a.0.weight"]), "M": len(state["g_a.6.weight"])}
+    if "context_prediction.weight" in state:
+        return "mbt2018", widths
+    if "h_s.4.weight" not in state:
+        return "bmshj2018-factorized", widths
+    return ("bmshj2018-hyperprior" if len(state["h_s.4.weight"]) == widths["M"] else "mbt2018-mean"), widths

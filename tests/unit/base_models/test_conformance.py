@@ -1,0 +1,184 @@
+"""What every registered model must keep: the contract of `base_models.base`, through tto's own coder and refinement."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from base_models import fingerprint, list_models, load_checkpoint, save_checkpoint
+from base_models.base import round_through
+from base_models.registry import registered
+from tto.codec import Codec
+from tto.container import NEUTRAL_QP, SectionType, step_size
+from tto.latent_coding import LatentCoder
+from tto.refine.distortion import SquaredError
+from tto.refine.problem import Evaluation, Problem
+from tto.refine.rate import expected_bits
+
+
+@pytest.fixture(scope="module")
+def case(tiny_name, photograph, lively_model) -> SimpleNamespace:
+    """A model with a picture x, its latents y and z, a quality between two, and what codes them."""
+    height = max(64, registered(tiny_name)[0].stride)
+    pixels = np.stack([np.asarray(photograph(2 * height, height, seed)) for seed in range(3)])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
+    model = lively_model(tiny_name, images)
+    quality = min(1.5, model.qualities)
+    with torch.no_grad():
+        y = model.analysis(images[:1], quality)
+        z = model.hyper_analysis(y, quality)
+    coder = LatentCoder(model)
+    return SimpleNamespace(
+        model=model, x=images[:1], y=y, z=z, quality=quality, coder=coder, rgb=pixels[0], size=pixels.shape[1:3]
+    )
+
+
+def test_every_class_of_network_is_among_those_tried(tiny_models):
+    assert {registered(name)[0] for name in list_models()} == {registered(name)[0] for name in tiny_models}
+
+
+def rounded_walk(model, y, z, quality, known=False):
+    """A walk over rounded latents; with `known` they are given to it, too."""
+    z_hat = (z - model.z_medians().to(z)).round() + model.z_medians().to(z)
+    if model.grid == "integer":
+        parts = model.split_y(y.round())
+        return model.walk(z_hat, quality, lambda i, mu, sigma: parts[i], y.round() if known else None)
+    parts = model.split_y(y)
+    return model.walk(z_hat, quality, lambda i, mu, sigma: (parts[i] - mu).round() + mu)
+
+
+def test_parts_are_all_of_y_and_latents_have_the_sizes_that_are_told(case):
+    model, shapes = case.model, case.model.latent_shapes(*case.size)
+    assert tuple(case.y.shape[1:]) == shapes.y and tuple(case.z.shape[1:]) == shapes.z
+    assert model.latent_shapes(case.size[0] - model.stride + 1, case.size[1]) == shapes
+    numbers = torch.arange(case.y.numel()).view(case.y.shape)
+    parts = model.split_y(numbers)
+    assert torch.equal(model.join_y(parts, shapes.y[1:]), numbers)
+    assert len(set(torch.cat([part.flatten() for part in parts]).tolist())) == numbers.numel()
+    slices = [model.slice_of(i) for i in range(len(parts))]
+    assert slices == sorted(slices) and set(slices) == set(range(model.slices))
+    assert shapes.y[0] == model.y_channels and shapes.y[1] * model.y_stride == case.size[0]
+
+
+@torch.no_grad()
+def test_the_walk_is_that_of_forward(case):
+    model = case.model
+    walk = rounded_walk(model, case.y, case.z, case.quality)
+    output = model(case.x, case.quality)
+    torch.testing.assert_close(output["x_hat"], model.synthesis(walk.y_hat, case.quality), rtol=1e-4, atol=1e-5)
+    if walk.sigma is not None:
+        likelihood = model.y_prior.likelihood(case.y, walk.sigma, walk.mu)
+        torch.testing.assert_close(output["likelihoods"]["y"], likelihood, rtol=1e-3, atol=1e-6)
+    bits = {name: float(-values.log2().sum()) for name, values in output["likelihoods"].items()}
+    assert set(bits) == ({"y", "z"} if case.z.numel() else {"y"})
+    assert min(bits.values()) > 50
+
+
+@torch.no_grad()
+def test_parts_are_called_in_order_and_depend_on_earlier_ones_alone(case):
+    walker = case.model.entropy_walker()
+    y, z = case.y.double(), case.z.double()
+    shapes = [tuple(part.shape) for part in walker.split_y(y)]
+
+    def means(changed: int) -> list[torch.Tensor]:
+        seen = []
+
+        def code_part(i, mu, sigma):
+            assert i == len(seen) and tuple(mu.shape) == shapes[i]
+            assert sigma is None or sigma.shape == mu.shape
+            seen.append(mu)
+            return mu.round() + (3.0 if i == changed else 0.0)
+
+        walker.walk(z.round(), case.quality, code_part)
+        assert len(seen) == len(shapes)
+        return seen
+
+    middle = (len(shapes) - 1) // 2
+    before, after = means(-1), means(middle)
+    same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert all(same[: middle + 1])
+    assert len(shapes) == 1 or not all(same)
+
+
+@torch.no_grad()
+def test_contexts_in_parallel_are_those_of_the_serial_walk(case):
+    if case.model.grid != "integer":
+        pytest.skip("contexts depend on the means of earlier parts")
+    walker = case.model.entropy_walker()
+    latents = case.y.double(), case.z.double()
+    serial, parallel = (rounded_walk(walker, *latents, case.quality, known) for known in (False, True))
+    for one, other in zip(serial, parallel, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("qp", [NEUTRAL_QP, NEUTRAL_QP + 13])
+@pytest.mark.parametrize("native", [False, True])
+def test_latents_are_decoded_to_what_the_encoder_had(case, native, qp):
+    for fit_scales in (False, True):
+        sections, y_hat = case.coder.encode(case.y, case.z, case.quality, qp, native, fit_scales)
+        shapes = case.model.latent_shapes(*case.size)
+        decoded = case.coder.decode(sections, shapes, case.quality, qp, native)
+        torch.testing.assert_close(decoded, y_hat, rtol=0, atol=1e-9 if not native else 1e-4)
+        error = (case.coder.decode(sections, shapes, case.quality, qp, native).to(case.y) - case.y).abs()
+        assert error.median() <= step_size(qp)
+
+
+def test_another_number_of_threads_and_no_onednn_decode_the_same(case):
+    sections, y_hat = case.coder.encode(case.y, case.z, case.quality, NEUTRAL_QP)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.backends.mkldnn.flags(enabled=False):
+            decoded = case.coder.decode(sections, case.model.latent_shapes(*case.size), case.quality, NEUTRAL_QP, False)
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(decoded, y_hat, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("qp", [NEUTRAL_QP, NEUTRAL_QP - 9])
+def test_estimated_bits_are_those_of_the_file(case, qp):
+    problem = Problem(case.model, case.quality, 0.01, *case.size, SquaredError(case.rgb))
+    candidate = problem.candidate(case.y, case.z, qp)
+    sections, _ = case.coder.encode(case.y, case.z, case.quality, qp)
+    bits = 8 * (len(sections[SectionType.Z]) + len(sections[SectionType.Y]) - 4 * case.model.slices)
+    assert candidate.bpp * problem.pixels == pytest.approx(bits, rel=0.03, abs=96)
+
+
+def test_gradients_of_rate_and_distortion_reach_y_and_z(case):
+    problem = Problem(case.model, case.quality, 0.01, *case.size, SquaredError(case.rgb))
+    y, z = (latent.clone().requires_grad_(True) for latent in (case.y, case.z))
+    evaluation = Evaluation(problem, y, z, NEUTRAL_QP, round_through, expected_bits)
+    of_rate = problem.evaluate(evaluation._replace(loss=lambda outcome: outcome.bits, leaves=(y, z))).gradients
+    of_y = evaluation._replace(loss=lambda outcome: outcome.distortion, leaves=(y,))
+    (of_distortion,) = problem.evaluate(of_y).gradients
+    for gradient in (of_rate[0], of_distortion, *(of_rate[1:] if z.numel() else ())):
+        assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_a_saved_model_is_the_same_model(case, tmp_path):
+    save_checkpoint(case.model, tmp_path / "model.safetensors")
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert (loaded.registered_name, loaded.config) == (case.model.registered_name, case.model.config)
+    assert fingerprint(loaded) == fingerprint(case.model)
+    with torch.no_grad():
+        assert torch.equal(loaded(case.x, case.quality)["x_hat"], case.model(case.x, case.quality)["x_hat"])
+
+
+def test_training_goes_on_after_loading(case, tmp_path):
+    save_checkpoint(case.model, tmp_path / "model.safetensors")
+    model = load_checkpoint(tmp_path / "model.safetensors").requires_grad_(True).train()
+    output = model(case.x, case.quality)
+    bits = sum(-likelihoods.log2().sum() for likelihoods in output["likelihoods"].values())
+    (bits + 100 * (output["x_hat"] - case.x).square().sum() + model.aux_loss()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+
+
+def test_refinement_lowers_J_and_the_file_decodes(case):
+    codec = Codec(case.model, "cpu")
+    result = codec.compress(case.rgb[:50, :70], case.quality, effort="fast")
+    assert result.base_J >= result.J
+    assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
