@@ -10,6 +10,7 @@ conditional Gaussians of Minnen 2018.
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import zip_longest
 
 import torch
@@ -237,7 +238,9 @@ def tables_of_masses(masses: Tensor, tails: Tensor, lengths: Tensor) -> tuple[Te
     """Probabilities [T, longest] of symbols, of which row t has `lengths[t]`, and of what is outside, `tails` [T, 1] →
     cumulative frequencies int32 [T, longest + 2], and their number in each row, int32 [T].
     """
-    from compressai._CXX import pmf_to_quantized_cdf  # it takes seconds to import
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what it imports
+        from compressai._CXX import pmf_to_quantized_cdf  # it takes seconds to import
 
     cdfs = torch.zeros(len(lengths), int(lengths.max()) + 2, dtype=torch.int32)
     for row, mass, tail, length in zip(cdfs, masses, tails, lengths.tolist(), strict=True):
