@@ -68,7 +68,7 @@ def test_a_device_or_fifo_is_written_into_and_stays_what_it_is(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     received = []
-    reader = threading.Thread(target=lambda: received.append(fifo.read_bytes()))
+    reader = threading.Thread(target=lambda: received.append(fifo.read_bytes()), daemon=True)
     reader.start()
     write_atomic(fifo, b"content")
     reader.join(10)

@@ -95,7 +95,10 @@ def tto(
     ] = False,
     verbose: Verbose = 0,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Print errors and JSON only.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            "-q", "--quiet", help="No lines for files and no remarks: errors and JSON only.", rich_help_panel=OUTPUT
+        ),
     ] = False,
 ) -> None:
     """Learned image compression, optimized for each image."""

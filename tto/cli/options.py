@@ -73,20 +73,25 @@ Verbose = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and JSON only.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="No lines for files and no remarks: errors and JSON only.", rich_help_panel=OUTPUT),
+]
 
 
 def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The command with -v and --quiet beside its own options."""
+    """The command with -v beside its own options, and --quiet where it prints a record for each file."""
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
 
     @wraps(function)
-    def command(*args: Any, verbose: int, quiet: bool, **options: Any) -> None:
+    def command(*args: Any, verbose: int, quiet: bool = False, **options: Any) -> None:
         set_level(verbose, quiet)
         function(*args, **options)
 
-    common = {"verbose": (Verbose, 0), "quiet": (Quiet, False)}
+    common: dict[str, tuple[Any, Any]] = {"verbose": (Verbose, 0)}
+    if "as_json" in signature.parameters:
+        common["quiet"] = (Quiet, False)
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         *(each.replace(annotation=hints[name], kind=keyword) for name, each in signature.parameters.items()),
