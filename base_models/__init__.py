@@ -6,7 +6,19 @@ Names load on first use: what only reads integer tables does not wait for PyTorc
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import BaseModel, LatentShapes, Walk
+    from .checkpoints import (
+        CheckpointError,
+        checkpoint_bytes,
+        fingerprint,
+        load_checkpoint,
+        load_weights,
+        save_checkpoint,
+    )
+    from .registry import create_model, list_models, register
 
 _HOMES = {
     "BaseModel": "base",
@@ -22,7 +34,20 @@ _HOMES = {
     "register": "registry",
     "save_checkpoint": "checkpoints",
 }
-__all__ = [*_HOMES]
+__all__ = [
+    "BaseModel",
+    "CheckpointError",
+    "LatentShapes",
+    "Walk",
+    "checkpoint_bytes",
+    "create_model",
+    "fingerprint",
+    "list_models",
+    "load_checkpoint",
+    "load_weights",
+    "register",
+    "save_checkpoint",
+]
 
 
 def __getattr__(name: str) -> Any:

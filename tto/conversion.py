@@ -7,6 +7,7 @@ picture's ICC profile where it has one that can be used, CMYK otherwise by Pillo
 from __future__ import annotations
 
 import io
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -57,7 +58,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         else:
             return image.convert("RGB")
-        return ImageCms.profileToProfile(
+        converted = ImageCms.profileToProfile(
             image,
             source,
             ImageCms.createProfile("sRGB"),
@@ -65,6 +66,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
+        return cast(Image.Image, converted)  # None only when it is done in place
     except (ImageCms.PyCMSError, OSError) as error:
         if image.mode == "CMYK":  # a profile that is damaged, or of something else
             return image.convert("RGB")

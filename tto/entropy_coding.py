@@ -15,7 +15,7 @@ import zlib
 from functools import cached_property
 
 import numpy as np
-from constriction import stream
+from constriction import stream  # pyright: ignore[reportAttributeAccessIssue] (compiled)
 
 from base_models.tables import TOTAL, IntegerTables
 from tto.errors import CorruptFile

@@ -121,13 +121,15 @@ def draw_bits(picture: Picture, contents: Contents) -> Figure:
 def draw_errors(picture: Picture, before: Contents, after: Contents) -> Figure:
     figure, (*panels, last) = _figure(picture, 3, "Error of the decoded picture")
     errors = [_block_errors(picture, contents) for contents in (before, after)]
-    highest = _full_scale(errors[0])
+    highest, drawn = _full_scale(errors[0]), []
     for axes, name, contents, error in zip(
         panels, ("without refinement", "this file"), (before, after), errors, strict=True
     ):
-        image = _over(axes, picture, error, ERROR_BLOCK, cmap=HEAT, vmin=0, vmax=highest)
+        drawn.append(_over(axes, picture, error, ERROR_BLOCK, cmap=HEAT, vmin=0, vmax=highest))
         axes.set_title(f"{name}: {contents.size} bytes, {psnr(picture.rgb, contents.rgb):.2f} dB", fontsize=9)
-    figure.colorbar(image, ax=panels, label=f"RMS in {ERROR_BLOCK}×{ERROR_BLOCK} pixels (levels of 255)", shrink=0.8)
+    figure.colorbar(
+        drawn[-1], ax=panels, label=f"RMS in {ERROR_BLOCK}×{ERROR_BLOCK} pixels (levels of 255)", shrink=0.8
+    )
     change = errors[1] - errors[0]
     most = _full_scale(np.abs(change))
     image = _over(last, picture, change, ERROR_BLOCK, cmap="RdBu_r", vmin=-most, vmax=most)
@@ -195,11 +197,11 @@ def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Fig
     figure, panels = _figure(picture, len(chosen) + 1, "Dictionary entries and where they are used")
     panels[0].imshow(picture.rgb)
     panels[0].set_title("picture", fontsize=9)
+    highest, drawn = _full_scale(attention[chosen]), []
     for axes, entry in zip(panels[1:], chosen, strict=True):
-        highest = _full_scale(attention[chosen])
-        image = _over(axes, picture, attention[entry], y_block, cmap="viridis", vmin=0, vmax=highest)
+        drawn.append(_over(axes, picture, attention[entry], y_block, cmap="viridis", vmin=0, vmax=highest))
         axes.set_title(f"entry {entry}, mean {100 * attention[entry].mean():.1f} %", fontsize=9)
-    figure.colorbar(image, ax=panels, label="attention, mean over heads, last slice", shrink=0.8)
+    figure.colorbar(drawn[-1], ax=panels, label="attention, mean over heads, last slice", shrink=0.8)
     return figure
 
 

@@ -10,7 +10,7 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -124,9 +124,9 @@ def _opened(source: PictureLike) -> Image.Image:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return open_image(io.BytesIO(source))
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        return open_image(source)
+        return open_image(cast("str | os.PathLike | IO[bytes]", source))
     if hasattr(source, "detach"):  # a tensor; torch need not be there
-        return Image.fromarray(_pixels_of_array(_channels_last(source.detach().cpu().numpy())))
+        return Image.fromarray(_pixels_of_array(_channels_last(cast("torch.Tensor", source).detach().cpu().numpy())))
     if isinstance(source, np.ndarray):
         return Image.fromarray(_pixels_of_array(source))
     kind = type(source).__name__

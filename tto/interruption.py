@@ -62,6 +62,8 @@ class Interruption:
 
 def tell(line: str) -> None:
     """One line on stderr from within a signal handler, which may have come in the middle of another line there."""
+    if sys.__stderr__ is None:  # without a console
+        return
     with contextlib.suppress(OSError, ValueError):
         descriptor = sys.__stderr__.fileno()
         os.write(descriptor, f"{chr(10) * os.isatty(descriptor)}{line}\n".encode())

@@ -155,7 +155,7 @@ class LatentCoder:
                 )
                 for scale_qp in tried
             }
-            chosen.append(min(bits, key=bits.get))
+            chosen.append(min(bits, key=bits.__getitem__))
             saved += bits[qp] - bits[chosen[-1]]
         return tuple(chosen) if saved > 8 * section_size(bytes(self.num_slices)) else (qp,) * self.num_slices
 

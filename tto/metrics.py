@@ -68,7 +68,7 @@ def ssimulacra2(original: np.ndarray, decoded: np.ndarray) -> float:
 
     if min(original.shape[:2]) < SSIMULACRA2_MIN_SIDE:
         return math.nan
-    return float(compute_ssimulacra2(*(_as_file(pixels) for pixels in (original, decoded))))
+    return float(compute_ssimulacra2(_as_file(original), _as_file(decoded)))  # pyright: ignore[reportArgumentType] (or paths)
 
 
 def _as_file(pixels: np.ndarray) -> io.BytesIO:

@@ -18,7 +18,9 @@ WEIGHTS_SUFFIX = ".safetensors"
 
 def weights_folder() -> Path:
     """The folder of the weights that come with the package."""
-    return Path(find_spec("base_models").origin).parent / "weights"
+    found = find_spec("base_models")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).parent / "weights"
 
 
 def shipped_models() -> tuple[str, ...]:

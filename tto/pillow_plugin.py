@@ -41,9 +41,11 @@ class TTOImageFile(ImageFile.ImageFile):
     format_description = "tto compressed image"
 
     def _open(self) -> None:
-        self._data: bytes | None = self.fp.read()
+        assert self.fp is not None
+        data = self.fp.read()
+        self._data: bytes | None = data
         try:
-            container = read(self._data, max_pixels=None)  # Image.open applies Pillow's own limit
+            container = read(data, max_pixels=None)  # Image.open applies Pillow's own limit
             metadata = unpack_metadata(container.sections)
         except TTOError as error:
             raise SyntaxError(str(error)) from error  # by which a plugin tells Image.open that it cannot
@@ -63,10 +65,10 @@ class TTOImageFile(ImageFile.ImageFile):
                 decoded = decompress(self._data)
             except TTOError as error:
                 raise OSError(str(error)) from error
-            if self._exclusive_fp:
+            if self._exclusive_fp and self.fp is not None:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())
-            self.tile = [("raw", (0, 0, *self.size), 0, (self.mode,))]
+            self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, (self.mode,))]
             self._data = None
         return super().load()
 

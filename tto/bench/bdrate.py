@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ def compare_curves(
         return BDRate(math.nan, low, high, 0.0)
     import bjontegaard  # here because it imports pyplot
 
-    percent = bjontegaard.bd_rate(
-        *zip(*anchor, strict=True),
-        *zip(*test, strict=True),
+    percent: Any = bjontegaard.bd_rate(
+        *np.array(anchor).T,
+        *np.array(test).T,
         method="pchip",
         require_matching_points=False,
         min_overlap=0,

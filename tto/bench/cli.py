@@ -152,6 +152,6 @@ def progress(total: int) -> Iterator[Callable]:
             if is_new:
                 bar.update(task, advance=1, description=f"{row.label} q{row.quality:g} {row.image}")
             else:  # no time was spent on it
-                bar.update(task, total=bar.tasks[0].total - 1)
+                bar.update(task, total=(bar.tasks[0].total or 1) - 1)
 
         yield on_row

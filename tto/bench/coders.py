@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
@@ -98,11 +98,11 @@ class ModelCoder:
         return self.codec.decompress(data).convert("RGB")
 
 
-def effort_options(effort: str) -> dict[str, str | int]:
+def effort_options(effort: str) -> dict[str, Any]:
     """What `Codec.compress` is told: an effort's name, or a number of steps. Raises `BadArgument`."""
     from tto.request import Request
 
-    options = {"steps": int(effort)} if effort.isdigit() else {"effort": effort}
+    options: dict[str, Any] = {"steps": int(effort)} if effort.isdigit() else {"effort": effort}
     Request(**options)  # refuses what it does not know
     return options
 

@@ -84,7 +84,7 @@ def _table(rows: Sequence[Row]) -> dict[tuple[str, str], np.ndarray]:
 
 
 def _bd(anchor: np.ndarray, test: np.ndarray) -> BDRate:
-    return compare_curves(anchor[:, 0], anchor[:, 1], test[:, 0], test[:, 1])
+    return compare_curves(*anchor.T.tolist(), *test.T.tolist())
 
 
 def _interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -187,6 +187,7 @@ def _measure_all(tasks: Sequence[Task], machine: Machine) -> Iterator[Row]:
 def _start_worker(threads: int, gpus: multiprocessing.Queue) -> None:
     """Each worker has its own GPU, in turn, and does not outlive the process that started it."""
     parent = multiprocessing.parent_process()
+    assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     _use_threads(threads)
     import torch

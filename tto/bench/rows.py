@@ -101,7 +101,7 @@ class Row:
 
         Raises KeyError or ValueError where a column is missing or is no number.
         """
-        return cls(**{field.name: _parse(record[field.name], field.type) for field in fields(cls)})
+        return cls(**{field.name: _parse(record[field.name], str(field.type)) for field in fields(cls)})
 
 
 def series_label(codec: str, effort: str) -> str:

@@ -48,13 +48,13 @@ def summarize(curves: Sequence[Curve]) -> list[SummaryLine]:
 
 def _line(curve: Curve, curves: Sequence[Curve], against: Sequence[Curve]) -> SummaryLine:
     unrefined = next((c for c in curves if c.codec == curve.codec and c.effort == UNREFINED), None)
-    is_refined = unrefined is not None and curve.effort and unrefined is not curve
+    base = unrefined if curve.effort and unrefined is not curve else None  # of a curve that is refined
     return SummaryLine(
         curve=curve,
         bd_rate={other.label: compare(other, curve) for other in against if other is not curve},
         bd_rate_ms_ssim=_on_ms_ssim(curve, against),
-        against_none=compare(unrefined, curve) if is_refined else BDRate(math.nan, math.nan, math.nan, 0.0),
-        J_gain=_gain(unrefined, curve) if is_refined else math.nan,
+        against_none=compare(base, curve) if base else BDRate(math.nan, math.nan, math.nan, 0.0),
+        J_gain=_gain(base, curve) if base else math.nan,
         encode_seconds=_mean(curve.values("encode_seconds")),
         decode_seconds=_mean(curve.values("decode_seconds")),
         peak_memory_mb=max(curve.values("peak_memory_mb"), default=math.nan),

@@ -70,8 +70,8 @@ def _compensation(container: Container) -> dict[str, float]:
     from tto.side.codes import decode_mask
 
     header = container.header
-    size = tuple(LATENTS_PER_BLOCK * -(-side // BLOCK) for side in (header.height, header.width))
-    if size[0] * size[1] > MOST_POSITIONS:
+    height, width = (LATENTS_PER_BLOCK * -(-side // BLOCK) for side in (header.height, header.width))
+    if height * width > MOST_POSITIONS:
         return {}
-    mask = decode_mask(container.sections[SectionType.COMPENSATION][MODULES_FINGERPRINT:], size)
+    mask = decode_mask(container.sections[SectionType.COMPENSATION][MODULES_FINGERPRINT:], (height, width))
     return {"mask_share": float(mask.mean()), "codes": int(mask.sum())}

@@ -60,6 +60,7 @@ class Batch:
                     self._changed.wait()
         if own.error is not None:
             raise own.error
+        assert own.evaluated is not None  # one of both is there once it is closed
         return own.evaluated
 
     def _evaluate_all(self) -> None:

@@ -153,6 +153,7 @@ class CodeSearch:
             distortion = distortion.scatter(1, self.codes[:, None], 0.0)
         chosen = self.codes
         on, off = torch.ones_like(scale), torch.ones_like(scale)  # a mask bit for each, to begin with
+        total = distortion
         for _ in range(3):
             bits = torch.cat([self._code_bits + on[:, None], off[:, None]], 1)
             total = distortion + bits - bits.gather(1, self.codes[:, None])
@@ -169,8 +170,8 @@ class CodeSearch:
         contexts = mask_contexts(mask)
         on = np.bincount(contexts[mask], minlength=CONTEXTS) + 0.5
         off = np.bincount(contexts[~mask], minlength=CONTEXTS) + 0.5
-        costs = [-np.log2(count / (on + off))[contexts.ravel()] for count in (on, off)]
-        return tuple(torch.from_numpy(cost).to(self.vectors) for cost in costs)
+        on_cost, off_cost = (-np.log2(count / (on + off))[contexts.ravel()] for count in (on, off))
+        return torch.from_numpy(on_cost).to(self.vectors), torch.from_numpy(off_cost).to(self.vectors)
 
     @torch.no_grad()
     def _try(self, changes: Changes, some: Tensor) -> bool:

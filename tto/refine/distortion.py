@@ -104,7 +104,7 @@ class Perceived(Against):
     original: np.ndarray
     distance: Distance
     lambda_scale: float
-    device: torch.device
+    device: torch.device | str
 
     def __call__(self, x_hat: Tensor) -> Tensor:
         return self.distance(self.target.to(x_hat), x_hat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from tto.refine.problem import Candidate, Problem
 from tto.refine.state import KeepOn, State
@@ -23,7 +23,7 @@ class Operation(ABC):
 
     def resized(self, steps: int) -> Operation | None:
         """The operation with so many steps, or None where it cannot do anything in them."""
-        return replace(self, steps=steps) if steps > 0 else None
+        return replace(cast(Any, self), steps=steps) if steps > 0 else None
 
     def possible(self, problem: Problem) -> bool:
         """Whether it can be done for this problem at all."""

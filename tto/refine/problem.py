@@ -89,9 +89,11 @@ def evaluate(evaluations: Sequence[Evaluation]) -> list[Evaluated]:
     with torch.enable_grad(), reduced:
         outcomes = forward(evaluations)
     pairs = list(zip(evaluations, outcomes, strict=True))
-    total = sum(one.loss(outcome) for one, outcome in pairs)
+    losses = [one.loss(outcome) for one, outcome in pairs if one.loss is not None]
     projecting = [(one, outcome.x_hat) for one, outcome in pairs if one.projection is not None]
-    gradients = iter(torch.autograd.grad(total, _leaves(evaluations), retain_graph=bool(projecting)))
+    gradients = iter(
+        torch.autograd.grad(sum(losses[1:], losses[0]), _leaves(evaluations), retain_graph=bool(projecting))
+    )
     projected: Iterator[Tensor] = iter(())
     if projecting:
         chosen, pictures = zip(*projecting, strict=True)
@@ -156,14 +158,14 @@ def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
         symbols = model.join_y(rounded[n], size)
         if walk.sigma is None:
             bits[n].append(problem.y_bits(qp)(symbols).sum())
-        total = sum(bits[n]) + problem.side.bits
+        total = sum(bits[n][1:], bits[n][0]) + problem.side.bits
         y = symbols * steps[n] + (0.0 if on_integers else mus[n])
         outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
     return outcomes
 
 
 def _batch(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def evaluate_alone(evaluation: Evaluation) -> Evaluated:

@@ -23,7 +23,7 @@ class ChooseStep(Operation):
     operations: tuple[Operation, ...]
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] (both are only read)
         return self.tries * sum(operation.steps for operation in self.operations)
 
     def run(self, state: State) -> None:

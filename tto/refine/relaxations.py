@@ -18,7 +18,8 @@ EDGE = 1e-5
 
 
 class Relaxation(Protocol):
-    hard: bool
+    @property
+    def hard(self) -> bool: ...
 
     def __call__(self, u: Tensor, temperature: float, generator: torch.Generator) -> Tensor: ...
 

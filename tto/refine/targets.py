@@ -26,9 +26,14 @@ BEYOND = 4.0
 
 
 class Measured(Protocol):
-    bpp: float
-    psnr: float
-    image: Image.Image
+    @property
+    def bpp(self) -> float: ...
+
+    @property
+    def psnr(self) -> float: ...
+
+    @property
+    def image(self) -> Image.Image: ...
 
 
 Result = TypeVar("Result", bound=Measured)
@@ -174,6 +179,7 @@ def search(
         if round(following * QUALITY_STEPS) == round(s * QUALITY_STEPS):
             break
         s = following
+    assert nearest is not None
     label, (result, value) = target.figure.label, nearest
     raise TargetMissed(
         f"no file of {label.format(target.value)}: the nearest has {label.format(value)} "

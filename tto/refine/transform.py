@@ -88,6 +88,7 @@ def moments_of(problem: Problem, x_hat: Tensor) -> ColorMoments:
 def fit_syntax(problem: Problem, moments: ColorMoments) -> Syntax:
     """The quantized syntax that should lower J most, by λ·D of the moments and its own bits."""
     coder = problem.side_coder[TransformCoder]
+    assert coder.modules is not None
     weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
     moments = ColorMoments(*(moment.cpu() for moment in moments))
     with torch.no_grad():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from constriction import stream
+from constriction import stream  # pyright: ignore[reportAttributeAccessIssue] (compiled)
 
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder
 

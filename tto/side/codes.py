@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from constriction import stream
+from constriction import stream  # pyright: ignore[reportAttributeAccessIssue] (compiled)
 
 from base_models.tables import TOTAL
 from tto.container import SectionType, section_name

@@ -47,11 +47,13 @@ class MSC(nn.Module):
     zero. `frequencies` are those with which codes are expected, as integers of sum 2^16, each at least 1.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int = PUBLISHED_CHANNELS, codes: int = 256, width: int | None = None):
         super().__init__()
-        width = scaled_width(channels) if width is None else width
-        self.encoder = pointwise(channels, width, bias=True)
-        self.decoder = pointwise(channels, width, bias=False)
+        self.width = scaled_width(channels) if width is None else width
+        self.encoder = pointwise(channels, self.width, bias=True)
+        self.decoder = pointwise(channels, self.width, bias=False)
         self.codebook = nn.Parameter(torch.randn(codes, channels))
         self.register_buffer("frequencies", integer_frequencies(torch.ones(codes)))
 
@@ -69,8 +71,9 @@ def start_linear(network: nn.Sequential, directions: Tensor) -> None:
     """
     pairs = len(directions)
     keep = torch.cat([torch.eye(pairs), -torch.eye(pairs)])  # [2·pairs, pairs]
-    first, second, third, last = network[::2]
-    for layer in network[::2]:
+    layers = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    first, second, third, last = layers
+    for layer in layers:
         if layer.bias is not None:
             layer.bias.zero_()
     first.weight[: 2 * pairs, :, 0, 0] = keep @ directions

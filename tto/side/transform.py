@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class DDTEncoder(nn.Module):
         self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
         self.head = nn.Conv2d(3 + 32 + 64, SYNTAX_SIZE, 1)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(cast(Tensor, self.head.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Picture [B, 3, H, W] in [0, 1] → syntax [B, 9]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -36,9 +37,9 @@ def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error.args[0] if error.args else error}") from None
     if settings.side is not None:
-        model = build_with_side(model, settings)
+        model = build_with_side(model, settings, settings.side)
     elif settings.checkpoint is not None:
-        _load_parameters(model, settings)
+        _load_parameters(model, settings, settings.checkpoint)
     return model.train()
 
 
@@ -71,7 +72,7 @@ def initialize_latents(
 
 def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Module:
     """The network as a step calls it: compiled, and with gradients, where it has any, averaged over processes."""
-    network = torch.compile(model) if compiled else model
+    network = cast(nn.Module, torch.compile(model)) if compiled else model
     if accelerator.num_processes == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return network
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
@@ -100,16 +101,16 @@ def export(model: BaseModel | BaseWithSide, path: Path, dtype: torch.dtype | Non
         raise SaveError(f"cannot export {path}: {error}") from None
 
 
-def _load_parameters(model: BaseModel, settings: ModelSettings) -> None:
+def _load_parameters(model: BaseModel, settings: ModelSettings, checkpoint: str) -> None:
     """Every parameter of `model` from a checkpoint that has exactly these."""
     try:
-        found = dict(load_checkpoint(checkpoint_path(settings.checkpoint), settings.name).named_parameters())
+        found = dict(load_checkpoint(checkpoint_path(checkpoint), settings.name).named_parameters())
     except (BadArgument, CheckpointError) as error:
         raise RecipeError(f"model.checkpoint: {error}") from None
     own = dict(model.named_parameters())
     for name in sorted(own.keys() | found.keys()):
         if name not in found or name not in own or own[name].shape != found[name].shape:
-            raise RecipeError(f"model.checkpoint: {settings.checkpoint} does not fit the recipe's model at {name}")
+            raise RecipeError(f"model.checkpoint: {checkpoint} does not fit the recipe's model at {name}")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(found[name])

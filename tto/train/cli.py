@@ -42,7 +42,11 @@ def train(
     if recipe is not None and "=" in recipe:
         values.insert(0, recipe)
         recipe = None
-    if recipe is None and resume is None:
+    if recipe is not None:
+        path = Path(recipe)
+    elif resume is not None:
+        path = resume / "recipe.yaml"
+    else:
         raise RecipeError("which recipe? for example: tto train recipes/dcae-small.yaml data.train=photos")
     if (decay_minutes is not None) != (resume is not None and out is not None):
         raise RecipeError("--decay-minutes M goes with --resume RUN --out FOLDER, and these two go only with it")
@@ -51,7 +55,6 @@ def train(
             raise RecipeError("--decay-minutes takes the recipe of the run, and no --minutes")
         decay_run(resume, values, out, decay_minutes)
         return
-    path = Path(recipe) if recipe is not None else resume / "recipe.yaml"
     if print_only:
         print_recipe(path, values, minutes)
         return

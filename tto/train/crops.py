@@ -8,7 +8,7 @@ processes, sees exactly the samples of an uninterrupted run in one process.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,7 +108,9 @@ class CropSampler:
         return np.asarray(Image.fromarray(pixels).resize(new, Image.Resampling.BICUBIC))
 
 
-def prefetch(sampler: CropSampler, start: int, workers: int, device: torch.device, ahead: int = 4) -> Iterator[Batch]:
+def prefetch(
+    sampler: CropSampler, start: int, workers: int, device: torch.device, ahead: int = 4
+) -> Generator[Batch, None, None]:
     """Batches from step `start` on, without end, `ahead` of them prepared by threads."""
     with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
         waiting = deque(pool.submit(sampler.pixels, start + i) for i in range(ahead))

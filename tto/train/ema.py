@@ -25,6 +25,6 @@ class AveragedModel:
         """Moves the average towards the weights of `model`."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)  # pyright: ignore
         for buffer, new in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(new)

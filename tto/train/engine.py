@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from tto.interruption import Interrupted, Interruption
 from tto.train.building import build_model, export, initialize_latents, stage_network, wrap
@@ -37,6 +38,7 @@ from tto.train.ema import AveragedModel
 from tto.train.errors import RecipeError, ResumeError
 from tto.train.identity import run_identity
 from tto.train.images import ImageStore, find_images
+from tto.train.objective import RateDistortion
 from tto.train.optimizers import (
     QuantileOptimizer,
     create_optimizer,
@@ -65,7 +67,7 @@ class ActiveStage:
     length: StageLength
     context: StepContext
     quantiles: QuantileOptimizer
-    batches: Iterator[Batch]
+    batches: Generator[Batch, None, None]
 
 
 class Trainer:
@@ -120,8 +122,8 @@ class Trainer:
                 self._run_stage(stage, checkpoint)
                 checkpoint = None
                 if self.stop_asked:
-                    resume = f"saved at step {self.progress.total_steps}; --resume {self.folder.path} goes on"
-                    raise Interrupted(resume, self.interruption.number or signal.SIGTERM)
+                    kept = f"saved at step {self.progress.total_steps}; --resume {self.folder.path} goes on"
+                    raise Interrupted(kept, self.interruption.number or signal.SIGTERM)
 
     def branch_from(self, run: RunFolder) -> None:
         """Takes over the last checkpoint of another run, and its metrics; that run stays as it is."""
@@ -254,7 +256,7 @@ class Trainer:
             objective, samples = stage.context.objective, self.recipe.validation.samples
             if isinstance(objective, SideStage):
                 self.report.figures(self.progress, side_figures(objective, self.validation_images))
-            else:
+            elif isinstance(objective, RateDistortion):
                 result = validate(self.best_model, self.validation_images, objective, samples)
                 self.report.validation(self.progress, result)
         self.accelerator.wait_for_everyone()
@@ -283,7 +285,7 @@ class Clock:
         if self.accelerator.num_processes > 1:
             own = [passed if self.accelerator.is_main_process else 0.0, float(stop_asked)]
             own = torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)
-            passed, stops = self.accelerator.reduce(own, reduction="sum").tolist()
+            passed, stops = cast(Tensor, self.accelerator.reduce(own, reduction="sum")).tolist()
             stop_asked = stops > 0
         self.progress.stage_seconds = self._earlier[0] + passed
         self.progress.total_seconds = self._earlier[1] + passed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from tto.train.recipe import Recipe
@@ -34,13 +34,13 @@ def _collect(node: Any, prefix: str, found: dict[str, Any]) -> None:
         free = f"stages.{field.name}" if prefix.startswith("stages.") and prefix.count(".") == 2 else key
         if free in FREE or value == _default(field):
             continue
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             _collect(value, f"{key}.", found)
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             for item in value:
                 _collect(item, f"{key}.{item.name}.", found)
         else:
-            found[key] = plain(asdict(value) if is_dataclass(value) else value)
+            found[key] = plain(value)
 
 
 def _default(field: Any) -> Any:

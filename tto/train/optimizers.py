@@ -12,10 +12,11 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import torch
-from timm.optim import Muon
+from timm.optim.muon import Muon
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from base_models import BaseModel
 from tto.train.errors import MissingModule
 from tto.train.recipe import OptimizerSettings, StageSettings
 
@@ -92,7 +93,7 @@ class QuantileOptimizer:
 
     def step(self) -> Tensor:
         """One update; returns the auxiliary loss."""
-        if self.adam is None:
+        if self.adam is None or not isinstance(self.model, BaseModel):
             return torch.zeros(())
         with torch.enable_grad():
             for parameter in self.parameters:

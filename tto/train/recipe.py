@@ -13,14 +13,14 @@ from pydantic.dataclasses import dataclass
 
 from base_models.tables import TOTAL
 
-strict = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+STRICT = ConfigDict(extra="forbid")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class DataSettings:
     """Where images come from. An entry is a folder (searched to any depth), a text file with one path per line
     (relative to that file), a WebDataset shard `.tar`, or a pattern such as `shards/*.tar`."""
@@ -35,7 +35,7 @@ class DataSettings:
     workers: Count = 1  # threads that decode and crop
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class SideSettings:
     """Side modules to train beside a frozen base: number of codes, and width of the MSC networks (None: in proportion
     to the published ones)."""
@@ -44,7 +44,7 @@ class SideSettings:
     width: Count | None = None
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class ModelSettings:
     """Which network of `base_models`, which fields of its configuration change, and which weights it starts from.
 
@@ -57,7 +57,7 @@ class ModelSettings:
     side: SideSettings | None = None
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class LossSettings:
     """`R + λ·255²·MSE`, or `R + λ·(1 − MS-SSIM)`; R in bits per pixel.
 
@@ -68,7 +68,7 @@ class LossSettings:
     lambdas: tuple[Positive, ...] | None = None
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class OptimizerSettings:
     """`adam` for everything, or `muon` for matrices and convolutions with Adam for the rest."""
 
@@ -80,7 +80,7 @@ class OptimizerSettings:
     clip_norm: Positive = 1.0
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class ScheduleSettings:
     """Linear warm-up over `warmup_steps`, then the peak, then linear decay to 0 over the last part of the stage."""
 
@@ -88,7 +88,7 @@ class ScheduleSettings:
     decay: Fraction = 0.0
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class StageSettings:
     """One stage: what is trained, towards what, on which crops, and for how long.
 
@@ -129,7 +129,7 @@ class StageSettings:
         return self
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class ValidationSettings:
     """How often the validation images are measured; 0 means only at the end of each stage."""
 
@@ -139,7 +139,7 @@ class ValidationSettings:
     samples: Annotated[int, Field(ge=0)] = 2  # reconstructions kept as PNG
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class CheckpointSettings:
     """How often the run is saved, and how many checkpoints are kept; 0 means only at the end of each stage."""
 
@@ -148,7 +148,7 @@ class CheckpointSettings:
     keep: Count = 3
 
 
-@strict
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """A whole training run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from tto.train.errors import RecipeError
 from tto.train.recipe import Recipe
@@ -108,18 +110,19 @@ def apply_override(tree: dict, override: str) -> None:
 def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
     name, *rest = keys
     if isinstance(node, list):
-        places = range(len(node)) if name == "*" else [_position(node, name, override)]
+        places: Iterable[int | str] = range(len(node)) if name == "*" else [_position(node, name, override)]
     elif isinstance(node, dict):
         places = [name]
         if rest and node.get(name) is None:
             node[name] = {}
     else:
         raise RecipeError(f"override {override!r}: found {node!r}, which has no key {name!r}")
+    container: Any = node
     for place in places:
         if rest:
-            _set(node[place], rest, value, override)
+            _set(container[place], rest, value, override)
         else:
-            node[place] = value
+            container[place] = value
 
 
 def wrap_single_string(tree: dict, key: str) -> None:
@@ -144,7 +147,7 @@ def _position(items: list, name: str, override: str) -> int:
     raise RecipeError(f"override {override!r}: found {name}, allowed: {allowed}")
 
 
-def _explain(source: str, tree: dict, detail: dict) -> str:
+def _explain(source: str, tree: dict, detail: ErrorDetails) -> str:
     where = ".".join(str(part) for part in detail["loc"]) or "recipe"
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{source}: {where}: unknown key; allowed: {', '.join(_allowed_keys(detail['loc'][:-1]))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
@@ -105,7 +106,7 @@ def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:
     if precision == "auto":
         precision = "bf16" if descends_in_bfloat16(PartialState().device) else "fp32"
     precision = "no" if precision == "fp32" else precision
-    trackers = list(recipe.trackers) if folder is not None else None
+    trackers: list[Any] = list(recipe.trackers) if folder is not None else []
     try:
         accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or "."))
     except ValueError as error:

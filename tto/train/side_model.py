@@ -13,7 +13,7 @@ from tto.models import checkpoint_path
 from tto.side.compensation import integer_frequencies, start_linear
 from tto.side.weights import SideConfig, SideModules, load_side_modules
 from tto.train.errors import FrozenBaseChanged, RecipeError
-from tto.train.recipe import ModelSettings
+from tto.train.recipe import ModelSettings, SideSettings
 
 KMEANS_ITERATIONS = 20
 CODEBOOK_DECAY = 0.9  # of the running means that a code follows
@@ -26,6 +26,9 @@ FIRST_CURVATURE = 22.0
 class BaseWithSide(nn.Module):
     """`base` never changes; `ddt` and `msc` are what stages train; `quantizer` finds the first codebook."""
 
+    usage: Tensor
+    curvature: Tensor
+
     def __init__(self, base: BaseModel, side: SideModules, is_new: bool):
         super().__init__()
         self.base, self.is_new = base, is_new
@@ -37,7 +40,7 @@ class BaseWithSide(nn.Module):
             kmeans_init=True,
             kmeans_iters=KMEANS_ITERATIONS,
             decay=CODEBOOK_DECAY,
-            threshold_ema_dead_code=DEAD_BELOW,
+            threshold_ema_dead_code=DEAD_BELOW,  # pyright: ignore[reportArgumentType] (a part of one is as good)
             accept_image_fmap=True,
         )
         codes = side.config.codes
@@ -78,7 +81,7 @@ class BaseWithSide(nn.Module):
         vectors = steps.permute(1, 0, 2, 3).flatten(1)
         directions = torch.linalg.eigh(vectors @ vectors.T)[1].T.flip(0)
         for network in (self.msc.encoder, self.msc.decoder):
-            start_linear(network, directions[: network[0].out_channels // 2].cpu())
+            start_linear(network, directions[: self.msc.width // 2].cpu())
 
     def check_base(self) -> None:
         """Raises `FrozenBaseChanged` unless every tensor of the base is what it was."""
@@ -86,13 +89,13 @@ class BaseWithSide(nn.Module):
             raise FrozenBaseChanged("the frozen base model has changed in training; nothing was exported")
 
 
-def build_with_side(wanted: BaseModel, settings: ModelSettings) -> BaseWithSide:
+def build_with_side(wanted: BaseModel, settings: ModelSettings, sizes: SideSettings) -> BaseWithSide:
     """The base of the recipe's checkpoint, of the size of `wanted`, with its side modules, or else new ones.
 
     Without a checkpoint the base is `wanted` itself: good enough to count parameters and measure time.
     Raises `RecipeError`.
     """
-    side = SideModules(SideConfig(wanted.y_channels, settings.side.codes, settings.side.width))
+    side = SideModules(SideConfig(wanted.y_channels, sizes.codes, sizes.width))
     if settings.checkpoint is None:
         return BaseWithSide(wanted, side, is_new=True)
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tto.train.crops import Batch
 
@@ -19,9 +19,11 @@ class Objective(Protocol):
 
     def quality(self, position: Tensor) -> Tensor:
         """Positions 0…1 as qualities 1…Q, [B]."""
+        ...
 
     def values(self, output: dict, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
         """Values [B] of a forward pass; `loss` is minimized, the others are told."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class StepContext:
     accelerator: Accelerator
     network: nn.Module  # as called: possibly compiled and distributed
     parameters: list[nn.Parameter]
-    optimizer: AcceleratedOptimizer
+    optimizer: Optimizer
     objective: Objective
     clip_norm: float
     micro_batch: int
@@ -63,10 +65,9 @@ def accumulate_gradients(context: StepContext, batch: Batch, step: int) -> dict[
                 accelerator.backward(values["loss"].sum() / count)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.detach().float().sum()
-    norm = accelerator.clip_grad_norm_(context.parameters, context.clip_norm)
-    means = accelerator.reduce(torch.stack(list(sums.values())) / count, reduction="mean")
-    told = torch.cat([means, norm.reshape(1).to(means)]).tolist()
-    return dict(zip((*sums, "gradient_norm"), told, strict=True))
+    norm = cast(Tensor, accelerator.clip_grad_norm_(context.parameters, context.clip_norm))
+    means = cast(Tensor, accelerator.reduce(torch.stack(list(sums.values())) / count, reduction="mean"))
+    return dict(zip((*sums, "gradient_norm"), [*means.tolist(), float(norm)], strict=True))
 
 
 def noise_seed(seed: int, stage: int, step: int, part: int) -> int:

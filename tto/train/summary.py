@@ -90,6 +90,7 @@ def _seconds_per_step(
     batch = Batch(crops, torch.linspace(0, 1, count, dtype=torch.float64))
     for parameter_group in optimizer.param_groups:
         parameter_group["lr"] = 0.0
+    start = gradients = end = 0.0
     for number in range(2):
         start = time.monotonic()
         accumulate_gradients(context, batch, number)

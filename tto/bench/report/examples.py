@@ -74,7 +74,7 @@ def _view(task: Task, row: Row, pixels: np.ndarray, machine: Machine) -> View:
     bits = ""
     if isinstance(coder, ModelCoder) and coder.effort == "none":
         positions = bits_per_position(coder, pixels, row.quality)
-        overlay = bit_overlay(positions, pixels.shape[:2], coder.codec.model.y_stride)
+        overlay = bit_overlay(positions, (pixels.shape[0], pixels.shape[1]), coder.codec.model.y_stride)
         bits = _data_url(central(overlay, VIEW_SIDE))
     return View(row.label, note, _data_url(central(decoded, VIEW_SIDE)), bits)
 

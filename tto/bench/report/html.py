@@ -117,7 +117,8 @@ def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
     efforts = {model: [curve.effort for curve in curves if curve.codec == model] for model in models}
     described = []
     for curve in curves:
-        one = {"label": curve.label, "source": curve.source, "settings": settings.get(curve.label, "")}
+        one: dict[str, object] = {"label": curve.label, "source": curve.source}
+        one["settings"] = settings.get(curve.label, "")
         one["shown"] = _is_shown(curve)
         if curve.source:
             one |= {"kind": "published"}
