@@ -14,7 +14,17 @@ from tto.errors import BadArgument
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b.png", "a.JPG", "notes.txt", "c.tto", ".hidden.png", "one/x.png", "two/x.png", "two/in/y.webp"):
+    for name in (
+        "b.png",
+        "a.JPG",
+        "notes.txt",
+        "c.tto",
+        ".hidden.png",
+        "one/x.png",
+        "two/x.png",
+        "two/in/y.webp",
+        "two/.git/z.png",
+    ):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"")
     Path("sub.png").mkdir()
