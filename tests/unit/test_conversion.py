@@ -59,7 +59,11 @@ def test_a_profile_decides_what_cmyk_means_and_does_not_travel_along(monkeypatch
     image.info = {"icc_profile": SRGB, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}
     picture = load_picture(image, convert=True)
     assert asked["source"].tobytes() == SRGB
-    assert asked["options"]["outputMode"] == "RGB"
+    assert asked["options"] == {
+        "outputMode": "RGB",
+        "renderingIntent": ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        "flags": ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    }
     assert picture.rgb.tolist() == [[[1, 2, 3], [1, 2, 3]]]
     assert picture.icc is None and picture.exif is not None
 
