@@ -39,7 +39,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
 def tto(*args, cwd=None) -> subprocess.CompletedProcess:
     """A separate process of the command line."""
     command = [sys.executable, "-m", "tto", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=500)
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(recipe, tmp_
     process = start(str(recipe), "--out", str(run), "trackers=[]", "data.val=[]")
     wait_for(run / "checkpoints" / "step-00000007", process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=500)[0]
     assert process.returncode == 2
     good = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert all(name.startswith("step-") for name in good)
@@ -287,7 +287,7 @@ def test_print_shows_parameters_steps_and_time(recipe, capsys):
 
 def test_error_is_one_line_and_exit_code_2(recipe, tmp_path):
     process = start(str(recipe), "stages.0.batch=x", "--out", str(tmp_path / "run"))
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=500)[0]
     assert process.returncode == 2
     assert "stages.0.batch: found 'x'" in output and output.count("\n") == 1
     assert not (tmp_path / "run").exists()

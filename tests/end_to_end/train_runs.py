@@ -24,14 +24,14 @@ def start(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(process: subprocess.Popen, seconds: float = 180) -> str:
+def finish(process: subprocess.Popen, seconds: float = 500) -> str:
     """Waits for success and returns what was printed."""
     output = process.communicate(timeout=seconds)[0]
     assert process.returncode == 0, output
     return output
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 500) -> None:
     """Waits until a path exists while the process runs."""
     end = time.monotonic() + seconds
     while not path.exists():

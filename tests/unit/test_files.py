@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import threading
 
@@ -71,7 +72,7 @@ def test_a_device_or_fifo_is_written_into_and_stays_what_it_is(tmp_path):
     reader = threading.Thread(target=lambda: received.append(fifo.read_bytes()), daemon=True)
     reader.start()
     write_atomic(fifo, b"content")
-    reader.join(10)
+    reader.join(500)
     assert received == [b"content"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     (tmp_path / "null").symlink_to(os.devnull)
@@ -130,3 +131,24 @@ def test_missing_input_is_a_file_error_of_one_line(tmp_path):
     with pytest.raises(FileError) as caught:
         read_bytes(tmp_path / "missing")
     assert str(caught.value) == f"cannot read {tmp_path / 'missing'}: No such file or directory"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+def test_ten_kills_in_the_middle_of_writing_leave_whole_files(tmp_path):
+    """A child writes one content after the other and is killed somewhere in it: what is there is one of them."""
+    target = tmp_path / "a"
+    whole = [bytes([value]) * 300_000 for value in range(7)]
+    for kill in range(10):
+        told, tell = os.pipe()
+        if (child := os.fork()) == 0:
+            while True:
+                for content in whole:
+                    write_atomic(target, content)
+                    os.write(tell, b".")
+        for _ in range(3 + kill):  # so many times the file has been written
+            os.read(told, 1)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(told)
+        os.close(tell)
+        assert target.read_bytes() in whole

@@ -135,7 +135,7 @@ def test_a_job_that_is_broken_off_does_not_count_as_written(folder, capsys):
 
 def test_jobs_at_once_meet(folder, capsys):
     """Each waits for the other, which would never end one after the other."""
-    both = Barrier(2, timeout=20)
+    both = Barrier(2, timeout=500)
     with Bars(2) as bars:
         run_jobs(
             [Job(Path("a.JPG"), Path("x"))] * 2, lambda job: {"n": both.wait() >= 0}, "{n}".format_map, False, bars, 2
