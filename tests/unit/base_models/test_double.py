@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -71,12 +73,9 @@ def test_entropy_walker_has_no_convolution_of_pytorch_left_and_walks_alike(small
     walker = small_model.entropy_walker()
     assert not [module for module in walker.modules() if isinstance(module, nn.modules.conv._ConvNd)]
     z_hat = torch.randn(1, small_model.config.N, 3, 2, dtype=torch.float64).mul(3).round()
+    plain = copy.deepcopy(small_model).double()
     with torch.inference_mode():
         found = walker.walk(z_hat, 3.5, lambda i, mu, sigma: mu.round())
-        plain = small_model.double()
-        try:
-            expected = plain.walk(z_hat, 3.5, lambda i, mu, sigma: mu.round())
-        finally:
-            small_model.float()
+        expected = plain.walk(z_hat, 3.5, lambda i, mu, sigma: mu.round())
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
