@@ -106,6 +106,6 @@ def test_pillow_is_told_in_its_own_words(tmp_path, monkeypatch):
 def test_info_reads_no_mask_of_millions_of_positions(codec, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tto.side.codes.decode_mask", lambda *arguments: pytest.fail("the mask is being decoded"))
     (tmp_path / "bomb.tto").write_bytes(bomb(codec, 65_535, 65_535, COMPENSATION=b"sidemask"))
-    info(tmp_path / "bomb.tto")
+    info([tmp_path / "bomb.tto"])
     shown = capsys.readouterr().out
     assert "65535x65535" in shown and "compensation 8 bytes" in shown and "of positions" not in shown
