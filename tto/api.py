@@ -14,8 +14,9 @@ from tto.codec import Codec, Result, load_codec
 from tto.container import MAX_PIXELS, read
 from tto.errors import WrongModel
 from tto.files import read_bytes
+from tto.hub import where_to_look
 from tto.image import load_picture
-from tto.models import DEFAULT_MODEL, checkpoint_path, shipped_models
+from tto.models import DEFAULT_MODEL, checkpoint_path, known_model
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,15 +72,16 @@ def decompress(
 def codec_for(
     data: bytes, models: Sequence[str] = (), device: str = "auto", max_pixels: int | None = MAX_PIXELS
 ) -> Codec:
-    """The codec that made a .tto file, of `models` and the shipped ones. A damaged file is refused before one is
-    loaded. Raises `WrongModel` or another `TTOError`."""
+    """The codec that made a .tto file, of `models` and the shipped and pulled ones. A damaged file is refused before
+    one is loaded. Raises `WrongModel` or another `TTOError`."""
     fingerprint = read(data, max_pixels=max_pixels).header.fingerprint
-    for codec in _codecs((*models, *shipped_models()), device):
+    known = known_model(fingerprint)
+    for codec in _codecs((*models, *filter(None, [known])), device):
         if codec.fingerprint == fingerprint:
             return codec
     raise WrongModel(
         f"the file was made with a model that is not here (fingerprint {fingerprint.hex()}): "
-        "give its checkpoint (-m FILE, models=[FILE])"
+        f"{where_to_look(fingerprint)}"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from tto.container import (
 )
 from tto.device import descends_in_bfloat16, pick_device
 from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
+from tto.hub import PREFIX, parse_address
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.memory import memory_for
@@ -128,6 +130,15 @@ class Codec:
         self.latent_coder = LatentCoder(self.model)
         self.side_coder = SideCoder(None if side_modules is None else side_modules.to(self.device), self.device)
         self._batch = Batch()
+
+    @classmethod
+    def from_pretrained(cls, model: str, device: str = "auto") -> Codec:
+        """A codec of a shared model, `OWNER/NAME[@REVISION]` with or without `hf://`, or of what `load_codec` takes.
+
+        Weights are downloaded once. Raises as `load_codec`, `HubError` or `NotInstalled`.
+        """
+        shared = "/" in model and not model.startswith(PREFIX) and not Path(model).exists()
+        return load_codec(str(parse_address(model)) if shared else model, device)
 
     @property
     def qualities(self) -> int:
@@ -317,5 +328,5 @@ class _Compression:
 
 
 def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
-    """A codec of a shipped model or of a checkpoint's path. Raises `BadArgument` or `BadCheckpoint`."""
+    """A codec of a shipped model, a checkpoint's path or `hf://OWNER/NAME`. Raises `BadArgument` or `BadCheckpoint`."""
     return Codec(load_model(model), device, load_side(model))

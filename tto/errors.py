@@ -90,3 +90,7 @@ class WrongModel(TTOError):
 
 class BadCheckpoint(TTOError):
     """A checkpoint is damaged, has unexpected tensors, or has values that are not finite."""
+
+
+class HubError(TTOError):
+    """Weights could not be had from a hub, or given to it."""

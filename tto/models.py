@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tto.errors import BadArgument, BadCheckpoint
+from tto.hub import PREFIX, parse_address, pulled_models, weights_path
 
 if TYPE_CHECKING:
     from base_models import BaseModel
@@ -29,12 +31,27 @@ def shipped_models() -> tuple[str, ...]:
 
 
 def checkpoint_path(model: str) -> Path:
-    """A shipped model's name, or a path of a checkpoint → path. Raises `BadArgument`."""
+    """A shipped model's name, an address `hf://OWNER/NAME[@REVISION]`, or a path of a checkpoint → path.
+
+    Raises `BadArgument`, or for an address as `tto.hub.weights_path`.
+    """
     if model in shipped_models():
         return weights_folder() / f"{model}{WEIGHTS_SUFFIX}"
+    if model.startswith(PREFIX):
+        return weights_path(parse_address(model))
     if Path(model).is_file():
         return Path(model)
-    raise BadArgument(f"no model {model!r}: shipped are {', '.join(shipped_models())}; or give a checkpoint's path")
+    raise BadArgument(
+        f"no model {model!r}: shipped are {', '.join(shipped_models())}; or give a path or hf://OWNER/NAME"
+    )
+
+
+def known_model(fingerprint: bytes) -> str | None:
+    """A shipped or pulled model's name for -m, by its fingerprint; no network is loaded."""
+    listed = weights_folder() / "fingerprints.json"
+    shipped = json.loads(listed.read_text()) if listed.is_file() else {}
+    names = {made: name for name, made in shipped.items()}
+    return names.get(fingerprint.hex()) or pulled_models().get(fingerprint.hex())
 
 
 def load_model(model: str) -> BaseModel:

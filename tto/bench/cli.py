@@ -6,36 +6,57 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tto.bench.datasets import dataset_names, open_dataset
+from tto.bench.text import printable
+from tto.cli import EXIT_ERROR
+from tto.cli.log import print_line
 from tto.cli.options import Device
 from tto.errors import BadArgument
 from tto.models import DEFAULT_MODEL
+from tto.packages import require
+
+if TYPE_CHECKING:
+    from tto.bench.coders import Series
+    from tto.bench.measure import Failure
+    from tto.bench.rows import Row
 
 DEFAULT_QUALITIES = "2,4,6,8"
-NONE = "none"
+NONE, ALL = "none", "all"
+REPORTS = 10
 EPILOG = """Examples:
 
 tto bench kodak --limit 3 -q 2,4,6 --effort none,fast
 
-tto bench photos/ -m none --anchors jpeg,avif --crop 512 --out report"""
+tto bench photos/ -m none --anchors jpeg,hevc --metrics ssimulacra2 --crop 512 --out report"""
 
 
 def bench(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="kodak, clic-professional-valid, tecnick, or a folder of images.", show_default=False),
+        typer.Argument(help=f"{', '.join(dataset_names())}, or a folder of images.", show_default=False),
     ] = None,
-    model: Annotated[str, typer.Option("-m", "--model", help="Models or checkpoints, or none.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="Models, checkpoints, folders of one codec's checkpoints; or none.")
+    ] = DEFAULT_MODEL,
     effort: Annotated[str, typer.Option(help="Efforts of the models, by name or number of steps.")] = NONE,
     quality: Annotated[str, typer.Option("-q", "--quality", help="Qualities.")] = DEFAULT_QUALITIES,
     anchors: Annotated[
-        str, typer.Option(help="jpeg, jpeg2000, webp, avif (default); jpeg-baseline, avif-444; or none.")
+        str,
+        typer.Option(
+            help="jpeg, jpeg2000, webp, avif (default); jpeg-baseline, avif-444, jxl, hevc, vvc, vvc-slow; all; none."
+        ),
     ] = "jpeg,jpeg2000,webp,avif",
+    against: Annotated[
+        str, typer.Option(help="Curve that the table's BD-rates are taken against; default: the first anchor.")
+    ] = "",
+    metrics: Annotated[
+        str, typer.Option(help="More columns and plots: ssimulacra2, vmaf, lpips, dists; or none.")
+    ] = NONE,
     out: Annotated[Path, typer.Option(help="Folder for everything; a finished part of it is used again.")] = Path(
         "report"
     ),
@@ -43,7 +64,6 @@ def bench(
     device: Device = "auto",
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many images.")] = 0,
     crop: Annotated[int, typer.Option(min=0, help="Only the central square of so many pixels.")] = 0,
-    lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS too (needs the package lpips).")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Images to look at in the page.")] = 2,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -54,9 +74,8 @@ def bench(
     ] = False,
 ) -> None:
     """Measure codecs on images; write tables, plots and a page. Lists are separated by commas."""
-    check_packages(("bjontegaard", "matplotlib"), "tto[bench]")
-    if lpips:
-        check_packages(("lpips",), "lpips")
+    for package in ("bjontegaard", "matplotlib"):
+        require(package, "bench")
     if compare is not None:
         return print_comparison(*compare)
     if dataset is None:
@@ -64,28 +83,41 @@ def bench(
     if published:
         return print_published(dataset)
     # Here because torch takes a while.
-    from tto.bench.coders import anchor_series, model_series
-    from tto.bench.datasets import open_dataset
-    from tto.bench.measure import Machine, measure, plan
+    from tto.bench.anchors import ANCHORS
+    from tto.bench.coders import anchor_series, missing_anchors, model_series
+    from tto.bench.measure import Machine, measure, plan, sources
     from tto.bench.report.write import Options, write_report
+    from tto.bench.scores import check_metrics
 
+    wanted = check_metrics(parse_names(metrics))
     images = open_dataset(dataset)
+    named = list(ANCHORS) if anchors == ALL else parse_names(anchors)
+    missing = missing_anchors(named)
+    for name, reason in missing.items():
+        print_line(f"{name} is left out: {reason}")
     series = model_series(parse_names(model), parse_efforts(effort), parse_numbers(quality), device)
-    series += anchor_series(parse_names(anchors))
+    series += anchor_series([name for name in named if name not in missing])
     if not series:
         raise BadArgument("nothing to measure: no model and no anchor")
-    tasks = plan(images.sources(limit, crop), series, lpips)
+    published_here = images.name if images.complete and not (limit or crop) else ""
+    check_reference(against, series, published_here)
     machine = Machine(out, device, jobs, threads=max(1, (os.cpu_count() or 1) // jobs))
+    tasks = plan(sources(images, limit, crop), series, machine)
     with progress(len(tasks)) as on_row:
-        rows = measure(tasks, machine, on_row)
+        measured = measure(tasks, machine, wanted, on_row)
     options = Options(
         title=images.title + ", first images only" * (limit > 0) + f", centre {crop}x{crop}" * (crop > 0),
-        published=images.name if images.complete and not (limit or crop) else "",
+        published=published_here,
         examples=examples,
-        command=" ".join(["tto", *sys.argv[1:]]),
+        command=printable(" ".join(["tto", *sys.argv[1:]])),
+        anchor=against,
+        images=images.about,
+        missing=missing,
     )
-    print(write_report(tasks, rows, machine, options))
+    print(write_report(measured, machine, options))
     print(f"{out / 'report.html'} shows all of it")
+    if measured.failures:
+        raise typer.Exit(EXIT_ERROR)
 
 
 def print_comparison(first: Path, second: Path) -> None:
@@ -101,13 +133,24 @@ def print_comparison(first: Path, second: Path) -> None:
 
 def print_published(dataset: str) -> None:
     """`--published`: every published curve of a data set against the published anchors."""
-    from tto.bench.published import DATASETS, published_curves
+    from tto.bench.published import published_curves
     from tto.bench.summary import summarize
     from tto.bench.tables import markdown, published_cells
 
-    if dataset not in DATASETS:
-        raise BadArgument(f"no published curves for {dataset}; there are some for {', '.join(DATASETS)}")
+    if dataset not in dataset_names():
+        raise BadArgument(f"no published curves for {dataset}; there are some for {', '.join(dataset_names())}")
     print(markdown(*published_cells(summarize(published_curves(dataset)))))
+
+
+def check_reference(wanted: str, series: Sequence[Series], published: str) -> None:
+    """Raises `BadArgument` before the work where no curve will be called so. `published`: the data set's name, if its
+    published curves are drawn.
+    """
+    from tto.bench.published import published_curves
+
+    names = [name for one in (*series, *published_curves(published)) for name in (one.label, one.codec)]
+    if wanted and wanted not in names:
+        raise BadArgument(f"no curve {wanted!r} to compare with: there are {', '.join(dict.fromkeys(names))}")
 
 
 def parse_names(text: str) -> list[str]:
@@ -127,31 +170,37 @@ def parse_numbers(text: str) -> list[float]:
         raise BadArgument(f"--quality takes numbers separated by commas, not {text!r}") from error
 
 
-def check_packages(names: Sequence[str], source: str) -> None:
-    """Refuse to begin what would fail at the end. Raises `BadArgument`."""
-    for name in names:
-        if find_spec(name) is None:
-            raise BadArgument(f"this needs the package {name}: pip install '{source}'")
-
-
 @contextmanager
 def progress(total: int) -> Iterator[Callable]:
-    """A bar with the time left on a terminal, nothing elsewhere; yields what hears of each row."""
+    """A bar with the time left on a terminal, a line now and then elsewhere; yields what hears of each row."""
     if not sys.stderr.isatty():
-        yield lambda row, is_new: None
+        yield counting(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    # The last column is what was measured last.
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    # The last column is what was measured last; names of files are no markup.
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
 
-        def on_row(row, is_new: bool) -> None:
+        def on_row(row: Row | Failure, is_new: bool) -> None:
             if is_new:
                 bar.update(task, advance=1, description=f"{row.label} q{row.quality:g} {row.image}")
             else:  # no time was spent on it
                 bar.update(task, total=(bar.tasks[0].total or 1) - 1)
 
         yield on_row
+
+
+def counting(total: int) -> Callable[[Row | Failure, bool], None]:
+    """What says on stderr how far it is, `REPORTS` times in all."""
+    done = 0
+
+    def on_row(row: Row | Failure, is_new: bool) -> None:
+        nonlocal done
+        done += 1
+        if REPORTS * done // total > REPORTS * (done - 1) // total:
+            print(f"tto bench: {done} of {total} files", file=sys.stderr, flush=True)
+
+    return on_row

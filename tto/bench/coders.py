@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,26 +13,17 @@ from PIL import Image
 
 import tto
 from tto.bench.anchors import ANCHORS
+from tto.bench.encoded import Encoded
 from tto.bench.rows import series_label
+from tto.bench.text import printable
 from tto.errors import BadArgument
+from tto.models import WEIGHTS_SUFFIX
 
 if TYPE_CHECKING:
     from tto.codec import Codec
 
 UNDECIDING = ("bench", "cli", "train")
 """Folders of the package on which neither the bytes of a file nor its pixels depend."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One compressed image; figures that a codec does not have are `nan`. Names as in `Row`."""
-
-    data: bytes = field(repr=False)
-    J: float = math.nan
-    base_bytes: float = math.nan
-    base_psnr: float = math.nan
-    base_J: float = math.nan
-    steps: int = 0
 
 
 class Coder(Protocol):
@@ -45,42 +35,49 @@ class Coder(Protocol):
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One point of a curve. quality: its name; source: the anchor's name, or the model's name or checkpoint; at: the
+    quality that this is asked for.
+    """
+
+    quality: float
+    source: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Series:
     """One codec at one effort: a curve of the plot.
 
-    codec: its name in tables; source: the anchor's name, or the model's name or checkpoint; effort: empty for
-    anchors; device: cpu or cuda; settings and version: see `Identity`; suffix: of the files.
+    codec: its name in tables; effort: empty for anchors; device: cpu or cuda; settings and version: see `Identity`;
+    suffix: of the files; parameters: of a model.
     """
 
     codec: str
-    source: str
     effort: str
-    qualities: tuple[float, ...]
+    rungs: tuple[Rung, ...]
     device: str
     settings: str
     version: str
     suffix: str
+    parameters: int = 0
 
     @property
     def label(self) -> str:
         return series_label(self.codec, self.effort)
 
-    def open(self, device: str) -> Coder:
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        return tuple(rung.quality for rung in self.rungs)
+
+    def rung(self, quality: float) -> Rung:
+        return next(rung for rung in self.rungs if rung.quality == quality)
+
+    def open(self, rung: Rung, device: str) -> Coder:
         """The coder itself; a model is loaded once per process."""
-        if self.source in ANCHORS:
-            return AnchorCoder(self.source)
-        return ModelCoder(load_model_once(self.source, device), self.effort)
-
-
-@dataclass(frozen=True)
-class AnchorCoder:
-    name: str
-
-    def encode(self, image: Image.Image, quality: float) -> Encoded:
-        return Encoded(ANCHORS[self.name].encode(image, quality))
-
-    def decode(self, data: bytes) -> Image.Image:
-        return ANCHORS[self.name].decode(data)
+        if rung.source in ANCHORS:
+            return ANCHORS[rung.source]
+        return ModelCoder(load_model_once(rung.source, device), self.effort)
 
 
 @dataclass(frozen=True)
@@ -112,22 +109,27 @@ def load_model_once(model: str, device: str) -> Codec:
     return tto.load_codec(model, device)
 
 
-def anchor_series(names: Sequence[str]) -> list[Series]:
-    """Anchors over their whole ladders. Raises `BadArgument` for an unknown one, or one this Pillow lacks."""
+def missing_anchors(names: Sequence[str]) -> dict[str, str]:
+    """Of these anchors the ones that this machine lacks, with the reason in one line. Raises `BadArgument` for an
+    unknown one.
+    """
     for name in names:
         if name not in ANCHORS:
-            raise BadArgument(f"unknown anchor {name!r}: choose from {', '.join(ANCHORS)}, or none")
-        if not ANCHORS[name].available():
-            raise BadArgument(f"this Pillow was built without {name}; leave it out of --anchors")
+            raise BadArgument(f"unknown anchor {name!r}: choose from {', '.join(ANCHORS)}; all; or none")
+    reasons = {name: ANCHORS[name].missing() for name in names}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def anchor_series(names: Sequence[str]) -> list[Series]:
+    """Anchors that this machine has, over their whole ladders."""
     anchors = [ANCHORS[name] for name in dict.fromkeys(names)]
     return [
         Series(
             codec=anchor.name,
-            source=anchor.name,
             effort="",
-            qualities=anchor.ladder,
+            rungs=tuple(Rung(quality, anchor.name, quality) for quality in anchor.ladder),
             device="cpu",
-            settings=anchor.settings,
+            settings=anchor.described(),
             version=anchor.version(),
             suffix=anchor.suffix,
         )
@@ -138,7 +140,8 @@ def anchor_series(names: Sequence[str]) -> list[Series]:
 def model_series(
     models: Sequence[str], efforts: Sequence[str], qualities: Sequence[float], device: str
 ) -> list[Series]:
-    """Every model at every effort. A model of one rate is measured at that rate alone.
+    """Every model at every effort. A model of one rate is measured at that rate alone; a folder of such is one codec,
+    whose qualities are its checkpoints by rising λ.
 
     Raises `BadArgument` for an unknown model or effort, two models of one name, or a quality outside a
     model's range.
@@ -147,25 +150,20 @@ def model_series(
         effort_options(effort)
     series = []
     for model in dict.fromkeys(models):
-        codec = load_model_once(model, device)
-        for quality in qualities:
-            if codec.qualities > 1 and not 1 <= quality <= codec.qualities:
-                raise BadArgument(f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}")
-        ladder = tuple(sorted(set(qualities))) if codec.qualities > 1 else (1.0,)
-        weights = codec.fingerprint + codec.side_coder.fingerprint
-        version = f"tto {source_version()}, weights {weights.hex()}"
-        name = Path(model).stem if Path(model).is_file() else model
+        rungs = _rungs(model, qualities, device)
+        codecs = [load_model_once(source, device) for source in dict.fromkeys(rung.source for rung in rungs)]
+        weights = ", ".join((codec.fingerprint + codec.side_coder.fingerprint).hex() for codec in codecs)
         for effort in dict.fromkeys(efforts):
             series.append(
                 Series(
-                    codec=name,
-                    source=model,
+                    codec=printable(Path(model).stem if Path(model).exists() else model),
                     effort=effort,
-                    qualities=ladder,
-                    device=codec.device.type,
-                    settings=f"on {codec.device.type}",  # another kind of device gives other bytes
-                    version=version,
+                    rungs=rungs,
+                    device=codecs[0].device.type,
+                    settings=f"on {codecs[0].device.type}",  # another kind of device gives other bytes
+                    version=f"tto {source_version()}, weights {weights}",
                     suffix=".tto",
+                    parameters=sum(parameter.numel() for parameter in codecs[0].model.parameters()),
                 )
             )
     labels = [one.label for one in series]
@@ -173,6 +171,31 @@ def model_series(
         if labels.count(one.label) > 1 or one.codec in ANCHORS:
             raise BadArgument(f"two codecs are called {one.codec}: rename a checkpoint")
     return series
+
+
+def _rungs(model: str, qualities: Sequence[float], device: str) -> tuple[Rung, ...]:
+    if Path(model).is_dir():
+        return _rungs_of_folder(Path(model), device)
+    codec = load_model_once(model, device)
+    if codec.qualities == 1:
+        return (Rung(1.0, model, 1.0),)
+    for quality in qualities:
+        if not 1 <= quality <= codec.qualities:
+            raise BadArgument(f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}")
+    return tuple(Rung(quality, model, quality) for quality in sorted(set(qualities)))
+
+
+def _rungs_of_folder(folder: Path, device: str) -> tuple[Rung, ...]:
+    """Checkpoints of one rate each, by rising λ."""
+    lambdas = {}
+    for path in sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")):
+        codec = load_model_once(str(path), device)
+        if codec.qualities != 1:
+            raise BadArgument(f"{path} has {codec.qualities} rates: give it by itself, not in a folder")
+        lambdas[str(path)] = codec.model.lambda_at(1.0)
+    if not lambdas:
+        raise BadArgument(f"no {WEIGHTS_SUFFIX} checkpoints in the folder {folder}")
+    return tuple(Rung(float(i), source, 1.0) for i, source in enumerate(sorted(lambdas, key=lambdas.get), 1))
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Two runs against each other: BD-rate, image by image, and how sure one can be of it.
+"""Two curves against each other: BD-rate, image by image, and how sure one can be of it.
 
-The confidence interval resamples the images with replacement (the same images for both runs), averages their
-curves and takes the BD-rate again, many times: the 2.5th and 97.5th percentile. It speaks of the choice of
+The confidence interval resamples the images with replacement (the same images for both curves), averages their
+points and takes the BD-rate again, many times: the 2.5th and 97.5th percentile. It speaks of the choice of
 images only.
 """
 
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tto.bench.bdrate import BDRate, compare_curves
+from tto.bench.curves import by_label
 from tto.bench.rows import Row
+from tto.bench.scores import METRICS
 from tto.errors import BadArgument
 
 RESAMPLES = 1000
@@ -42,39 +44,37 @@ def compare_runs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Compariso
 
     Only images with the same pixels in both runs count. Raises `BadArgument` where nothing can be compared.
     """
-    curves_a, curves_b = _by_label(rows_a), _by_label(rows_b)
+    curves_a, curves_b = by_label(rows_a), by_label(rows_b)
     pairs = [(label, label) for label in curves_a if label in curves_b]
     if len(curves_a) == len(curves_b) == 1:
         pairs = [(next(iter(curves_a)), next(iter(curves_b)))]
     if not pairs:
         raise BadArgument(f"nothing to compare: the first has {', '.join(curves_a)}; the second {', '.join(curves_b)}")
-    return [_compare(a, b, curves_a[a], curves_b[b]) for a, b in pairs]
+    comparisons = [compare_rows(curves_a[a], curves_b[b]) for a, b in pairs]
+    for (a, b), comparison in zip(pairs, comparisons, strict=True):
+        if comparison is None:
+            raise BadArgument(f"{a} and {b} have no image in common")
+    return comparisons
 
 
-def _by_label(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.label, []).append(row)
-    return groups
-
-
-def _compare(label_a: str, label_b: str, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
-    table_a, table_b = _table(rows_a), _table(rows_b)
+def compare_rows(rows_a: Sequence[Row], rows_b: Sequence[Row], metric: str = "psnr") -> Comparison | None:
+    """The curve of `rows_b` against that of `rows_a`; None where no image is measured at every quality of both."""
+    table_a, table_b = _table(rows_a, metric), _table(rows_b, metric)
     shared = [key for key in table_a if key in table_b]
     if not shared:
-        raise BadArgument(f"{label_a} and {label_b} have no image in common")
-    a = np.stack([table_a[key] for key in shared])  # [images, qualities, (bpp, psnr)]
+        return None
+    a = np.stack([table_a[key] for key in shared])  # [images, qualities, (bpp, score)]
     b = np.stack([table_b[key] for key in shared])
-    low, high = _interval(a, b)
-    per_image = {name: _bd(a[i], b[i]) for i, (name, _) in enumerate(shared)}
-    return Comparison(label_a, label_b, _bd(a.mean(0), b.mean(0)), low, high, per_image)
+    low, high = _interval(a, b, metric)
+    per_image = {name: _bd(a[i], b[i], metric) for i, (name, _) in enumerate(shared)}
+    return Comparison(rows_a[0].label, rows_b[0].label, _bd(a.mean(0), b.mean(0), metric), low, high, per_image)
 
 
-def _table(rows: Sequence[Row]) -> dict[tuple[str, str], np.ndarray]:
-    """(image, content) → [qualities, (bpp, psnr)], for images measured at every quality of the run."""
+def _table(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], np.ndarray]:
+    """(image, content) → [qualities, (bpp, score)], for images measured at every quality of the run."""
     points: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
     for row in rows:
-        points.setdefault((row.image, row.content), {})[row.quality] = (row.bpp, row.psnr)
+        points.setdefault((row.image, row.content), {})[row.quality] = (row.bpp, row.scores.get(metric, math.nan))
     qualities = sorted({row.quality for row in rows})
     return {
         key: np.array([found[quality] for quality in qualities])
@@ -83,16 +83,18 @@ def _table(rows: Sequence[Row]) -> dict[tuple[str, str], np.ndarray]:
     }
 
 
-def _bd(anchor: np.ndarray, test: np.ndarray) -> BDRate:
-    return compare_curves(*anchor.T.tolist(), *test.T.tolist())
+def _bd(anchor: np.ndarray, test: np.ndarray, metric: str) -> BDRate:
+    on_axis = METRICS[metric].on_axis
+    scores = [[on_axis(score) for score in curve[:, 1]] for curve in (anchor, test)]
+    return compare_curves(anchor[:, 0], scores[0], test[:, 0], scores[1])
 
 
-def _interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+def _interval(a: np.ndarray, b: np.ndarray, metric: str) -> tuple[float, float]:
     if len(a) < 2:
         return math.nan, math.nan
     random = np.random.default_rng(SEED)
     draws = random.integers(0, len(a), (RESAMPLES, len(a)))
-    rates = [_bd(a[draw].mean(0), b[draw].mean(0)).percent for draw in draws]
+    rates = [_bd(a[draw].mean(0), b[draw].mean(0), metric).percent for draw in draws]
     if not all(map(math.isfinite, rates)):  # too little overlap to say
         return math.nan, math.nan
     low, high = np.percentile(rates, [2.5, 97.5])

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
 from tto.bench.bdrate import BDRate, compare_curves
 from tto.bench.rows import Row
-from tto.metrics import ms_ssim_db
-
-MEAN_CONVENTION = (
-    "A point of a curve is the mean of the images' bpp and the mean of their PSNR in dB (not the PSNR of the "
-    "mean error); MS-SSIM in dB is −10·log10(1 − mean MS-SSIM)."
-)
+from tto.bench.scores import METRICS
 
 
 @dataclass(frozen=True)
@@ -24,16 +19,15 @@ class Point:
 
     quality: float
     bpp: float
-    psnr: float
-    ms_ssim: float
+    scores: Mapping[str, float]
     J: float
     encode_seconds: float
     decode_seconds: float
     peak_memory_mb: float
 
-    @property
-    def ms_ssim_db(self) -> float:
-        return ms_ssim_db(self.ms_ssim)
+    def on_axis(self, metric: str) -> float:
+        """A score on the scale that curves of it are compared on; `nan` where it was not measured."""
+        return METRICS[metric].on_axis(self.scores.get(metric, math.nan))
 
 
 @dataclass(frozen=True)
@@ -55,29 +49,55 @@ class Curve:
         return not self.effort and not self.source
 
     def values(self, name: str) -> list[float]:
-        """One figure at every point: the name of a field or property of `Point`."""
+        """One figure at every point: the name of a field of `Point`."""
         return [getattr(point, name) for point in self.points]
+
+    def on_axis(self, metric: str) -> list[float]:
+        """One score at every point, on its axis."""
+        return [point.on_axis(metric) for point in self.points]
+
+    def has(self, metric: str) -> bool:
+        """Whether it can be compared by this metric."""
+        return any(math.isfinite(value) for value in self.on_axis(metric))
+
+
+def published_point(bpp: float, psnr: float) -> Point:
+    """A point of which nothing else is known."""
+    return Point(math.nan, bpp, {"psnr": psnr}, math.nan, math.nan, math.nan, math.nan)
 
 
 def mean_curves(rows: Iterable[Row]) -> list[Curve]:
     """One curve per codec and effort, in order of appearance.
 
-    Only qualities measured on every image of the curve are points, so that all points average the same
-    images.
+    Only qualities measured on every image of all the rows are points, so that all points of all curves average the
+    same images: where one failed, its quality is left out.
     """
-    by_label: dict[str, list[Row]] = {}
+    groups = by_label(rows)
+    images = {row.image for group in groups.values() for row in group}
+    return [
+        Curve(group[0].codec, group[0].effort, label, _mean_points(group, images)) for label, group in groups.items()
+    ]
+
+
+def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows of each curve, in order of appearance."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        by_label.setdefault(row.label, []).append(row)
-    return [Curve(group[0].codec, group[0].effort, label, _mean_points(group)) for label, group in by_label.items()]
+        groups.setdefault(row.label, []).append(row)
+    return groups
 
 
-def compare(anchor: Curve, curve: Curve, quality: str = "psnr") -> BDRate:
-    """BD-rate of `curve` against `anchor`; `quality` is psnr or ms_ssim_db."""
-    return compare_curves(anchor.values("bpp"), anchor.values(quality), curve.values("bpp"), curve.values(quality))
+def compare(anchor: Curve, curve: Curve, metric: str = "psnr") -> BDRate:
+    """BD-rate of `curve` against `anchor` at equal scores of a metric."""
+    return compare_curves(anchor.values("bpp"), anchor.on_axis(metric), curve.values("bpp"), curve.on_axis(metric))
 
 
-def _mean_points(rows: Sequence[Row]) -> tuple[Point, ...]:
-    images = {row.image for row in rows}
+def measured_metrics(curves: Sequence[Curve]) -> list[str]:
+    """Metrics that at least one curve has, in the order of their registration."""
+    return [metric for metric in METRICS if any(curve.has(metric) for curve in curves)]
+
+
+def _mean_points(rows: Sequence[Row], images: set[str]) -> tuple[Point, ...]:
     points = []
     for quality, group in groupby(sorted(rows, key=lambda row: row.quality), lambda row: row.quality):
         group = list(group)
@@ -87,11 +107,11 @@ def _mean_points(rows: Sequence[Row]) -> tuple[Point, ...]:
 
 
 def _mean_point(quality: float, rows: Sequence[Row]) -> Point:
+    metrics = [metric for metric in METRICS if all(metric in row.scores for row in rows)]
     return Point(
         quality=quality,
         bpp=fmean(row.bpp for row in rows),
-        psnr=fmean(row.psnr for row in rows),
-        ms_ssim=fmean(row.ms_ssim for row in rows),
+        scores={metric: fmean(row.scores[metric] for row in rows) for metric in metrics},
         J=fmean(row.J for row in rows),
         encode_seconds=fmean(row.encode_seconds for row in rows),
         decode_seconds=fmean(row.decode_seconds for row in rows),

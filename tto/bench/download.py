@@ -1,4 +1,4 @@
-"""Fetching a file: resumed where it broke off, checked against its digest, and never half there."""
+"""Fetching files and sets of images: resumed where it broke off, checked against digests, and never half there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from pathlib import Path
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from tto.errors import TTOError
 
@@ -20,6 +22,67 @@ RANGE_NOT_SATISFIABLE = 416
 
 class DownloadFailed(TTOError):
     """A file could not be fetched, or is not the one that was expected."""
+
+
+@dataclass(frozen=True)
+class RemoteSet:
+    """A set of images elsewhere.
+
+    mirrors: base addresses that have its files; files: name → SHA-256 in hexadecimal, None where nobody has published
+    one; part: what the path of an image within a `.zip` contains; images: how many they must come to.
+    """
+
+    mirrors: tuple[str, ...]
+    files: Mapping[str, str | None]
+    images: int
+    part: str = ""
+
+    def fill(self, folder: Path, suffixes: tuple[str, ...]) -> None:
+        """Downloads what is missing in `folder` and unpacks archives. Raises `DownloadFailed` naming what was tried."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, digest in self.files.items():
+            self._fetch_from_any(name, digest, folder / name)
+            if name.endswith(".zip"):
+                unpack(folder / name, folder, self.part, suffixes)
+        found = len(images_in(folder, suffixes))
+        if found != self.images:
+            raise DownloadFailed(f"{folder} holds {found} images, expected {self.images}")
+
+    def _fetch_from_any(self, name: str, digest: str | None, path: Path) -> None:
+        problems = []
+        for mirror in self.mirrors:
+            try:
+                return fetch(f"{mirror.rstrip('/')}/{name}", path, digest)
+            except DownloadFailed as error:
+                problems.append(str(error))
+        raise DownloadFailed("; ".join(problems))
+
+
+def images_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
+    """Files with one of these suffixes, sorted; none where there is no folder."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes))
+
+
+def unpack(archive: Path, folder: Path, part: str, suffixes: tuple[str, ...]) -> None:
+    """Puts the images of a zip archive into `folder`, without its own folders, and removes the archive.
+
+    Raises `DownloadFailed`; then the archive is gone, too, so that it will be fetched anew.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for member in content.infolist():
+                name = PurePosixPath(member.filename).name  # never a path out of the folder
+                wanted = part in member.filename and PurePosixPath(name).suffix.lower() in suffixes
+                if wanted and not name.startswith("."):
+                    unfinished = folder / f"{name}.part"
+                    unfinished.write_bytes(content.read(member))
+                    os.replace(unfinished, folder / name)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DownloadFailed(f"cannot unpack {archive.name}: {error}") from error
+    finally:
+        archive.unlink(missing_ok=True)
 
 
 def fetch(url: str, path: Path, sha256: str | None, on_bytes: Callable[[int], None] = lambda count: None) -> None:

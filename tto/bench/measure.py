@@ -11,24 +11,27 @@ import multiprocessing
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from tto.bench.coders import Series
+from tto.bench.coders import Coder, Series
+from tto.bench.datasets import ImageSet
 from tto.bench.memory import peak_mb, reset_peak
 from tto.bench.rows import Identity, Row, RowLog
+from tto.bench.scores import ALWAYS, load_score
+from tto.bench.text import printable
 from tto.errors import TTOError
 from tto.files import write_atomic
 from tto.image import central, load_picture
-from tto.metrics import ms_ssim, ms_ssim_db, psnr
-from tto.perceptual import load_distance, score_pixels
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Source:
     def pixels(self) -> np.ndarray:
         """uint8 [H, W, 3]; alpha and metadata are left out, gray has three equal channels."""
         return central(load_picture(self.path).rgb, self.crop)
+
+
+def sources(images: ImageSet, limit: int = 0, crop: int = 0) -> list[Source]:
+    """The first `limit` images (0: all), or their central squares of `crop` pixels (0: whole images)."""
+    label = f"{images.name}, centre {crop}x{crop}" if crop else images.name
+    return [Source(label, path, crop) for path in images.paths[: limit or None]]
 
 
 @dataclass(frozen=True)
@@ -64,21 +73,43 @@ class Machine:
     threads: int = 1
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A row that could not be measured; reason: one line."""
+
+    label: str
+    quality: float
+    image: str
+    reason: str
+
+
+class Measured(NamedTuple):
+    """`rows[i]` is what `tasks[i]` gave; `failures` are those that gave nothing."""
+
+    tasks: list[Task]
+    rows: list[Row]
+    failures: list[Failure]
+
+
 class WorkerLost(TTOError):
     """A measuring process died, most often for want of memory."""
 
 
-def plan(sources: Sequence[Source], all_series: Sequence[Series], with_lpips: bool) -> list[Task]:
+class NothingMeasured(TTOError):
+    """Every row failed."""
+
+
+def plan(sources: Sequence[Source], all_series: Sequence[Series], machine: Machine) -> list[Task]:
     """Every row of a run, image by image, so that an unfinished run has measured whole images."""
     tasks = []
     for source in sources:
-        pixels = source.pixels()
+        pixels, image = source.pixels(), printable(source.path.name)
         content = sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
         for series in all_series:
             for quality in series.qualities:
                 identity = Identity(
                     dataset=source.dataset,
-                    image=source.path.name,
+                    image=image,
                     content=content,
                     width=pixels.shape[1],
                     height=pixels.shape[0],
@@ -87,86 +118,120 @@ def plan(sources: Sequence[Source], all_series: Sequence[Series], with_lpips: bo
                     quality=float(quality),
                     settings=series.settings,
                     version=series.version,
-                    with_lpips=with_lpips,
+                    jobs=machine.jobs,
+                    threads=machine.threads,
                 )
                 place = Path("files") / series.codec / series.effort / f"{quality:g}"
-                tasks.append(Task(source, series, identity, str(place / f"{source.path.name}{series.suffix}")))
+                tasks.append(Task(source, series, identity, str(place / f"{image}{series.suffix}")))
     return tasks
 
 
 def measure(
-    tasks: Sequence[Task], machine: Machine, on_row: Callable[[Row, bool], None] = lambda row, is_new: None
-) -> list[Row]:
+    tasks: Sequence[Task],
+    machine: Machine,
+    metrics: Sequence[str] = ALWAYS,
+    on_row: Callable[[Row | Failure, bool], None] = lambda row, is_new: None,
+) -> Measured:
     """The rows of all tasks, in their order; finished ones come from `rows.jsonl` in the machine's folder.
 
-    `on_row` hears of each row, and whether it was measured now. Raises `TTOError`, after which, as after
-    Ctrl-C or a kill, the same call goes on where this one stopped.
+    A finished row that lacks a score is only decoded. A task that fails does not stop the others. `on_row` hears of
+    each row, and whether it was measured now. Raises `TTOError`, after which, as after Ctrl-C or a kill, the same call
+    goes on where this one stopped.
     """
     with RowLog(machine.folder / "rows.jsonl") as log:
-        pending = {task.identity.key: task for task in tasks}
-        for key in pending.keys() & log.finished.keys():
-            del pending[key]
-            on_row(log.finished[key], False)
-        for row in _measure_all(list(pending.values()), machine):
-            log.append(row)
-            on_row(row, True)
-        return [log.finished[task.identity.key] for task in tasks]
+        work, failures = [], []
+        for task in {task.identity.key: task for task in tasks}.values():
+            known = log.finished.get(task.identity.key)
+            if known and all(metric in known.scores for metric in metrics):
+                on_row(known, False)
+            else:
+                work.append(Work(task, tuple(metrics), known))
+        for outcome in _measure_all(work, machine):
+            if isinstance(outcome, Row):
+                log.append(outcome)
+            else:
+                failures.append(outcome)
+            on_row(outcome, True)
+        finished = [task for task in tasks if task.identity.key in log.finished]
+        if not finished:
+            raise NothingMeasured(f"nothing could be measured: {failures[0].reason}")
+        return Measured(finished, [log.finished[task.identity.key] for task in finished], failures)
 
 
-def measure_one(task: Task, machine: Machine) -> Row:
-    """Compress one image to a file, read the file back, decode it and measure."""
-    identity, path = task.identity, machine.folder / task.file
-    coder = task.series.open(machine.device)
-    original = task.source.pixels()
-    image = Image.fromarray(original)
-    reset_peak(task.series.device)
-    start = time.perf_counter()
-    encoded = coder.encode(image, identity.quality)
-    encode_seconds = time.perf_counter() - start
-    memory = peak_mb(task.series.device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, encoded.data)
+class Work(NamedTuple):
+    """A task with the scores that are wanted, and its row where it has only some of them."""
+
+    task: Task
+    metrics: tuple[str, ...]
+    known: Row | None
+
+
+def attempt(work: Work, machine: Machine) -> Row | Failure:
+    """`measure_one`, or why not."""
+    try:
+        return measure_one(work, machine)
+    except Exception as error:  # whatever went wrong, the other rows are worth having
+        identity, name = work.task.identity, "" if isinstance(error, TTOError) else f"{type(error).__name__}: "
+        return Failure(identity.label, identity.quality, identity.image, printable(f"{name}{error}"))
+
+
+def measure_one(work: Work, machine: Machine) -> Row:
+    """Compress one image to a file, read the file back, decode it and score it; only the last where there is a row."""
+    task, row = work.task, work.known
+    path, original = machine.folder / task.file, task.source.pixels()
+    rung = task.series.rung(task.identity.quality)
+    coder = task.series.open(rung, machine.device)
+    if row is None or not path.is_file() or path.stat().st_size != row.bytes:
+        row = _compress(task, machine, coder, rung.at, original)
     data = path.read_bytes()
     start = time.perf_counter()
     decoded = np.asarray(coder.decode(data))
-    decode_seconds = time.perf_counter() - start
-    similarity = ms_ssim(original, decoded)
+    seconds = time.perf_counter() - start if math.isnan(row.decode_seconds) else row.decode_seconds
+    missing = [metric for metric in work.metrics if metric not in row.scores]
+    scores = {metric: load_score(metric)(original, decoded) for metric in missing}
+    return replace(row, scores={**row.scores, **scores}, decode_seconds=seconds)
+
+
+def _compress(task: Task, machine: Machine, coder: Coder, quality: float, original: np.ndarray) -> Row:
+    """The row of a file that was just written, without what is known after decoding."""
+    path, image = machine.folder / task.file, Image.fromarray(original)
+    held = reset_peak(task.series.device)
+    start = time.perf_counter()
+    encoded = coder.encode(image, quality)
+    encode_seconds = time.perf_counter() - start
+    memory = peak_mb(task.series.device) - (0 if task.series.parameters else held)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, encoded.data)
     size = path.stat().st_size
-    what = asdict(identity)
-    del what["with_lpips"]
     return Row(
-        key=identity.key,
-        **what,
+        **asdict(task.identity),
         file=task.file,
         bytes=size,
-        bpp=8 * size / (identity.width * identity.height),
-        psnr=psnr(original, decoded),
-        ms_ssim=similarity,
-        ms_ssim_db=ms_ssim_db(similarity),
-        lpips=score_pixels(load_distance("lpips"), original, decoded) if identity.with_lpips else math.nan,
+        bpp=8 * size / (task.identity.width * task.identity.height),
+        scores={},
         J=encoded.J,
         base_bytes=encoded.base_bytes,
         base_psnr=encoded.base_psnr,
         base_J=encoded.base_J,
         steps=encoded.steps,
         encode_seconds=encode_seconds,
-        decode_seconds=decode_seconds,
-        peak_memory_mb=memory,
-        threads=machine.threads,
+        decode_seconds=math.nan,
+        peak_memory_mb=memory if math.isnan(encoded.peak_memory_mb) else encoded.peak_memory_mb,
+        parameters=task.series.parameters,
     )
 
 
 # --- processes -------------------------------------------------------------------------------------
 
 
-def _measure_all(tasks: Sequence[Task], machine: Machine) -> Iterator[Row]:
+def _measure_all(work: Sequence[Work], machine: Machine) -> Iterator[Row | Failure]:
     """Rows as they are finished."""
-    if not tasks:
+    if not work:
         return
     if machine.jobs == 1:
         _use_threads(machine.threads)
-        for task in tasks:
-            yield measure_one(task, machine)
+        for one in work:
+            yield attempt(one, machine)
         return
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
     gpus = context.Queue()
@@ -174,7 +239,7 @@ def _measure_all(tasks: Sequence[Task], machine: Machine) -> Iterator[Row]:
         gpus.put(job)
     pool = ProcessPoolExecutor(machine.jobs, context, _start_worker, (machine.threads, gpus))
     try:
-        for future in as_completed([pool.submit(measure_one, task, machine) for task in tasks]):
+        for future in as_completed([pool.submit(attempt, one, machine) for one in work]):
             yield future.result()
     except BrokenProcessPool as error:
         raise WorkerLost(
@@ -186,6 +251,7 @@ def _measure_all(tasks: Sequence[Task], machine: Machine) -> Iterator[Row]:
 
 def _start_worker(threads: int, gpus: multiprocessing.Queue) -> None:
     """Each worker has its own GPU, in turn, and does not outlive the process that started it."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")  # as `tto.cli.main` does
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 from pathlib import Path
 
@@ -10,14 +12,22 @@ _STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"
 
 
-def reset_peak(device: str) -> None:
-    """Start anew. `device` is a torch device's name; where the system has no such counter, do nothing."""
+def reset_peak(device: str) -> float:
+    """Start anew; the megabytes that are held now, as `peak_mb` counts them.
+
+    `device` is a torch device's name. What was freed goes back to the system first, where that can be had.
+    """
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-    elif _CLEAR_REFS.exists():
-        _CLEAR_REFS.write_text(_RESET_PEAK)
+        return torch.cuda.memory_allocated() / 1e6
+    if not _CLEAR_REFS.exists():
+        return math.nan
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # of the GNU C library
+    _CLEAR_REFS.write_text(_RESET_PEAK)
+    return peak_mb(device)
 
 
 def peak_mb(device: str) -> float:

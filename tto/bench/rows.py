@@ -8,11 +8,13 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tto.bench.scores import METRICS
+from tto.bench.text import printable, shield, unshield
 from tto.errors import BadArgument, FileError
 from tto.files import read_bytes, write_atomic
 
@@ -21,15 +23,15 @@ try:
 except ImportError:  # Windows has no such locks; there one person must not start two runs on one folder
     fcntl = None
 
-_PARSERS = {"str": str, "int": int, "float": float}
+_PARSERS = {"str": lambda value: printable(str(value)), "int": int, "float": float}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What was measured: the same identity always gives the same bytes.
+    """What was measured, and how: the same identity always gives the same bytes, and seconds that compare.
 
-    image: file name; content: digest of its pixels; effort: empty for classical codecs; settings: what else
-    decides the bytes; version: of the program and its weights; with_lpips: whether LPIPS was wanted.
+    image: file name; content: digest of its pixels; effort: empty for classical codecs; settings: what else decides the
+    bytes; version: of the program and its weights; jobs: processes at the same time, each with so many threads.
     """
 
     dataset: str
@@ -42,44 +44,39 @@ class Identity:
     quality: float
     settings: str
     version: str
-    with_lpips: bool
+    jobs: int
+    threads: int
 
     @property
     def key(self) -> str:
         """16 hexadecimal digits that stand for all of the above."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        named = {field.name: getattr(self, field.name) for field in fields(Identity)}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """Name of the curve that it belongs to."""
+        return series_label(self.codec, self.effort)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measured file. Numbers that do not exist (J of a JPEG, LPIPS when not wanted) are `nan`.
+@dataclass(frozen=True, kw_only=True)
+class Row(Identity):
+    """One measured file. Numbers that do not exist (J of a JPEG) are `nan`.
 
     bytes: size of the file on disk; bpp: 8·bytes / (width·height).
-    psnr (dB), ms_ssim (0…1), ms_ssim_db, lpips: of the decoded 8-bit RGB pixels.
+    scores: of the decoded 8-bit RGB pixels, by names of `tto.bench.scores`: columns of their own in files.
     J: bpp + λ·255²·MSE, and the base_… figures are those of the same codec without refinement.
-    encode_seconds, decode_seconds: wall clock with `threads` threads. The encoder of a learned codec also
-    decodes its own file, and that is counted.
-    peak_memory_mb: the process's largest resident memory while encoding (on a GPU: largest allocation there).
+    encode_seconds, decode_seconds: wall clock. The encoder of a learned codec also decodes its own file, and that is
+    counted.
+    peak_memory_mb: largest resident memory while encoding: of a program of its own; of this process for a learned codec
+    (on a GPU: largest allocation there); what encoding added to it for a codec that runs within it.
+    parameters: of a learned codec's base model, 0 for others.
     """
 
-    key: str
-    dataset: str
-    image: str
-    content: str
-    width: int
-    height: int
-    codec: str
-    effort: str
-    quality: float
-    settings: str
-    version: str
     file: str
     bytes: int
     bpp: float
-    psnr: float
-    ms_ssim: float
-    ms_ssim_db: float
-    lpips: float
+    scores: Mapping[str, float]
     J: float
     base_bytes: float
     base_psnr: float
@@ -88,20 +85,20 @@ class Row:
     encode_seconds: float
     decode_seconds: float
     peak_memory_mb: float
-    threads: int
-
-    @property
-    def label(self) -> str:
-        """Name of the curve that the row belongs to."""
-        return series_label(self.codec, self.effort)
+    parameters: int
 
     @classmethod
-    def from_fields(cls, record: dict[str, Any]) -> Row:
-        """A row from text or JSON values; empty and null numbers are `nan`, unknown columns are ignored.
+    def from_record(cls, record: Mapping[str, Any]) -> Row:
+        """A row from text or JSON values; empty and null numbers are `nan`, unknown columns are ignored, and control
+        characters in text are replaced.
 
         Raises KeyError or ValueError where a column is missing or is no number.
         """
-        return cls(**{field.name: _parse(record[field.name], str(field.type)) for field in fields(cls)})
+        scores = {name: _parse(record[name], "float") for name in METRICS if name in record}
+        return cls(**{name: _parse(record[name], kind) for name, kind in _COLUMNS.items()}, scores=scores)
+
+
+_COLUMNS = {field.name: field.type for field in fields(Row) if field.name != "scores"}
 
 
 def series_label(codec: str, effort: str) -> str:
@@ -117,7 +114,9 @@ def to_json_value(value: Any) -> Any:
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
-    return {name: to_json_value(value) for name, value in asdict(row).items()}
+    """Its columns, those of its scores last."""
+    record = {name: getattr(row, name) for name in _COLUMNS} | dict(row.scores)
+    return {name: to_json_value(value) for name, value in record.items()}
 
 
 class RowLog:
@@ -171,29 +170,36 @@ class RowLog:
         if len(whole) < len(content):
             self._file.truncate(len(whole))
         try:
-            rows = [Row.from_fields(json.loads(line)) for line in whole.splitlines()]
+            rows = [Row.from_record(json.loads(line)) for line in whole.splitlines()]
         except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{self.path} is not a file of measurements; give another folder with --out") from error
+            hint = "or was made by another version of tto; give another folder with --out"
+            raise FileError(f"{self.path} is not a file of measurements, {hint}") from error
         return {row.key: row for row in rows}
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """All rows with a header line; `nan` is an empty cell."""
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """All rows with a header line; `nan` is an empty cell, and no text begins as a formula does."""
+    scores = [name for name in METRICS if any(name in row.scores for row in rows)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(text, [*_COLUMNS, *scores], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(row_to_json(row))
+        record = row_to_json(row)
+        writer.writerow({key: shield(cell) if _COLUMNS.get(key) == "str" else cell for key, cell in record.items()})
     write_atomic(path, text.getvalue().encode())
 
 
 def read_csv(path: Path) -> list[Row]:
     """Rows of a file that `write_csv` made. Raises `FileError` or `BadArgument`."""
     try:
-        text = read_bytes(path).decode()
-        return [Row.from_fields(record) for record in csv.DictReader(io.StringIO(text))]
-    except (KeyError, ValueError, TypeError) as error:
-        raise BadArgument(f"{path} is not a table of 'tto bench' (results.csv): {error}") from error
+        records = csv.DictReader(io.StringIO(read_bytes(path).decode()))
+        return [
+            Row.from_record({key: unshield(cell) if _COLUMNS.get(key) == "str" else cell for key, cell in one.items()})
+            for one in records
+        ]
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        reason = printable(str(error))
+        raise BadArgument(f"{path} is not a table of 'tto bench' (results.csv): {reason}") from error
 
 
 def _parse(value: Any, kind: str) -> Any:

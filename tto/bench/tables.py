@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tto.bench.compare import Comparison
-from tto.bench.curves import Curve
-from tto.bench.summary import UNREFINED, SummaryLine, references
+from tto.bench.curves import Curve, measured_metrics
+from tto.bench.scores import METRICS
+from tto.bench.summary import UNREFINED, Summary, SummaryLine
+
+if TYPE_CHECKING:
+    from tto.bench.measure import Failure
 
 MISSING = "–"
 
@@ -23,78 +29,101 @@ def percent(value: float) -> str:
     return number(value, 2, sign=True)
 
 
-def summary_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of curves: BD-rates in percent, seconds per image.
+def summary_cells(summary: Summary, failures: Sequence[Failure] = ()) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the one table: BD-rates in percent, seconds per image, peak memory, size, failures.
 
     Columns that would hold nothing are left out.
     """
-    names = [curve.label for curve in references([line.curve for line in lines])]
-    header = ["codec", *(f"BD-rate % vs {name}" for name in [*names, UNREFINED])]
-    header += ["J gain %", "encode s", "decode s", "bpp", "PSNR dB"]
-    cells = [_summary_row(line, names) for line in lines]
-    told = [i for i in range(len(header)) if any(row[i] != MISSING for row in cells)]
-    return [header[i] for i in told], [[row[i] for i in told] for row in cells]
+    header = ["codec", f"BD-rate % vs {summary.anchor}", "95 % interval", f"BD-rate % vs {UNREFINED}", "J gain %"]
+    header += ["encode s", "decode s", "memory MB", "parameters M", "bpp", "PSNR dB", "failed"]
+    failed = Counter(failure.label for failure in failures)
+    cells = [_summary_row(line, summary.anchor, failed) for line in summary.lines]
+    return _without_empty(header, cells)
 
 
-def _summary_row(line: SummaryLine, names: Sequence[str]) -> list[str]:
+def _summary_row(line: SummaryLine, anchor: str, failed: Mapping[str, int]) -> list[str]:
+    bd = line.bd_rate.get("psnr", {}).get(anchor)
     return [
         line.curve.label,
-        *(percent(line.bd_rate[name].percent) if name in line.bd_rate else "0" for name in names),
+        "0" if line.curve.label == anchor else MISSING if bd is None else percent(bd.percent),
+        _interval(line.interval),
         percent(line.against_none.percent),
         number(line.J_gain, 2),
         number(line.encode_seconds, 3),
         number(line.decode_seconds, 3),
+        number(line.peak_memory_mb, 0),
+        number(line.parameters / 1e6, 1) if line.parameters else MISSING,
         _range(line.curve.values("bpp"), 2),
-        _range(line.curve.values("psnr"), 1),
+        _range(line.curve.on_axis("psnr"), 1),
+        str(failed[line.curve.label]) if line.curve.label in failed else MISSING,
     ]
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return MISSING if any(map(math.isnan, ends)) else f"{percent(ends[0])} … {percent(ends[1])}"
 
 
 def _range(values: Sequence[float], digits: int) -> str:
     return f"{min(values):.{digits}f}–{max(values):.{digits}f}" if values else MISSING
 
 
-def ms_ssim_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of BD-rates on MS-SSIM; no cells where nobody measured it."""
-    names = list(dict.fromkeys(name for line in lines for name in line.bd_rate_ms_ssim))
+def _without_empty(header: list[str], cells: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    told = [i for i in range(len(header)) if any(row[i] != MISSING for row in cells)]
+    return [header[i] for i in told], [[row[i] for i in told] for row in cells]
+
+
+def bd_rate_cells(summary: Summary, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the BD-rates by one metric against every reference; no cells where there are none."""
+    name = METRICS[metric].axis
+    told = {label for line in summary.lines for label in line.bd_rate.get(metric, ())}
+    references = [label for label in summary.references if label in told]
     cells = [
-        [line.curve.label]
-        + [percent(bds[name].percent) if name in bds else "0" * (name == line.curve.label) for name in names]
-        for line in lines
-        if (bds := line.bd_rate_ms_ssim)
+        [line.curve.label, *(_bd_cell(line, metric, label) for label in references)]
+        for line in summary.lines
+        if references and line.curve.has(metric)
     ]
-    return ["codec", *(f"MS-SSIM BD-rate % vs {name}" for name in names)], cells
+    return ["codec", *(f"{name}: BD-rate % vs {label}" for label in references)], cells
 
 
-def published_cells(lines: Sequence[SummaryLine]) -> tuple[list[str], list[list[str]]]:
+def _bd_cell(line: SummaryLine, metric: str, label: str) -> str:
+    bd = line.bd_rate[metric].get(label)
+    return "0" if line.curve.label == label else MISSING if bd is None else percent(bd.percent)
+
+
+def published_cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table of published curves, with the range of each BD-rate."""
-    names = [curve.label for curve in references([line.curve for line in lines])]
+    names = summary.references
     header = [
         "codec",
         *(cell for name in names for cell in (f"BD-rate % vs {name}", "compared dB")),
         "source",
     ]
-    return header, [_published_row(line, names) for line in lines]
+    return header, [_published_row(line, names) for line in summary.lines]
 
 
 def _published_row(line: SummaryLine, names: Sequence[str]) -> list[str]:
     cells = [line.curve.codec]
     for name in names:
-        bd = line.bd_rate.get(name)
+        bd = line.bd_rate["psnr"].get(name)
         cells += ["0", ""] if bd is None else [percent(bd.percent), f"{bd.low:.1f}–{bd.high:.1f}"]
     return [*cells, line.curve.source]
 
 
+def failure_lines(failures: Sequence[Failure]) -> list[str]:
+    """One line each: what failed and why."""
+    return [f"failed: {one.label}, quality {one.quality:g}, {one.image}: {one.reason}" for one in failures]
+
+
 def point_cells(curves: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table of points, one line per codec, effort and quality measured here."""
-    header = ["codec", "quality", "bpp", "PSNR dB", "MS-SSIM", "MS-SSIM dB", "J", "encode s", "decode s"]
+    metrics = measured_metrics([curve for curve in curves if not curve.source])
+    header = ["codec", "quality", "bpp", *(METRICS[metric].title for metric in metrics), "J", "encode s", "decode s"]
     cells = [
         [
             curve.label,
             f"{point.quality:g}",
             number(point.bpp, 4),
-            number(point.psnr, 2),
-            number(point.ms_ssim, 4),
-            number(point.ms_ssim_db, 2),
+            *(number(point.scores.get(metric, math.nan), METRICS[metric].digits) for metric in metrics),
             number(point.J, 4),
             number(point.encode_seconds, 3),
             number(point.decode_seconds, 3),
@@ -120,6 +149,7 @@ def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]
 
 def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A pipe table; columns of figures are right-aligned."""
+    header, *cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *cells)]
     widths = [max(3, *(len(row[i]) for row in (header, *cells))) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [header, rule, *cells]

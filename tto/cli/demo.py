@@ -22,7 +22,6 @@ from tto.models import DEFAULT_MODEL, checkpoint_path
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tto.bench.anchors import Anchor
     from tto.codec import Codec, Result
     from tto.image import Picture
 
@@ -99,6 +98,7 @@ def refined(codec: Codec, picture: Picture, quality: float, effort: Effort, on_p
 def rival(name: str, picture: Picture, size: int) -> Shown:
     """Another format's smallest file of at least `size` bytes."""
     from tto.bench.anchors import ANCHORS
+    from tto.bench.anchors.anchor import at_least
     from tto.image import load_picture
     from tto.metrics import psnr
 
@@ -106,19 +106,6 @@ def rival(name: str, picture: Picture, size: int) -> Shown:
     data = at_least(anchor, picture.to_pil(), size)
     image = anchor.decode(data)
     return Shown(RIVALS[name], image, data, psnr(picture.rgb, load_picture(image).rgb))
-
-
-def at_least(anchor: Anchor, image: Image.Image, size: int) -> bytes:
-    """The smallest file of at least `size` bytes, so that nobody can say the other was given fewer; the largest where
-    none is. Qualities are the whole numbers between the ends of the anchor's ladder."""
-    low, high = int(anchor.ladder[0]), int(anchor.ladder[-1])
-    while low < high:
-        middle = (low + high) // 2
-        if len(anchor.encode(image, middle)) >= size:
-            high = middle
-        else:
-            low = middle + 1
-    return anchor.encode(image, low)
 
 
 def heading(effort: Effort) -> list[str]:

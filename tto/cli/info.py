@@ -7,6 +7,8 @@ from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs
 from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import Json, Recursive, TTOFiles
 from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
+from tto.hub import where_to_look
+from tto.models import known_model
 
 EPILOG = """Examples:
 
@@ -42,6 +44,7 @@ def contents(data: bytes) -> Record:
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
         "model_fingerprint": header.fingerprint.hex(),
+        "model": known_model(header.fingerprint),
         "quality": header.quality,
         "step_size": header.step_size,
         "native": header.native,
@@ -52,11 +55,12 @@ def contents(data: bytes) -> Record:
 
 def describe(record: Record) -> str:
     channels = ("gray" if record["grayscale"] else "RGB") + (" with alpha" if record["alpha"] else "")
+    known = record["model"] or f"not here; {where_to_look(bytes.fromhex(record['model_fingerprint']))}"
     lines = [
         f"{record['input']}: {record['width']}x{record['height']}, {channels}",
         f"  size        {record['bytes']} bytes, {record['bpp']:.4f} bpp",
         f"  quality     {record['quality']:g}, step size {record['step_size']:.4g}",
-        f"  model       {record['model_fingerprint']}",
+        f"  model       {record['model_fingerprint']} ({known})",
         f"  arithmetic  {'native (this file is not portable)' if record['native'] else 'portable'}",
         *(f"  {name:<11} {length} bytes" for name, length in record["sections"].items()),
     ]

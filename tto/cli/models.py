@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from tto.cli import EXIT_CODES
-from tto.errors import BadCheckpoint
+from tto.errors import BadArgument, BadCheckpoint
 from tto.files import write_atomic
-from tto.models import load_model, shipped_models, weights_folder
+from tto.hub import parse_address, pulled_models
+from tto.models import checkpoint_path, load_model, shipped_models
 
 EPILOG = """Examples:
 
@@ -32,10 +33,9 @@ def models(ctx: typer.Context) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """Print the models whose weights come with tto."""
-    for name in shipped_models():
-        size = next(weights_folder().glob(f"{name}.*")).stat().st_size
-        typer.echo(f"{name}  {size / 1e6:.1f} MB")
+    """Print the models whose weights come with tto, and those that were pulled."""
+    for name in (*shipped_models(), *pulled_models().values()):
+        typer.echo(f"{name}  {checkpoint_path(name).stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -73,3 +73,48 @@ def convert(
         typer.echo(f"{out}: fingerprint {fingerprint(load_checkpoint(out)).hex()}")
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
+
+
+@app.command()
+def pull(
+    address: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help="A shared model.")],
+) -> None:
+    """Fetch a shared model, or what is new of it, so that -m hf://OWNER/NAME works without network."""
+    from base_models import fingerprint
+    from tto import hub
+
+    shared = parse_address(address)
+    path = hub.pull(shared)
+    made = fingerprint(load_model(str(path))).hex()
+    typer.echo(f"{path}: fingerprint {made}; use it with -m {shared}")
+
+
+@app.command()
+def push(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model, or a .safetensors file.")],
+    address: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where to put it.")],
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of a 'tto bench' whose figures the card shows.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Share a model's weights on the Hugging Face hub, with a card. Log in first: hf auth login."""
+    from tto import hub
+
+    shared = parse_address(address)
+    table = "" if figures is None else figures_of(model, figures)
+    path = checkpoint_path(model)
+    typer.echo(f"{hub.push(path, load_model(model), shared, table, private)}: use it with -m {shared}")
+
+
+def figures_of(model: str, folder: Path) -> str:
+    """What a run of `tto bench` measured of a model, in Markdown. Raises `BadArgument` or `FileError`."""
+    from tto.bench.curves import mean_curves
+    from tto.bench.rows import read_csv
+    from tto.bench.tables import markdown, point_cells
+
+    rows = [row for row in read_csv(folder / "results.csv") if row.codec == Path(model).stem or row.codec == model]
+    if not rows:
+        raise BadArgument(f"{folder} has no figures of {model}")
+    images = f"{rows[0].dataset}, {len({row.image for row in rows})} images; rates are bytes of files on disk."
+    return f"{images}\n\n{markdown(*point_cells(mean_curves(rows)))}"

@@ -19,6 +19,10 @@ from tto.bench import coders
 from tto.bench.rows import Row
 
 
+class FakeNetwork(torch.nn.Linear):
+    y_stride = 16
+
+
 class FakeCodec:
     """WebP in the clothes of a learned codec: more effort buys a better setting of it.
 
@@ -29,9 +33,9 @@ class FakeCodec:
     fingerprint = b"fakecode"
     device = torch.device("cpu")
     side_coder = SimpleNamespace(fingerprint=b"")
-    model = SimpleNamespace(stride=64, y_stride=16)
 
     def __init__(self) -> None:
+        self.model = FakeNetwork(3, 2)
         self.calls: list[tuple[float, dict]] = []
 
     def compress(self, image: Image.Image, quality: float, **options) -> SimpleNamespace:
@@ -102,7 +106,6 @@ def make_rows():
             for step in range(3):
                 bpp = rate * 2**step * (1 + number / 10)
                 row = Row(
-                    key=f"{codec}{effort}{image}{step}",
                     dataset="set",
                     image=f"{image}.png",
                     content=image,
@@ -116,10 +119,7 @@ def make_rows():
                     file="",
                     bytes=round(bpp * 768 * 512 / 8),
                     bpp=bpp,
-                    psnr=30.0 + 3 * step + number,
-                    ms_ssim=0.9 + step / 40,
-                    ms_ssim_db=10.0,
-                    lpips=math.nan,
+                    scores={"psnr": 30.0 + 3 * step + number, "ms_ssim": 0.9 + step / 40},
                     J=2 * bpp if effort else math.nan,
                     base_bytes=math.nan,
                     base_psnr=math.nan,
@@ -128,6 +128,8 @@ def make_rows():
                     encode_seconds=1.0 + step,
                     decode_seconds=0.5,
                     peak_memory_mb=100.0 + number,
+                    parameters=5_300_000 if effort else 0,
+                    jobs=1,
                     threads=1,
                 )
                 rows.append(replace(row, **changes))

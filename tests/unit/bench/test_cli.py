@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from tto.bench import cli, memory
-from tto.bench.cli import check_packages, parse_efforts, parse_names, parse_numbers
+from tto.bench.cli import parse_efforts, parse_names, parse_numbers
 from tto.bench.rows import write_csv
 from tto.cli import main
-from tto.errors import BadArgument
 
 
 def tto(*arguments: object) -> int:
@@ -22,8 +22,11 @@ def tto(*arguments: object) -> int:
 def test_anchors_on_a_folder(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     assert tto("bench", pictures, "-m", "none", "--anchors", "jpeg,webp", "--limit", 2, "--out", out) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("| codec | BD-rate % vs jpeg | BD-rate % vs webp | encode s |")
+    captured = capsys.readouterr()
+    printed = captured.out
+    columns = [cell.strip() for cell in printed.splitlines()[0].split("|")[1:-1]]
+    assert columns[:5] == ["codec", "BD-rate % vs jpeg", "95 % interval", "encode s", "decode s"]
+    assert "tto bench: 52 of 52 files" in captured.err  # a word now and then without a terminal
     assert printed.endswith(f"{out / 'report.html'} shows all of it\n")
     assert "<h1>pictures, first images only: 2 images</h1>" in (out / "report.html").read_text()
 
@@ -58,6 +61,8 @@ def test_published_curves_as_the_tool_prints_them(capsys):
         (["{pictures}", "-m", "none", "--anchors", "none"], "nothing to measure"),
         (["{pictures}", "-m", "none", "--anchors", "gif"], "unknown anchor"),
         (["{pictures}", "-q", "two"], "takes numbers"),
+        (["{pictures}", "-m", "none", "--metrics", "beauty"], "unknown metric 'beauty'"),
+        (["{pictures}", "-m", "none", "--against", "vvc"], "no curve 'vvc' to compare with: there are jpeg, jpeg2000"),
         (["--compare", "missing.csv", "missing.csv"], "cannot read missing.csv"),
     ],
 )
@@ -74,9 +79,20 @@ def test_lists_are_separated_by_commas():
     assert parse_numbers("2,4.5") == [2.0, 4.5]
 
 
-def test_a_missing_package_is_named_before_the_work():
-    with pytest.raises(BadArgument, match="needs the package not_there: pip install 'tto"):
-        check_packages(("json", "not_there"), "tto[bench]")
+def test_a_missing_package_is_named_before_the_work(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tto.packages.find_spec", lambda name: None)
+    assert tto("bench", pictures, "--out", tmp_path / "out") == 2
+    assert capsys.readouterr().err == "tto: this needs the package bjontegaard: pip install 'tto[bench]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_anchor_is_one_line_here_and_in_the_report(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tto.bench.anchors.pillow.find_spec", lambda module: None)
+    out, options = tmp_path / "out", ["-m", "none", "--anchors", "jxl,webp", "--limit", 1, "--examples", 0]
+    assert tto("bench", pictures, *options, "--out", out) == 0
+    reason = "the package pillow-jxl-plugin is not installed: pip install 'tto[bench]'"
+    assert f"tto: jxl is left out: {reason}\n" in capsys.readouterr().err
+    assert f"left out: {reason}" in json.loads((out / "results.json").read_text())["about"]["jxl"]
 
 
 def test_the_bar_counts_only_what_is_left(monkeypatch, make_rows):

@@ -3,17 +3,21 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import threading
 import zipfile
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tto.bench import datasets
-from tto.bench.datasets import DATASETS, KODAK_SHA256, Dataset, open_dataset
-from tto.bench.download import DownloadFailed, fetch, file_digest
+from tto.bench import datasets, download
+from tto.bench.datasets import Dataset, dataset_names, load_dataset, open_dataset
+from tto.bench.download import DownloadFailed, RemoteSet, fetch, file_digest
+from tto.bench.measure import sources
+from tto.bench.published import published_curves
 from tto.errors import BadArgument
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
@@ -104,12 +108,12 @@ def test_offline_names_the_folder_to_fill(tmp_path, monkeypatch):
     def unreachable(url, path, digest):
         raise DownloadFailed(f"cannot download {url}: no route to host")
 
-    monkeypatch.setattr(datasets, "fetch", unreachable)
-    for name, dataset in DATASETS.items():
+    monkeypatch.setattr(download, "fetch", unreachable)
+    for name in dataset_names():
         with pytest.raises(DownloadFailed) as caught:
             open_dataset(name)
         assert str(tmp_path / name) in str(caught.value)
-        assert f"the {dataset.count} images of" in str(caught.value)
+        assert f"the {load_dataset(name).remote.images} images of" in str(caught.value)
 
 
 def test_a_filled_cache_needs_no_network(tmp_path, monkeypatch):
@@ -133,26 +137,28 @@ def test_an_archive_gives_its_images_and_goes(tmp_path, monkeypatch):
                 archive.writestr(member, picture.getvalue())
 
     monkeypatch.setenv("TTO_CACHE", str(tmp_path))
-    monkeypatch.setattr(datasets, "fetch", pretend)
-    download = lambda folder: datasets._download_archive("https://x", None, folder, "wanted/")  # noqa: E731
-    monkeypatch.setitem(DATASETS, "tiny", Dataset("tiny", "Tiny", "https://x", 2, download))
-    images = open_dataset("tiny")
-    assert [path.relative_to(tmp_path) for path in images.paths] == [Path("tiny/a.png"), Path("tiny/b.png")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]  # nothing outside, no archive
+    monkeypatch.setattr(download, "fetch", pretend)
+    remote = RemoteSet(("https://x/",), {"tiny.zip": None}, 2, "wanted/")
+    tiny = Dataset("kodak", "Tiny", "https://x", "none", remote, {})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: tiny)
+    images = open_dataset("kodak")
+    assert [path.relative_to(tmp_path) for path in images.paths] == [Path("kodak/a.png"), Path("kodak/b.png")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kodak"]  # nothing outside
+    assert sorted(path.name for path in (tmp_path / "kodak").iterdir()) == ["a.png", "b.png"]  # no archive
 
 
 def test_a_broken_archive_is_fetched_anew_next_time(tmp_path, monkeypatch):
     monkeypatch.setenv("TTO_CACHE", str(tmp_path))
-    monkeypatch.setattr(datasets, "fetch", lambda url, path, digest: path.write_bytes(b"no archive"))
+    monkeypatch.setattr(download, "fetch", lambda url, path, digest: path.write_bytes(b"no archive"))
     with pytest.raises(DownloadFailed, match="cannot unpack"):
         open_dataset("tecnick")
-    assert not (tmp_path / "tecnick.zip").exists()
+    assert list((tmp_path / "tecnick").iterdir()) == []
 
 
 def test_a_folder_is_a_data_set(pictures):
     images = open_dataset(str(pictures))
     assert (images.name, images.complete) == ("pictures", False)
-    assert [source.path.name for source in images.sources(limit=2)] == ["a.png", "b.png"]
+    assert [source.path.name for source in sources(images, limit=2)] == ["a.png", "b.png"]
 
 
 def test_neither_folder_nor_name_nor_images(tmp_path):
@@ -165,8 +171,46 @@ def test_neither_folder_nor_name_nor_images(tmp_path):
 def test_kodak_is_recognised_by_its_files(tmp_path, monkeypatch):
     for number in range(24):
         (tmp_path / f"{number}.png").write_bytes(b"%d" % number)
-    digests = {path: digest for path, digest in zip(sorted(tmp_path.iterdir()), KODAK_SHA256, strict=True)}
+    known = sorted(load_dataset("kodak").image_digests)
+    assert len(known) == 24
+    digests = {path: digest for path, digest in zip(sorted(tmp_path.iterdir()), known, strict=True)}
     assert open_dataset(str(tmp_path)).complete is False
     monkeypatch.setattr(datasets, "file_digest", digests.__getitem__)
     images = open_dataset(str(tmp_path))
     assert (images.name, images.complete) == ("kodak", True)
+    assert "24 images" in images.about and "unrestricted use" in images.about
+
+
+def test_other_images_in_the_place_of_a_named_set_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTO_CACHE", str(tmp_path))
+    (tmp_path / "kodak").mkdir()
+    for number in range(24):
+        (tmp_path / "kodak" / f"kodim{number + 1:02d}.png").write_bytes(b"something else")
+    with pytest.raises(BadArgument, match="holds other images than those of Kodak"):
+        open_dataset("kodak")
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_an_entry_says_licence_and_checksum_and_has_curves(name):
+    dataset = load_dataset(name)
+    assert dataset.licence in dataset.about() and f"{dataset.remote.images} images" in dataset.about()
+    assert "SHA-256 of every download is checked" in dataset.about() or name == "tecnick"
+    assert all(digest is None or len(bytes.fromhex(digest)) == 32 for digest in dataset.remote.files.values())
+    assert any(curve.codec == "vtm-9.1" for curve in published_curves(name))
+
+
+def test_a_further_set_is_one_file(tmp_path, monkeypatch):
+    entry = json.loads((resources.files("tto.bench") / "data" / "tecnick.json").read_text())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "holiday.json").write_text(json.dumps(entry | {"title": "Holiday", "images": 3}))
+    monkeypatch.setattr(datasets.resources, "files", lambda package: tmp_path)
+    assert dataset_names() == ("holiday",)
+    assert load_dataset("holiday").remote.images == 3
+    assert [curve.codec for curve in published_curves("holiday")][0] == "vtm-9.1"
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\tb"])
+def test_a_folders_name_is_printable(tmp_path, name):
+    (tmp_path / name).mkdir()
+    Image.new("RGB", (3, 2)).save(tmp_path / name / "a.png")
+    assert open_dataset(str(tmp_path / name)).title.isprintable()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -15,16 +16,17 @@ from PIL import Image
 
 import tto
 from tto.bench import coders, measure
+from tto.bench.anchors.pillow import PillowAnchor
 from tto.bench.coders import anchor_series, model_series
 from tto.bench.datasets import open_dataset
-from tto.bench.measure import Machine, Source, plan
+from tto.bench.measure import Failure, Machine, NothingMeasured, Source, plan, sources
 from tto.bench.rows import RowLog, row_to_json
 from tto.errors import BadArgument
 from tto.metrics import psnr
 
 
-def make_tasks(pictures, series, **options):
-    return plan(open_dataset(str(pictures)).sources(**options), series, with_lpips=False)
+def make_tasks(pictures, series, machine=Machine(Path()), **options):  # noqa: B008 (immutable)
+    return plan(sources(open_dataset(str(pictures)), **options), series, machine)
 
 
 @pytest.fixture
@@ -38,11 +40,11 @@ def count_work(monkeypatch):
     work = Work()
     real = measure.measure_one
 
-    def one(task, machine):
+    def one(wanted, machine):
         if sum(work.done.values()) >= work.limit:
             raise KeyboardInterrupt
-        work.done[task.identity.key] += 1
-        return real(task, machine)
+        work.done[wanted.task.identity.key] += 1
+        return real(wanted, machine)
 
     monkeypatch.setattr(measure, "measure_one", one)
     return work
@@ -50,23 +52,22 @@ def count_work(monkeypatch):
 
 def test_a_row_tells_of_the_file_on_disk_and_its_decoded_pixels(pictures, tmp_path):
     tasks = make_tasks(pictures, anchor_series(["jpeg"]))
-    rows = measure.measure(tasks[:3], Machine(tmp_path / "out"))
+    rows = measure.measure(tasks[:3], Machine(tmp_path / "out")).rows
     for task, row in zip(tasks, rows, strict=False):
         path = tmp_path / "out" / row.file
         assert row.bytes == path.stat().st_size
         assert row.bpp == pytest.approx(8 * row.bytes / (192 * 176))
         decoded = np.asarray(Image.open(path).convert("RGB"))
-        assert row.psnr == pytest.approx(psnr(task.source.pixels(), decoded))
-        assert 0 < row.ms_ssim < 1
-        assert row.ms_ssim_db == pytest.approx(-10 * math.log10(1 - row.ms_ssim))
+        assert row.scores["psnr"] == pytest.approx(psnr(task.source.pixels(), decoded))
+        assert 0 < row.scores["ms_ssim"] < 1
         assert min(row.encode_seconds, row.decode_seconds) > 0
-        assert row.peak_memory_mb > 10
-        assert math.isnan(row.J) and math.isnan(row.lpips)
+        assert row.peak_memory_mb < 50  # what JPEG adds to this process, not all of it
+        assert math.isnan(row.J) and row.parameters == 0
 
 
 def test_efforts_reach_the_codec_by_name_and_by_steps(pictures, tmp_path, fake_codec):
     series = model_series(["dcae-small"], ["none", "best", "25"], [2, 4.5], "cpu")
-    rows = measure.measure(make_tasks(pictures, series, limit=1), Machine(tmp_path))
+    rows = measure.measure(make_tasks(pictures, series, limit=1), Machine(tmp_path)).rows
     assert fake_codec.calls == [
         (2.0, {"effort": "none"}),
         (4.5, {"effort": "none"}),
@@ -79,13 +80,14 @@ def test_efforts_reach_the_codec_by_name_and_by_steps(pictures, tmp_path, fake_c
     assert [row.steps for row in rows[::2]] == [0, 6, 25]
     assert pytest.approx(0.4) == rows[2].J
     assert rows[2].base_bytes == rows[2].bytes + 10
+    assert rows[2].parameters == 8 and rows[2].peak_memory_mb > 100  # all of the process that holds the network
 
 
 def test_finished_rows_are_not_measured_again(pictures, tmp_path, count_work):
     tasks = make_tasks(pictures, anchor_series(["webp"]))
-    first = measure.measure(tasks, Machine(tmp_path))
+    first = measure.measure(tasks, Machine(tmp_path)).rows
     assert set(count_work.done.values()) == {1}
-    again = measure.measure(tasks, Machine(tmp_path))
+    again = measure.measure(tasks, Machine(tmp_path)).rows
     assert set(count_work.done.values()) == {1}
     assert [row_to_json(row) for row in again] == [row_to_json(row) for row in first]
 
@@ -99,7 +101,7 @@ def test_a_run_broken_off_goes_on_where_it_stopped(pictures, tmp_path, count_wor
         assert len(log.finished) == 5
     count_work.limit = math.inf
     heard = []
-    rows = measure.measure(tasks, Machine(tmp_path), lambda row, is_new: heard.append(is_new))
+    rows = measure.measure(tasks, Machine(tmp_path), on_row=lambda row, is_new: heard.append(is_new)).rows
     assert len(rows) == len(tasks) == len(count_work.done)
     assert set(count_work.done.values()) == {1}
     assert Counter(heard) == {False: 5, True: len(tasks) - 5}
@@ -115,11 +117,11 @@ def test_changed_pixels_are_measured_again(pictures, tmp_path, count_work):
 
 
 def test_several_processes_find_the_same_as_one(pictures, tmp_path):
-    tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)[:4]
     figures = []
     for jobs in (1, 2):
-        rows = measure.measure(tasks, Machine(tmp_path / str(jobs), jobs=jobs))
-        figures.append([(row.key, row.bytes, row.psnr) for row in rows])
+        machine = Machine(tmp_path / str(jobs), jobs=jobs)
+        rows = measure.measure(make_tasks(pictures, anchor_series(["webp"]), machine, limit=1)[:4], machine).rows
+        figures.append([(row.image, row.quality, row.bytes, row.scores["psnr"]) for row in rows])
     assert figures[0] == figures[1]
 
 
@@ -128,11 +130,13 @@ import sys, time
 from pathlib import Path
 import tto
 from tto.bench import coders, measure
+from tto.bench.anchors.pillow import PillowAnchor
 from tto.bench.datasets import open_dataset
-slow = coders.AnchorCoder.encode
-coders.AnchorCoder.encode = lambda self, image, quality: (time.sleep(0.2), slow(self, image, quality))[1]
-tasks = measure.plan(open_dataset(sys.argv[1]).sources(), coders.anchor_series(["jpeg"]), False)
-measure.measure(tasks, measure.Machine(Path(sys.argv[2])))
+slow = PillowAnchor.encode
+PillowAnchor.encode = lambda self, image, quality: (time.sleep(0.2), slow(self, image, quality))[1]
+machine = measure.Machine(Path(sys.argv[2]))
+sources = measure.sources(open_dataset(sys.argv[1]))
+measure.measure(measure.plan(sources, coders.anchor_series(["jpeg"]), machine), machine)
 """
 
 
@@ -149,15 +153,15 @@ def test_a_killed_run_loses_no_row_and_repeats_none(pictures, tmp_path, count_wo
     finished = log_file.read_bytes().count(b"\n")
     tasks = make_tasks(pictures, anchor_series(["jpeg"]))
     assert 3 <= finished < len(tasks)
-    rows = measure.measure(tasks, Machine(tmp_path / "out"))
+    rows = measure.measure(tasks, Machine(tmp_path / "out")).rows
     assert len(rows) == len(tasks)
     assert sum(count_work.done.values()) == len(tasks) - finished
-    keys = [line.split(b'"')[3] for line in log_file.read_bytes().splitlines()]
-    assert len(keys) == len(set(keys)) == len(tasks)
+    lines = [json.loads(line) for line in log_file.read_bytes().splitlines()]
+    assert len({(line["image"], line["quality"]) for line in lines}) == len(lines) == len(tasks)
 
 
 def test_a_crop_is_the_centre_and_is_labelled(pictures):
-    source = open_dataset(str(pictures)).sources(crop=64)[0]
+    source = sources(open_dataset(str(pictures)), crop=64)[0]
     assert source.dataset == "pictures, centre 64x64"
     assert np.array_equal(source.pixels(), Source("", source.path, 0).pixels()[56:120, 64:128])
     assert Source("", source.path, 1000).pixels().shape == (176, 192, 3)
@@ -169,14 +173,14 @@ def test_gray_and_transparent_pictures_are_measured_as_rgb(tmp_path):
     Image.new("L", (40, 30), 100).save(folder / "gray.png")
     Image.new("RGBA", (40, 30), (10, 20, 30, 40)).save(folder / "alpha.png")
     tasks = make_tasks(folder, anchor_series(["webp"]))
-    rows = measure.measure(tasks[::13], Machine(tmp_path / "out"))
+    rows = measure.measure(tasks[::13], Machine(tmp_path / "out")).rows
     assert [row.image for row in rows] == ["alpha.png", "gray.png"]
-    assert all(math.isnan(row.ms_ssim) for row in rows)  # too small for five scales
+    assert all(math.isnan(row.scores["ms_ssim"]) for row in rows)  # too small for five scales
 
 
 def test_what_cannot_be_measured_is_refused_at_once(fake_codec):
     with pytest.raises(BadArgument, match="unknown anchor 'gif'"):
-        anchor_series(["gif"])
+        coders.missing_anchors(["gif"])
     with pytest.raises(BadArgument, match="between 1 and 8"):
         model_series(["dcae-small"], ["none"], [9], "cpu")
     with pytest.raises(BadArgument, match="unknown effort 'heroic'"):
@@ -211,3 +215,85 @@ def test_sources_are_all_that_bytes_and_pixels_depend_on():
 def test_the_version_of_a_model_follows_its_weights_and_the_sources(fake_codec):
     (series,) = model_series(["dcae-small"], ["none"], [2], "cpu")
     assert series.version == f"tto {coders.source_version()}, weights {b'fakecode'.hex()}"
+
+
+def test_other_numbers_of_processes_are_measured_apart(pictures, tmp_path, count_work):
+    """Their seconds do not compare."""
+    series = anchor_series(["webp"])
+    for jobs, threads in ((1, 1), (1, 2), (2, 1)):
+        identities = {
+            task.identity.key for task in make_tasks(pictures, series, Machine(tmp_path, "cpu", jobs, threads))
+        }
+        assert not identities & set(count_work.done)
+        count_work.done.update(identities)
+
+
+def test_a_score_asked_for_later_needs_no_second_encoding(pictures, tmp_path, monkeypatch):
+    tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)
+    first = measure.measure(tasks, Machine(tmp_path)).rows
+    monkeypatch.setattr(PillowAnchor, "encode", None)
+    again = measure.measure(tasks, Machine(tmp_path), ("psnr", "ms_ssim", "ssimulacra2")).rows
+    assert [row.encode_seconds for row in again] == [row.encode_seconds for row in first]
+    assert [row.decode_seconds for row in again] == [row.decode_seconds for row in first]
+    assert again[0].scores["ssimulacra2"] < again[-1].scores["ssimulacra2"] < 100
+    assert again[3].scores["psnr"] == first[3].scores["psnr"]
+    heard = []
+    measure.measure(tasks, Machine(tmp_path), ("psnr", "ssimulacra2"), lambda row, is_new: heard.append(is_new))
+    assert not any(heard)
+
+
+def test_what_fails_does_not_stop_the_rest(pictures, tmp_path, monkeypatch):
+    encode = PillowAnchor.encode
+
+    def failing(self, image, quality):
+        if quality == 50:
+            raise MemoryError("no room\x1b[31m")
+        return encode(self, image, quality)
+
+    monkeypatch.setattr(PillowAnchor, "encode", failing)
+    tasks = make_tasks(pictures, anchor_series(["webp"]))
+    measured = measure.measure(tasks, Machine(tmp_path))
+    assert measured.failures[0] == Failure("webp", 50.0, "a.png", "MemoryError: no room?[31m")
+    assert [failure.image for failure in measured.failures] == ["a.png", "b.png", "c.png"]
+    assert len(measured.rows) == len(measured.tasks) == len(tasks) - 3
+    assert all(task.identity.key == row.key for task, row in zip(measured.tasks, measured.rows, strict=True))
+    monkeypatch.undo()
+    assert measure.measure(tasks, Machine(tmp_path)).failures == []
+
+
+def test_nothing_at_all_is_an_error(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(PillowAnchor, "encode", lambda *_: 1 / 0)
+    with pytest.raises(NothingMeasured, match="nothing could be measured: ZeroDivisionError"):
+        measure.measure(make_tasks(pictures, anchor_series(["webp"])), Machine(tmp_path))
+
+
+def test_a_folder_of_checkpoints_is_one_codec_and_each_of_them_a_quality(pictures, tmp_path, monkeypatch, fake_codec):
+    """By rising λ, whatever their names."""
+    for name in ("a", "b", "c"):
+        (tmp_path / "family" / f"{name}.safetensors").parent.mkdir(exist_ok=True)
+        (tmp_path / "family" / f"{name}.safetensors").write_bytes(b"")
+    opened = []
+
+    def load(model, device):
+        opened.append(Path(model).stem)
+        codec = type(fake_codec)()
+        codec.qualities, codec.fingerprint = 1, Path(model).stem.encode()
+        codec.model.lambda_at = lambda quality: {"a": 0.05, "b": 0.002, "c": 0.01}[Path(model).stem]
+        return codec
+
+    monkeypatch.setattr(coders, "load_model_once", load)
+    (series,) = model_series([str(tmp_path / "family")], ["none"], [2, 4], "cpu")
+    assert (series.codec, series.qualities) == ("family", (1.0, 2.0, 3.0))
+    assert [Path(rung.source).stem for rung in series.rungs] == ["b", "c", "a"]
+    assert all(rung.at == 1.0 for rung in series.rungs)
+    opened.clear()
+    rows = measure.measure(make_tasks(pictures, [series], limit=1), Machine(tmp_path / "out")).rows
+    assert opened == ["b", "c", "a"] and [row.quality for row in rows] == [1, 2, 3]
+
+
+def test_a_folder_without_checkpoints_or_with_one_of_many_rates_is_refused(tmp_path, fake_codec):
+    with pytest.raises(BadArgument, match="no .safetensors checkpoints in the folder"):
+        model_series([str(tmp_path)], ["none"], [2], "cpu")
+    (tmp_path / "many.safetensors").write_bytes(b"")
+    with pytest.raises(BadArgument, match="many.safetensors has 8 rates"):
+        model_series([str(tmp_path)], ["none"], [2], "cpu")

@@ -1,37 +1,43 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tto.bench.coders import anchor_series, model_series
+from tto.bench.curves import mean_curves
 from tto.bench.datasets import open_dataset
-from tto.bench.measure import Machine, measure, plan
+from tto.bench.measure import Machine, measure, plan, sources
 from tto.bench.report.examples import bit_overlay, make_examples
+from tto.bench.report.html import About, build_page
 from tto.bench.report.write import Options, write_report
+from tto.bench.summary import summarize
 
 
 @pytest.fixture(scope="module")
 def run(shared_pictures, tmp_path_factory, lasting_fake_codec):
-    """Tasks and rows of two efforts of a model and two anchors on three pictures."""
+    """What two efforts of a model and two anchors gave on three pictures, and the machine."""
     series = anchor_series(["jpeg", "webp"])
     series += model_series(["dcae-small"], ["none", "best"], [2, 4, 8], "cpu")
-    tasks = plan(open_dataset(str(shared_pictures)).sources(), series, with_lpips=False)
     machine = Machine(tmp_path_factory.mktemp("report"))
-    return tasks, measure(tasks, machine), machine
+    tasks = plan(sources(open_dataset(str(shared_pictures))), series, machine)
+    return measure(tasks, machine, ("psnr", "ms_ssim", "ssimulacra2")), machine
 
 
 @pytest.fixture(scope="module")
 def report(run):
     """The folder of a report, with Kodak's published curves beside it to have some."""
     write_report(*run, Options("<Title> & more", "kodak", 1, "tto bench pictures </script>"))
-    return run[2].folder
+    return run[1].folder
 
 
 def page_data(folder) -> dict:
@@ -52,12 +58,13 @@ def test_everything_is_there(report):
 def test_json_and_csv_hold_every_row(report, run):
     record = json.loads((report / "results.json").read_text())
     rows = list(csv.DictReader((report / "results.csv").open()))
-    assert len(record["rows"]) == len(rows) == len(run[1])
-    assert float(rows[0]["psnr"]) == run[1][0].psnr
+    assert len(record["rows"]) == len(rows) == len(run[0].rows)
+    assert float(rows[0]["psnr"]) == run[0].rows[0].scores["psnr"]
     assert record["about"]["command"] == "tto bench pictures </script>"
     labels = [line["curve"]["label"] for line in record["curves"]]
     assert labels[:4] == ["jpeg", "webp", "dcae-small (none)", "dcae-small (best)"]
-    assert record["curves"][3]["bd_rate"]["jpeg"]["percent"] < 0
+    assert record["curves"][3]["bd_rate"]["psnr"]["jpeg"]["percent"] < 0
+    assert record["anchor"] == "jpeg" and record["failures"] == []
 
 
 def test_the_page_escapes_what_it_is_given_and_links_nowhere(report):
@@ -69,12 +76,42 @@ def test_the_page_escapes_what_it_is_given_and_links_nowhere(report):
     assert page.count("</script>") == 2
 
 
+HOSTILE = ("@DATA@", "<img src=x onerror=alert(1)>.png", "<!--<script>.png", "</script><b>.png", "@STYLE@@TITLE@.png")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_of_a_file_is_more_than_text(name, run):
+    """Neither a name of the template nor markup nor the beginning of a comment (which would swallow the program)."""
+    measured, _ = run
+    rows = [replace(row, image=name, dataset=name) for row in measured.rows]
+    summary = summarize(mean_curves(rows), rows)
+    page = build_page(About(name, name, {"images": name}), rows, summary, [], [], "jpeg")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1]
+    assert "<" not in data
+    assert json.loads(data)["rows"][0][0] == name
+    assert page.count("<script") == page.count("</script>") == 2
+    assert f"<h1>{escape(name)}</h1>" in page and "<img src" not in page and "<!--" not in page
+    assert page.count('id="data"') == 1 and page.count("<style>") == 1
+
+
+def test_the_page_may_run_its_own_program_and_nothing_else(report):
+    page = (report / "report.html").read_text()
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"\s+content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    for tag in ("style", "script"):
+        content = re.search(f"<{tag}>(.*?)</{tag}>", page, re.S)[1]
+        digest = b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
 def test_the_page_carries_curves_rows_and_effort(report, run):
     data = page_data(report)
     kinds = {curve["label"]: curve["kind"] for curve in data["curves"]}
     assert kinds["jpeg"] == "anchor" and kinds["vtm-9.1, published"] == "published"
     assert kinds["dcae-small (best)"] == "model"
-    assert len(data["rows"]) == len(run[1])
+    assert len(data["rows"]) == len(run[0].rows)
+    assert [metric["title"] for metric in data["metrics"]] == ["PSNR (dB)", "MS-SSIM (dB)", "SSIMULACRA2"]
+    assert all(len(row) == len(data["columns"]) for row in data["rows"])
     (effort,) = data["effort"]
     assert sorted(point["effort"] for point in effort["points"]) == ["best", "none"]
     assert data["mainCurve"] == data["rightView"] == "dcae-small (best)"
@@ -84,24 +121,34 @@ def test_the_page_carries_curves_rows_and_effort(report, run):
 
 
 def test_views_are_the_decoders_pixels(run):
-    (example,) = make_examples(*run[:2], "dcae-small (best)", run[2], 1)
-    tasks, rows, machine = run
+    (tasks, rows, _), machine = run
+    (example,) = make_examples(tasks, rows, "dcae-small (best)", machine, 1)
     assert example.image == "b.png"
-    assert [view.label for view in example.views] == [
-        "original", "jpeg", "webp", "dcae-small (none)", "dcae-small (best)",
-    ]  # fmt: skip
-    shown = np.asarray(Image.open(io.BytesIO(b64decode(example.views[0].source.partition(",")[2]))))
-    assert np.array_equal(shown, next(task for task in tasks if task.source.path.name == "b.png").source.pixels())
-    best = next(r for r in rows if (r.image, r.label, r.quality) == ("b.png", "dcae-small (best)", 4))
-    shown = np.asarray(Image.open(io.BytesIO(b64decode(example.views[4].source.partition(",")[2]))))
-    assert np.array_equal(shown, np.asarray(Image.open(machine.folder / best.file).convert("RGB")))
-    assert example.views[4].note.startswith(f"quality 4, {best.bytes} bytes")
-    assert example.views[3].bits.startswith("data:image/webp") and not example.views[4].bits
+    labels = ["original", "jpeg", "webp", "dcae-small (none)", "dcae-small (best)"]
+    assert len(example.rates) == 3
+    for rate, quality in zip(example.rates, (2, 4, 8), strict=True):
+        views = [example.views[index] for index in rate.views]
+        assert [view.label for view in views] == labels
+        best = next(r for r in rows if (r.image, r.label, r.quality) == ("b.png", "dcae-small (best)", quality))
+        assert rate.name == f"{best.bpp:.2f} bpp"
+        assert np.array_equal(shown(views[4]), np.asarray(Image.open(machine.folder / best.file).convert("RGB")))
+        assert views[4].note.startswith(f"quality {quality}, {best.bytes} bytes")
+        # A map of the bits of each of the model's files, refined or not.
+        assert all(view.bits.startswith("data:image/webp") for view in views[3:])
+        assert not any(view.bits for view in views[:3])
+    pixels = next(task for task in tasks if task.source.path.name == "b.png").source.pixels()
+    assert np.array_equal(shown(example.views[0]), pixels)
+
+
+def shown(view) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(b64decode(view.source.partition(",")[2]))))
 
 
 def test_other_codecs_are_shown_at_the_nearest_rate(run):
-    (example,) = make_examples(*run[:2], "dcae-small (best)", run[2], 1)
-    rates = [float(re.search(r"([\d.]+) bpp", view.note)[1]) for view in example.views[1:]]
+    (tasks, rows, _), machine = run
+    (example,) = make_examples(tasks, rows, "dcae-small (best)", machine, 1)
+    middle = [example.views[index] for index in example.rates[1].views[1:]]
+    rates = [float(re.search(r"([\d.]+) bpp", view.note)[1]) for view in middle]
     assert max(rates) < 1.5 * min(rates)
 
 
@@ -112,9 +159,9 @@ def test_the_overlay_is_opaque_where_bits_go_and_fits_odd_sizes():
 
 
 def test_anchors_alone_make_a_report_too(shared_pictures, tmp_path):
-    tasks = plan(open_dataset(str(shared_pictures)).sources(), anchor_series(["jpeg"]), with_lpips=False)
     machine = Machine(tmp_path / "out")
-    write_report(tasks, measure(tasks, machine), machine, Options("Pictures", "", 0, "tto bench"))
+    tasks = plan(sources(open_dataset(str(shared_pictures))), anchor_series(["jpeg"]), machine)
+    write_report(measure(tasks, machine), machine, Options("Pictures", "", 0, "tto bench"))
     data = page_data(tmp_path / "out")
     assert data["effort"] == [] and data["examples"] == []
     assert data["mainCurve"] == "jpeg"

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
+import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from tto.bench.rows import Identity, Row, RowLog, read_csv, row_to_json, write_csv
 from tto.errors import BadArgument, FileError
 
-IDENTITY = Identity("kodak", "a.png", "0123", 8, 4, "jpeg", "", 50.0, "4:2:0", "Pillow", False)
-ROW = Row(
-    key=IDENTITY.key,
+IDENTITY = Identity(
     dataset="kodak",
     image="a.png",
     content="0123",
@@ -22,13 +21,15 @@ ROW = Row(
     quality=50.0,
     settings="4:2:0",
     version="Pillow",
+    jobs=1,
+    threads=1,
+)
+ROW = Row(
+    **asdict(IDENTITY),
     file="files/a.jpg",
     bytes=100,
     bpp=25.0,
-    psnr=30.5,
-    ms_ssim=math.nan,
-    ms_ssim_db=math.nan,
-    lpips=math.nan,
+    scores={"psnr": 30.5, "ms_ssim": math.nan},
     J=math.nan,
     base_bytes=math.nan,
     base_psnr=math.nan,
@@ -37,7 +38,7 @@ ROW = Row(
     encode_seconds=0.25,
     decode_seconds=0.125,
     peak_memory_mb=12.0,
-    threads=1,
+    parameters=0,
 )
 
 
@@ -46,20 +47,20 @@ def same(a: Row, b: Row) -> bool:
 
 
 def test_rows_come_back_from_the_log(tmp_path):
-    perfect = replace(ROW, key="b", psnr=math.inf)
+    perfect = replace(ROW, image="b.png", scores={"psnr": math.inf, "vmaf": 97.5})
     with RowLog(tmp_path / "new" / "rows.jsonl") as log:
         log.append(ROW)
         log.append(perfect)
     with RowLog(tmp_path / "new" / "rows.jsonl") as log:
-        assert list(log.finished) == [ROW.key, "b"]
+        assert list(log.finished) == [ROW.key, perfect.key]
         assert same(log.finished[ROW.key], ROW)
-        assert log.finished["b"].psnr == math.inf
-        assert math.isnan(log.finished["b"].J)
+        assert log.finished[perfect.key].scores == {"psnr": math.inf, "vmaf": 97.5}
+        assert math.isnan(log.finished[perfect.key].J)
 
 
 def test_every_line_is_plain_json(tmp_path):
     with RowLog(tmp_path / "rows.jsonl") as log:
-        log.append(replace(ROW, psnr=math.inf))
+        log.append(replace(ROW, scores={"psnr": math.inf}))
 
     def refuse(word):
         raise AssertionError(word)
@@ -75,13 +76,13 @@ def test_a_line_cut_off_by_a_kill_is_removed_and_the_rest_is_kept(tmp_path, cut)
     with RowLog(path) as log:
         log.append(ROW)
         whole = path.read_bytes()
-        log.append(replace(ROW, key="b"))
+        log.append(replace(ROW, image="b.png"))
     path.write_bytes(path.read_bytes()[: len(whole) + cut])
     with RowLog(path) as log:
         assert list(log.finished) == [ROW.key]
-        log.append(replace(ROW, key="c"))
+        log.append(replace(ROW, image="c.png"))
     with RowLog(path) as log:
-        assert list(log.finished) == [ROW.key, "c"]
+        assert [row.image for row in log.finished.values()] == ["a.png", "c.png"]
 
 
 def test_a_row_is_on_the_disk_before_the_next(tmp_path):
@@ -105,11 +106,11 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
 
 
 def test_csv_keeps_every_figure(tmp_path):
-    rows = [ROW, replace(ROW, key="b", psnr=math.inf, J=0.1 + 0.2)]
+    rows = [ROW, replace(ROW, image="b.png", scores={"psnr": math.inf, "ms_ssim": 0.1 + 0.2}, J=0.1 + 0.2)]
     write_csv(tmp_path / "results.csv", rows)
     assert all(same(a, b) for a, b in zip(rows, read_csv(tmp_path / "results.csv"), strict=True))
     lines = (tmp_path / "results.csv").read_text().splitlines()
-    assert lines[0].startswith("key,dataset,image")
+    assert lines[0].startswith("dataset,image") and lines[0].endswith(",psnr,ms_ssim")
     assert "nan" not in lines[1]
 
 
@@ -130,9 +131,33 @@ def test_a_foreign_csv_is_refused_by_name(tmp_path):
         {"quality": 50.5},
         {"effort": "fast"},
         {"settings": "4:4:4"},
-        {"with_lpips": True},
+        {"jobs": 2},
+        {"threads": 4},
     ],
 )
 def test_anything_that_changes_the_outcome_changes_the_key(change):
     assert replace(IDENTITY, **change).key != IDENTITY.key
     assert replace(IDENTITY).key == IDENTITY.key
+
+
+def test_a_row_has_the_key_of_what_it_measured():
+    assert ROW.key == replace(ROW, bytes=7, scores={}).key == IDENTITY.key
+
+
+def test_a_table_holds_no_formula_and_no_escape_sequence_yet_keeps_names(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+1.png", "-1.png", "@x.png", "'quoted'.png", "plain.png"]
+    write_csv(tmp_path / "results.csv", [replace(ROW, image=name) for name in names])
+    cells = [line["image"] for line in csv.DictReader((tmp_path / "results.csv").open())]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    assert [row.image for row in read_csv(tmp_path / "results.csv")] == names
+
+
+def test_control_characters_of_somebody_elses_table_are_replaced(tmp_path):
+    path = tmp_path / "results.csv"
+    write_csv(path, [ROW])
+    path.write_text(path.read_text().replace("a.png", "\x1b]0;title\x07a.png"))
+    assert read_csv(path)[0].image == "?]0;title?a.png"
+    path.write_text(path.read_text().replace(",100,", ",\x1b[31m,"))
+    with pytest.raises(BadArgument) as refused:
+        read_csv(path)
+    assert "\x1b" not in str(refused.value)

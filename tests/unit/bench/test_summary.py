@@ -6,14 +6,20 @@ from dataclasses import replace
 import pytest
 
 from tto.bench.curves import compare, mean_curves
+from tto.bench.measure import Failure
 from tto.bench.published import published_curves
 from tto.bench.summary import summarize
-from tto.bench.tables import comparison_cells, latex, markdown, ms_ssim_cells, point_cells, summary_cells
+from tto.bench.tables import bd_rate_cells, comparison_cells, failure_lines, latex, markdown, point_cells, summary_cells
+from tto.errors import BadArgument
 
 
 @pytest.fixture
-def curves(make_rows):
-    rows = make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none") + make_rows("tto", 0.09, "fast")
+def rows(make_rows):
+    return make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none") + make_rows("tto", 0.09, "fast")
+
+
+@pytest.fixture
+def curves(rows):
     return mean_curves(rows)
 
 
@@ -21,8 +27,8 @@ def test_a_point_is_the_mean_of_the_images_figures(curves):
     first = curves[0].points[0]
     assert (curves[0].label, curves[1].label) == ("jpeg", "tto (none)")
     assert first.bpp == pytest.approx(0.3 * (1 + 1.1 + 1.2) / 3)
-    assert first.psnr == pytest.approx(31)  # mean of 30, 31 and 32 dB
-    assert first.ms_ssim_db == pytest.approx(10)
+    assert first.scores["psnr"] == pytest.approx(31)  # mean of 30, 31 and 32 dB
+    assert first.on_axis("ms_ssim") == pytest.approx(10)
     assert first.peak_memory_mb == 102  # the largest
 
 
@@ -31,18 +37,34 @@ def test_a_quality_that_some_image_lacks_is_no_point(make_rows):
     assert curve.values("quality") == [1, 2]
 
 
+def test_a_codec_that_failed_on_an_image_is_not_compared_on_the_easier_rest(make_rows):
+    jpeg, tto = mean_curves(make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none", images="ab"))
+    assert len(jpeg.points) == 3 and tto.points == ()
+    header, cells = summary_cells(summarize([jpeg, tto]))
+    assert cells[1][:2] == ["tto (none)", "–"]
+
+
 def test_one_image_without_ms_ssim_leaves_the_mean_without(make_rows):
     rows = make_rows("jpeg", 0.3)
-    (curve,) = mean_curves([replace(rows[0], ms_ssim=math.nan), *rows[1:]])
-    assert math.isnan(curve.points[0].ms_ssim_db)
-    assert curve.points[1].ms_ssim_db > 0
-    assert compare(curve, curve, "ms_ssim_db").percent == pytest.approx(0)
+    (curve,) = mean_curves([replace(rows[0], scores={**rows[0].scores, "ms_ssim": math.nan}), *rows[1:]])
+    assert math.isnan(curve.points[0].on_axis("ms_ssim"))
+    assert curve.points[1].on_axis("ms_ssim") > 0
+    assert compare(curve, curve, "ms_ssim").percent == pytest.approx(0)
+
+
+def test_a_distance_is_compared_on_a_scale_that_rises_with_quality(make_rows):
+    def with_lpips(rows):
+        return [replace(row, scores={**row.scores, "lpips": 0.4 / row.quality}) for row in rows]
+
+    half, whole = mean_curves(with_lpips(make_rows("a", 0.1)) + with_lpips(make_rows("b", 0.2)))
+    assert half.on_axis("lpips") == pytest.approx([10 * math.log10(quality / 0.4) for quality in (1, 2, 3)])
+    assert compare(whole, half, "lpips").percent == pytest.approx(-50)
 
 
 def test_a_summary_line_compares_with_anchors_and_with_no_effort(curves):
-    jpeg, none, fast = summarize(curves)
-    assert none.bd_rate["jpeg"].percent == pytest.approx(100 * (1 / 3 - 1))
-    assert "jpeg" not in jpeg.bd_rate
+    jpeg, none, fast = summarize(curves).lines
+    assert none.bd_rate["psnr"]["jpeg"].percent == pytest.approx(100 * (1 / 3 - 1))
+    assert "jpeg" not in jpeg.bd_rate["psnr"]
     assert fast.against_none.percent == pytest.approx(-10)
     assert fast.J_gain == pytest.approx(10)
     assert math.isnan(none.against_none.percent) and math.isnan(jpeg.J_gain)
@@ -50,34 +72,69 @@ def test_a_summary_line_compares_with_anchors_and_with_no_effort(curves):
 
 
 def test_published_vtm_and_bpg_become_anchors(curves):
-    lines = summarize([*curves, *published_curves("kodak")])
-    assert list(lines[1].bd_rate) == ["jpeg", "vtm-9.1, published", "bpg-444, published"]
+    lines = summarize([*curves, *published_curves("kodak")]).lines
+    assert list(lines[1].bd_rate["psnr"]) == ["jpeg", "vtm-9.1, published", "bpg-444, published"]
     dcae = next(line for line in lines if line.curve.codec == "dcae")
-    assert dcae.bd_rate["vtm-9.1, published"].percent == pytest.approx(-16.98, abs=0.005)
+    assert dcae.bd_rate["psnr"]["vtm-9.1, published"].percent == pytest.approx(-16.98, abs=0.005)
 
 
-def test_the_summary_as_markdown(curves):
-    text = markdown(*summary_cells(summarize(curves)))
+def test_the_interval_is_of_the_choice_of_images(make_rows):
+    agreeing = make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none")
+    sure = summarize(mean_curves(agreeing), agreeing).lines[1]
+    assert sure.interval == (pytest.approx(-66.67, abs=0.01), pytest.approx(-66.67, abs=0.01))
+    unlike = [replace(row, bpp=row.bpp * (2 if row.image == "a.png" else 1)) for row in agreeing[9:]]
+    unsure = summarize(mean_curves([*agreeing[:9], *unlike]), [*agreeing[:9], *unlike]).lines[1]
+    assert unsure.interval[0] < unsure.bd_rate["psnr"]["jpeg"].percent < unsure.interval[1]
+    assert all(math.isnan(end) for end in summarize(mean_curves(agreeing), agreeing).lines[0].interval)
+
+
+def test_the_table_compares_with_the_curve_that_was_chosen(curves, rows):
+    header, cells = summary_cells(summarize(curves, rows, "tto (none)"))
+    assert header[1] == "BD-rate % vs tto (none)"
+    assert [row[1] for row in cells] == ["+200.00", "0", "-10.00"]
+    published = [*curves, *published_curves("kodak")]
+    assert summarize(published, rows, "vtm-9.1").anchor == "vtm-9.1, published"
+    with pytest.raises(BadArgument, match="no curve 'vvc'"):
+        summarize(curves, rows, "vvc")
+
+
+def test_the_summary_as_markdown(curves, rows):
+    text = markdown(*summary_cells(summarize(curves, rows)))
     lines = text.splitlines()
-    assert lines[0].startswith("| codec      | BD-rate % vs jpeg | BD-rate % vs none | J gain % | encode s |")
+    assert lines[0].startswith("| codec      | BD-rate % vs jpeg |   95 % interval | BD-rate % vs none | J gain % |")
     assert lines[1].startswith("| ---------- | ----------------: |")
-    assert "| tto (fast) |            -70.00 |            -10.00 |    10.00 |    2.000 |" in text
-    assert "| 0.33–1.32 | 31.0–37.0 |" in text  # means over the images
+    assert "| tto (fast) |            -70.00 | -70.00 … -70.00 |            -10.00 |    10.00 |    2.000 |" in text
+    assert lines[4].endswith("|       102 |          5.3 | 0.10–0.40 | 31.0–37.0 |")
+    assert "failed" not in text
     assert len({len(line) for line in lines}) == 1
 
 
-def test_ms_ssim_has_its_own_bd_rates_where_it_was_measured(curves, make_rows):
-    header, cells = ms_ssim_cells(summarize([*curves, *published_curves("kodak")]))
-    assert header == ["codec", "MS-SSIM BD-rate % vs jpeg"]
-    assert cells == [["tto (none)", "-66.67"], ["tto (fast)", "-70.00"]]
-    small = mean_curves(make_rows("jpeg", 0.3, ms_ssim=math.nan) + make_rows("webp", 0.2, ms_ssim=math.nan))
-    assert ms_ssim_cells(summarize(small))[1] == []
+def test_what_failed_is_counted_and_told(curves, rows):
+    failures = [Failure("tto (none)", 8.0, name, "out of memory") for name in ("a.png", "b.png")]
+    header, cells = summary_cells(summarize(curves, rows), failures)
+    assert header[-1] == "failed"
+    assert [row[-1] for row in cells] == ["–", "2", "–"]
+    assert failure_lines(failures)[0] == "failed: tto (none), quality 8, a.png: out of memory"
+
+
+def test_every_metric_has_its_own_bd_rates_where_it_was_measured(curves, make_rows):
+    summary = summarize([*curves, *published_curves("kodak")])
+    header, cells = bd_rate_cells(summary, "ms_ssim")
+    assert header == ["codec", "MS-SSIM (dB): BD-rate % vs jpeg"]
+    assert cells == [["jpeg", "0"], ["tto (none)", "-66.67"], ["tto (fast)", "-70.00"]]
+    assert bd_rate_cells(summary, "psnr")[0][1:] == [
+        f"PSNR (dB): BD-rate % vs {name}" for name in ("jpeg", "vtm-9.1, published", "bpg-444, published")
+    ]
 
 
 def test_columns_that_would_hold_nothing_are_left_out(make_rows):
     header, cells = summary_cells(summarize(mean_curves(make_rows("jpeg", 0.3))))
-    assert "J gain %" not in header
+    assert "J gain %" not in header and "parameters M" not in header
     assert all(len(row) == len(header) for row in cells)
+
+
+def test_a_name_with_a_bar_stays_in_its_cell():
+    assert markdown(["codec", "x"], [["a|b", "1"]]).splitlines()[2] == "| a\\|b  |   1 |"
 
 
 def test_latex_has_minus_signs_and_no_bare_specials():
@@ -91,7 +148,7 @@ def test_the_table_of_points_holds_what_was_measured_here(curves):
     header, cells = point_cells([*curves, *published_curves("kodak")])
     assert len(cells) == 9
     assert cells[3][:4] == ["tto (none)", "1", "0.1100", "31.00"]
-    assert header[-1] == "decode s"
+    assert header[2:6] == ["bpp", "PSNR dB", "MS-SSIM", "J"] and header[-1] == "decode s"
 
 
 def test_the_table_of_a_comparison_states_interval_and_overlap(make_rows):

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from tto.bench.anchors import ANCHORS
+from tto.bench.anchors.anchor import at_least
 from tto.cli import demo
-from tto.cli.demo import GAP, LABEL_HEIGHT, RIVALS, Shown, at_least, side_by_side
+from tto.cli.demo import GAP, LABEL_HEIGHT, RIVALS, Shown, side_by_side
 from tto.image import Picture, load_picture
 
 ROWS, COLUMNS = np.mgrid[0:48, 0:64].astype(np.uint8)
@@ -18,7 +19,8 @@ RGB = np.stack([5 * ROWS, 3 * COLUMNS, ROWS ^ COLUMNS], axis=2)
 @pytest.mark.parametrize("name", RIVALS)
 def test_every_rival_has_the_smallest_file_that_is_no_smaller(name):
     anchor, image = ANCHORS[name], Picture(RGB).to_pil()
-    sizes = [len(anchor.encode(image, quality)) for quality in range(int(anchor.ladder[0]), int(anchor.ladder[-1]) + 1)]
+    qualities = range(int(anchor.ladder[0]), int(anchor.ladder[-1]) + 1)
+    sizes = [len(anchor.encode(image, quality).data) for quality in qualities]
     limit = sorted(sizes)[len(sizes) // 2]
     found = sizes.index(len(at_least(anchor, image, limit)))
     assert sizes[found - 1] < limit <= sizes[found]

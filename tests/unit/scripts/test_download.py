@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tto.bench.download import DownloadFailed
+from tto.bench.download import DownloadFailed, RemoteSet
 
 PATH = Path(__file__).parents[3] / "scripts" / "download.py"
 
@@ -74,15 +74,14 @@ def server():
         running.shutdown()
 
 
-def image_set(script, server: str, name: str, mirrors: tuple[str, ...], images: int):
+def image_set(server: str, name: str, mirrors: tuple[str, ...], images: int):
     digest = hashlib.sha256(FILES[f"/good/{name}"]).hexdigest()
-    files = (script.RemoteFile(name, digest),)
-    return script.ImageSet("try", tuple(f"{server}/{mirror}" for mirror in mirrors), files, images)
+    return RemoteSet(tuple(f"{server}/{mirror}" for mirror in mirrors), {name: digest}, images)
 
 
 def test_mirrors_are_tried_until_the_right_file_comes(script, server, tmp_path):
     address, asked = server
-    folder = script.download(image_set(script, address, "a.png", ("absent", "wrong/", "good/"), 1), tmp_path)
+    folder = script.download("try", image_set(address, "a.png", ("absent", "wrong/", "good/"), 1), tmp_path)
     assert [path for path, _ in asked] == ["/absent/a.png", "/wrong/a.png", "/good/a.png"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.png": FILES["/good/a.png"]}
 
@@ -90,7 +89,7 @@ def test_mirrors_are_tried_until_the_right_file_comes(script, server, tmp_path):
 def test_what_is_there_is_not_downloaded_again(script, server, tmp_path):
     address, asked = server
     for _ in range(2):
-        script.download(image_set(script, address, "a.png", ("good",), 1), tmp_path)
+        script.download("try", image_set(address, "a.png", ("good",), 1), tmp_path)
     assert len(asked) == 1
 
 
@@ -98,13 +97,13 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(script, server, tmp_
     address, asked = server
     (tmp_path / "try").mkdir()
     (tmp_path / "try" / "a.png.part").write_bytes(FILES["/good/a.png"][:20])
-    script.download(image_set(script, address, "a.png", ("good",), 1), tmp_path)
+    script.download("try", image_set(address, "a.png", ("good",), 1), tmp_path)
     assert asked == [("/good/a.png", "bytes=20-")]
 
 
 def test_archive_is_unpacked_flat_and_only_its_images(script, server, tmp_path):
     address, _ = server
-    folder = script.download(image_set(script, address, "set.zip", ("good",), 3), tmp_path / "data")
+    folder = script.download("try", image_set(address, "set.zip", ("good",), 3), tmp_path / "data")
     assert sorted(path.name for path in folder.iterdir()) == ["0001.png", "0002.PNG", "0003.png"]
     assert list(tmp_path.iterdir()) == [tmp_path / "data"]
 
@@ -112,20 +111,20 @@ def test_archive_is_unpacked_flat_and_only_its_images(script, server, tmp_path):
 def test_failure_names_every_mirror_and_leaves_no_file(script, server, tmp_path):
     address, _ = server
     with pytest.raises(DownloadFailed, match="absent/a.png.*wrong/a.png is not the expected file"):
-        script.download(image_set(script, address, "a.png", ("absent", "wrong"), 1), tmp_path)
+        script.download("try", image_set(address, "a.png", ("absent", "wrong"), 1), tmp_path)
     assert list((tmp_path / "try").iterdir()) == []
 
 
 def test_wrong_number_of_images_is_said(script, server, tmp_path):
     address, _ = server
     with pytest.raises(DownloadFailed, match="holds 3 images, expected 800"):
-        script.download(image_set(script, address, "set.zip", ("good",), 800), tmp_path)
+        script.download("try", image_set(address, "set.zip", ("good",), 800), tmp_path)
 
 
 def test_command_line_takes_a_mirror_and_says_what_went_wrong(script, server, tmp_path, monkeypatch, capsys):
     address, _ = server
-    images = image_set(script, address, "a.png", ("absent",), 1)
-    monkeypatch.setattr(script, "SETS", (images,))
+    images = image_set(address, "a.png", ("absent",), 1)
+    monkeypatch.setattr(script, "SETS", {"try": images})
     assert script.main(["try", "--to", str(tmp_path)]) == 2
     assert "absent/a.png" in capsys.readouterr().err
     assert script.main(["try", "--to", str(tmp_path), "--mirror", f"{address}/good/"]) == 0
@@ -133,6 +132,6 @@ def test_command_line_takes_a_mirror_and_says_what_went_wrong(script, server, tm
 
 
 def test_every_set_has_a_digest_for_every_file(script):
-    for images in script.SETS:
-        assert all(len(bytes.fromhex(file.sha256)) == 32 for file in images.files)
+    for images in script.SETS.values():
+        assert all(len(bytes.fromhex(digest)) == 32 for digest in images.files.values())
         assert all(mirror.startswith("http") and mirror.endswith("/") for mirror in images.mirrors)

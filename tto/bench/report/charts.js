@@ -84,7 +84,7 @@ function drawChart(host, lines, options) {
 
 // Above the point, or below it where the line rises or another label is in the way.
 function drawLabel(svg, mark, box, below, placed) {
-  const left = mark.line.published && mark.x > box.right - 50;
+  const left = mark.line.published && mark.x > box.right - 120;
   const place = { x: mark.x + (left ? 0 : 8), "text-anchor": left ? "end" : "start" };
   const text = element("text", { ...place, class: mark.line.published ? "" : "label" }, svg, mark.point.label);
   const taken = (y) => placed.some((other) => Math.abs(other.y - y) < 13 && other.right > place.x && other.x < place.x);
@@ -126,32 +126,39 @@ function followPointer(svg, marks, width) {
 
 // --- rate and distortion ----------------------------------------------------------------------
 
-function drawCurves() {
-  for (const [quality, title] of [["psnr", "PSNR (dB)"], ["ms_ssim_db", "MS-SSIM (dB)"]]) {
-    const host = document.getElementById(`chart-${quality}`);
-    const measured = report.curves.some((curve) => curve.points.some((p) => p[quality] !== null));
-    host.parentElement.hidden = !measured;
-    if (!measured) continue;
-    const shown = report.curves.filter((curve) => !hidden.has(curve.label));
-    const lines = shown.map((curve) => curveLine(curve, quality)).reverse(); // the first one lies on top
-    drawChart(host, lines, { title, xLabel: "bits per pixel", xRange: [0, report.widest] });
+function startCharts() {
+  for (const metric of report.metrics) {
+    const figure = document.createElement("figure");
+    const host = document.createElement("div");
+    host.className = "chart";
+    host.id = `chart-${metric.name}`;
+    figure.append(host);
+    document.getElementById("charts").append(figure);
   }
-  document.querySelector("#curves .charts").style.gridTemplateColumns =
-    document.getElementById("chart-ms_ssim_db").parentElement.hidden ? "minmax(0, 720px)" : "";
+  document.getElementById("charts").classList.toggle("single", report.metrics.length === 1);
 }
 
-function curveLine(curve, quality) {
+function drawCurves() {
+  const shown = report.curves.filter((curve) => !hidden.has(curve.label));
+  for (const metric of report.metrics) {
+    const lines = shown.map((curve) => curveLine(curve, metric)).reverse(); // the first one lies on top
+    const options = { title: metric.title, xLabel: "bits per pixel", xRange: [0, report.widest] };
+    drawChart(document.getElementById(`chart-${metric.name}`), lines, options);
+  }
+}
+
+function curveLine(curve, metric) {
   const points = curve.points
-    .filter((p) => typeof p[quality] === "number" && p.bpp <= report.widest)
-    .map((p) => ({ x: p.bpp, y: p[quality], tip: pointTip(curve, p, quality) }));
+    .filter((p) => typeof p[metric.name] === "number" && p.bpp <= report.widest)
+    .map((p) => ({ x: p.bpp, y: p[metric.name], tip: pointTip(curve, p, metric) }));
   const published = curve.kind === "published";
-  if (published && points.length) points.at(-1).label = curve.label.replace(", published", "");
+  if (published && points.length) points.at(-1).label = curve.label;
   return { points, color: color(curve), published };
 }
 
-function pointTip(curve, p, quality) {
+function pointTip(curve, p, metric) {
   const lines = [p.quality === null ? curve.label : `${curve.label}, quality ${p.quality}`];
-  lines.push(`${p.bpp.toFixed(3)} bpp, ${p[quality].toFixed(2)} dB`);
+  lines.push(`${p.bpp.toFixed(3)} bpp, ${metric.title} ${p[metric.name].toFixed(2)}`);
   if (p.encode_seconds !== null) lines.push(`encode ${p.encode_seconds.toFixed(3)} s, decode ${p.decode_seconds.toFixed(3)} s`);
   return lines.join("\n");
 }
@@ -166,7 +173,7 @@ function drawLegend() {
     button.title = curve.source || curve.settings;
     button.setAttribute("aria-pressed", String(!hidden.has(curve.label)));
     const sample = element("svg", { width: 24, height: 10, "aria-hidden": true });
-    const dashes = curve.kind === "published" ? { "stroke-dasharray": "5 4" } : {};
+    const dashes = curve.kind === "published" ? { "stroke-dasharray": "1 4", "stroke-linecap": "round" } : {};
     element("line", { x1: 1, x2: 23, y1: 5, y2: 5, stroke: color(curve), "stroke-width": 2.5, ...dashes }, sample);
     button.append(sample, curve.label);
     button.addEventListener("click", () => {

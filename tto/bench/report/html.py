@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from html import escape
 from importlib import resources
 
-from tto.bench.curves import MEAN_CONVENTION, Curve
+from tto.bench.curves import Curve, measured_metrics
+from tto.bench.measure import Failure
 from tto.bench.plots import MARGIN, PUBLISHED_DRAWN, measured_first
 from tto.bench.report.examples import VIEW_SIDE, Example
 from tto.bench.rows import Row, to_json_value
-from tto.bench.summary import UNREFINED, SummaryLine
-from tto.bench.tables import ms_ssim_cells, summary_cells
+from tto.bench.scores import AXES, METRICS
+from tto.bench.summary import UNREFINED, Summary, SummaryLine
+from tto.bench.tables import bd_rate_cells, failure_lines, summary_cells
 
 SCRIPTS = ("charts.js", "table.js", "viewer.js")
-MODEL_HUES, ANCHOR_HUES = 3, 6  # colours that page.css defines
-PALEST = 45  # percent of the full colour
-ROW_COLUMNS = (
+MODEL_HUES, ANCHOR_HUES = 3, 10  # colours that page.css defines
+PALEST = 60  # percent of the full colour
+BEFORE_SCORES = (
     ("image", "image", None),
     ("codec", "label", None),
     ("quality", "quality", None),
     ("bytes", "bytes", 0),
     ("bpp", "bpp", 4),
-    ("PSNR dB", "psnr", 2),
-    ("MS-SSIM dB", "ms_ssim_db", 2),
-    ("LPIPS", "lpips", 4),
+)
+AFTER_SCORES = (
     ("J", "J", 4),
     ("steps", "steps", 0),
     ("encode s", "encode_seconds", 3),
@@ -35,6 +39,15 @@ ROW_COLUMNS = (
     ("memory MB", "peak_memory_mb", 0),
 )
 """Title, field of `Row` and decimals (None: as it is) of the columns of the table of files."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of files."""
+
+    title: str
+    digits: int | None
+    cells: list[object]
 
 
 @dataclass(frozen=True)
@@ -49,44 +62,57 @@ class About:
 def build_page(
     about: About,
     rows: Sequence[Row],
-    lines: Sequence[SummaryLine],
+    summary: Summary,
+    failures: Sequence[Failure],
     examples: Sequence[Example],
     main: str,
 ) -> str:
-    """The whole page as text. `main` is the label of the curve that is looked at first."""
-    curves = [line.curve for line in lines]
+    """The whole page as text. `main` is the label of the curve that is looked at first.
+
+    The page may show pictures that lie in it and run the program that lies in it, and nothing else.
+    """
+    curves = summary.curves
     measured = [curve for curve in curves if not curve.source]
     anchor = next((curve for curve in measured if curve.is_anchor), None)
+    columns = _columns(rows)
     data = {
         "curves": _curves(curves, rows),
+        "metrics": [{"name": metric, "title": METRICS[metric].axis} for metric in measured_metrics(measured)],
         "widest": MARGIN * max(rate for curve in measured_first(curves) for rate in curve.values("bpp")),
-        "effort": _effort(lines),
-        "columns": [{"title": title, "digits": digits} for title, _, digits in _columns(rows)],
-        "rows": [[_cell(getattr(row, field)) for _, field, _ in _columns(rows)] for row in rows],
+        "effort": _effort(summary.lines),
+        "columns": [{"title": column.title, "digits": column.digits} for column in columns],
+        "rows": [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)],
         "mainCurve": main,
         "leftView": anchor.label if anchor else "original",
         "rightView": main if main != (anchor and anchor.label) else measured[-1].label,
         "examples": [asdict(example) for example in examples],
     }
-    page = _read("page.html")
+    style, script = _read("page.css"), "\n".join(map(_read, SCRIPTS))
     fillings = {
         "TITLE": escape(about.title),
         "SUBTITLE": escape(about.subtitle),
-        "CONVENTION": escape(MEAN_CONVENTION),
-        "ABOUT_PUBLISHED": "Dashed curves are as published, on their authors’ machines: see “How”."
+        "POLICY": f"style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+        "AXES": escape(AXES),
+        "ABOUT_PUBLISHED": "Dotted curves are as published, on their authors’ machines: see “How”."
         if any(curve.source for curve in curves)
         else "",
         "VIEW_SIDE": str(VIEW_SIDE),
-        "SUMMARY": _summary_tables(lines),
-        "MS_SSIM": _ms_ssim_table(lines),
+        "SUMMARY": _summary_tables(summary, failures),
+        "FAILURES": "".join(f"<p>{escape(line)}</p>" for line in failure_lines(failures)),
+        "BD_RATES": "".join(_bd_rate_table(summary, metric) for metric in measured_metrics(curves)),
         "HOW": _facts(about.facts | _sources(curves)),
-        "STYLE": _read("page.css"),
-        "SCRIPT": "\n".join(map(_read, SCRIPTS)),
-        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
+        "STYLE": style,
+        "SCRIPT": script,
+        # No "<" at all: neither an end of the script nor a comment can begin in it.
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    for name, text in fillings.items():  # DATA last: what it holds is never searched for names
-        page = page.replace(f"@{name}@", text)
-    return page
+    # One pass: what is filled in is never searched for names.
+    return re.sub("@([A-Z_]+)@", lambda name: fillings[name[1]], _read("page.html"))
+
+
+def _hash(text: str) -> str:
+    """As a content security policy names what it lets pass."""
+    return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
 
 
 def _read(name: str) -> str:
@@ -97,13 +123,17 @@ def _cell(value: object) -> object:
     return to_json_value(round(value, 5) if isinstance(value, float) and math.isfinite(value) else value)
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[str, str, int | None]]:
+def _columns(rows: Sequence[Row]) -> list[Column]:
     """Columns that have a figure in at least one row: no steps where nothing was refined."""
-    return [column for column in ROW_COLUMNS if any(_says_something(getattr(row, column[1])) for row in rows)]
-
-
-def _says_something(value: object) -> bool:
-    return bool(value) and not (isinstance(value, float) and math.isnan(value))
+    before, after = (
+        [Column(title, digits, [_cell(getattr(row, field)) for row in rows]) for title, field, digits in fields]
+        for fields in (BEFORE_SCORES, AFTER_SCORES)
+    )
+    scores = [
+        Column(metric.title, metric.digits, [_cell(row.scores.get(name, math.nan)) for row in rows])
+        for name, metric in METRICS.items()
+    ]
+    return [column for column in (*before, *scores, *after) if any(column.cells)]
 
 
 def _is_shown(curve: Curve) -> bool:
@@ -132,8 +162,12 @@ def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
                 "hue": models.index(curve.codec) % MODEL_HUES,
                 "strength": round(PALEST + (100 - PALEST) * place / steps),
             }
-        names = ("quality", "bpp", "psnr", "ms_ssim_db", "encode_seconds", "decode_seconds")
-        one["points"] = [{name: _cell(getattr(point, name)) for name in names} for point in curve.points]
+        names = ("quality", "bpp", "encode_seconds", "decode_seconds")
+        one["points"] = [
+            {name: _cell(getattr(point, name)) for name in names}
+            | {metric: _cell(point.on_axis(metric)) for metric in METRICS if metric in point.scores}
+            for point in curve.points
+        ]
         described.append(one)
     return described
 
@@ -170,11 +204,11 @@ def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Seq
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _summary_tables(lines: Sequence[SummaryLine]) -> str:
+def _summary_tables(summary: Summary, failures: Sequence[Failure]) -> str:
     """What was measured and the published curves that are drawn; the other published ones folded away."""
-    header, cells = summary_cells(lines)
-    shown = [_is_shown(line.curve) for line in lines]
-    published = [bool(line.curve.source) for line in lines]
+    header, cells = summary_cells(summary, failures)
+    shown = [_is_shown(curve) for curve in summary.curves]
+    published = [bool(curve.source) for curve in summary.curves]
     main = _table(header, *_pick(cells, published, shown, True))
     if all(shown):
         return main
@@ -191,9 +225,12 @@ def _pick(
     )
 
 
-def _ms_ssim_table(lines: Sequence[SummaryLine]) -> str:
-    header, cells = ms_ssim_cells(lines)
-    return _table(header, cells, [False] * len(cells)) if cells else ""
+def _bd_rate_table(summary: Summary, metric: str) -> str:
+    header, cells = bd_rate_cells(summary, metric)
+    if not cells:
+        return ""
+    sources = {curve.label: curve.source for curve in summary.curves}
+    return f'<div class="scroll">{_table(header, cells, [bool(sources[row[0]]) for row in cells])}</div>'
 
 
 def _sources(curves: Sequence[Curve]) -> dict[str, str]:

@@ -44,6 +44,7 @@ function fillTable() {
     row.forEach((value, index) => (line.insertCell().textContent = cellText(value, report.columns[index].digits)));
   }
   document.querySelector("#rows tbody").replaceWith(body);
+  document.getElementById("save-rows").href = `data:text/csv;charset=utf-8,${encodeURIComponent(asCSV(rows))}`;
   document.getElementById("count").textContent = `${rows.length} of ${report.rows.length} files`;
   document.querySelectorAll("#rows th").forEach((cell, index) => {
     const order = sorting.descending ? "descending" : "ascending";
@@ -61,4 +62,13 @@ function compareCells(a, b) {
 function cellText(value, digits) {
   if (value === null) return "–";
   return typeof value === "number" && digits !== null ? value.toFixed(digits) : String(value);
+}
+
+// No cell begins as a spreadsheet's formula does.
+function asCSV(rows) {
+  const cell = (value) => {
+    const text = typeof value === "string" && /^[=+\-@\t\r']/.test(value) ? `'${value}` : String(value ?? "");
+    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [report.columns.map((column) => column.title), ...rows].map((line) => line.map(cell).join(",") + "\n").join("");
 }

@@ -16,7 +16,7 @@ function startViewer() {
     part("zoom").append(button);
   }
   part("image").addEventListener("change", chooseImage);
-  for (const id of ["left", "right", "mode"]) part(id).addEventListener("change", showViews);
+  for (const id of ["rate", "left", "right", "mode"]) part(id).addEventListener("change", showViews);
   part("split").addEventListener("input", () => moveSplit(part("split").value / 100));
   part("viewer").addEventListener("scroll", placeSplit);
   part("handle").addEventListener("pointerdown", startSplitting);
@@ -29,9 +29,12 @@ function example() {
 }
 
 function chooseImage() {
+  const before = part("rate").options.length ? part("rate").selectedIndex : Math.floor((example().rates.length - 1) / 2);
+  part("rate").replaceChildren(...example().rates.map((rate, index) => new Option(rate.name, index)));
+  part("rate").value = String(Math.min(before, example().rates.length - 1));
   for (const side of ["left", "right"]) {
     const before = part(side).selectedOptions[0]?.textContent;
-    const views = example().views;
+    const views = viewsAtRate();
     const wanted = views.findIndex((one) => one.label === (before ?? report[`${side}View`]));
     part(side).replaceChildren(...views.map((one, index) => new Option(one.label, index)));
     part(side).value = String(Math.max(0, wanted));
@@ -40,9 +43,13 @@ function chooseImage() {
   setZoom(view.zoom);
 }
 
+function viewsAtRate() {
+  return example().rates[Number(part("rate").value)].views.map((index) => example().views[index]);
+}
+
 function showViews() {
   const mode = part("mode").value;
-  const [left, right] = ["left", "right"].map((side) => example().views[Number(part(side).value)]);
+  const [left, right] = ["left", "right"].map((side) => viewsAtRate()[Number(part(side).value)]);
   const difference = !["slider", "bits"].includes(mode);
   part("left-image").src = left.source;
   part("right-image").src = right.source;
@@ -52,11 +59,18 @@ function showViews() {
   part("stage").style.filter = difference ? `brightness(${mode})` : "";
   part("bits-image").hidden = mode !== "bits" || !right.bits;
   if (right.bits) part("bits-image").src = right.bits;
-  part("left-caption").textContent = `${left.label}: ${left.note}`;
-  part("right-caption").textContent = `${right.label}: ${right.note}`;
+  caption("left-caption", left);
+  caption("right-caption", right);
   if (mode === "bits" && !right.bits) part("right-caption").textContent += " (no map of its bits)";
   part("handle").hidden = part("split").disabled = mode !== "slider";
   placeSplit();
+}
+
+// Says what is shown, and saves it.
+function caption(id, one) {
+  part(id).textContent = `${one.label}: ${one.note}`;
+  part(id).href = one.source;
+  part(id).download = `${example().image}-${one.label}.webp`;
 }
 
 function setZoom(zoom) {
@@ -124,6 +138,7 @@ function startTheme() {
 }
 
 startTheme();
+startCharts();
 drawLegend();
 drawAll();
 startTable();

@@ -1,0 +1,44 @@
+"""The table that people ask of a codec: published weights without refinement and with `best`, at every λ, on Kodak.
+
+    python scripts/compare_published.py WEIGHTS --out table
+
+WEIGHTS has one folder per codec (dcae, tcm, mbt2018-mean, …), each with one .safetensors file per λ, as
+`tto models convert` writes them. Live anchor is VVenC; VTM is as published. Everything after the folder goes to
+`tto bench`: other images (`--dataset`), efforts, anchors, `--jobs`, `--device`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from tto.models import WEIGHTS_SUFFIX
+
+
+def codec_folders(weights: Path) -> list[Path]:
+    """Folders in it that hold checkpoints, by name."""
+    return sorted({path.parent for path in weights.glob(f"*/*{WEIGHTS_SUFFIX}")})
+
+
+def bench_arguments(weights: Path, dataset: str) -> list[str]:
+    """What `tto bench` is told. Raises SystemExit where there are no checkpoints."""
+    folders = codec_folders(weights)
+    if not folders:
+        sys.exit(f"no folders of {WEIGHTS_SUFFIX} checkpoints in {weights}: make some with 'tto models convert'")
+    models = ",".join(map(str, folders))
+    return ["bench", dataset, "-m", models, "--effort", "none,best", "--anchors", "vvc", "--against", "vvc"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("weights", type=Path, help="folder of folders of checkpoints")
+    parser.add_argument("--dataset", default="kodak", help="a data set's name, or a folder of images")
+    options, others = parser.parse_known_args()
+    command = [sys.executable, "-m", "tto", *bench_arguments(options.weights, options.dataset), *others]
+    sys.exit(subprocess.run(command).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[3] / "scripts" / "compare_published.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("tto_compare_published_script", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_every_folder_of_checkpoints_is_a_codec(script, tmp_path):
+    for name in ("tcm/1.safetensors", "tcm/2.safetensors", "dcae/1.safetensors", "notes/readme.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    arguments = script.bench_arguments(tmp_path, "kodak")
+    assert arguments[:4] == ["bench", "kodak", "-m", f"{tmp_path / 'dcae'},{tmp_path / 'tcm'}"]
+    assert arguments[4:6] == ["--effort", "none,best"]
+
+
+def test_a_folder_without_checkpoints_is_one_line(script, tmp_path):
+    with pytest.raises(SystemExit, match="no folders of .safetensors checkpoints .* 'tto models convert'"):
+        script.bench_arguments(tmp_path, "kodak")
