@@ -51,16 +51,12 @@ class Request:
         """Raises `BadArgument`."""
         for name in ("quality", "steps", "budget", "lambda_", *(TARGET + figure for figure in self.targets)):
             _check_number(name, getattr(self, name), optional=name != "quality")
-        is_aimed = self.roi is not None or self.metric != "mse"
-        is_counted = self.steps is not None or self.budget is not None
-        if self.effort is None:
-            object.__setattr__(self, "effort", "fast" if is_aimed and not is_counted else "none")
-        elif self.effort == "none" and is_aimed and not is_counted:
+        stages_of(self.chosen_effort)
+        if self.effort == "none" and self._is_aimed and not self._is_counted:
             raise BadArgument("a region and a metric say what to refine for, and effort none refines nothing")
-        stages_of(self.effort)
         if self.steps is not None and self.budget is not None:
             raise BadArgument("give a number of steps or a budget, not both")
-        if is_counted and self.effort != "none":
+        if self._is_counted and self.chosen_effort != "none":
             raise BadArgument("give an effort, or a number of steps, or a budget")
         if self.steps is not None and self.steps < 0:
             raise BadArgument(f"steps must be at least 0, got {self.steps}")
@@ -70,8 +66,23 @@ class Request:
             raise BadArgument(f"lambda must be a positive number up to {MAX_LAMBDA:g}, got {self.lambda_:g}")
 
     @property
+    def chosen_effort(self) -> str:
+        if self.effort is not None:
+            return self.effort
+        return "fast" if self._is_aimed and not self._is_counted else "none"
+
+    @property
+    def _is_aimed(self) -> bool:
+        """Whether there is something that only refinement can do."""
+        return self.roi is not None or self.metric != "mse"
+
+    @property
+    def _is_counted(self) -> bool:
+        return self.steps is not None or self.budget is not None
+
+    @property
     def refines(self) -> bool:
-        return self.effort != "none" or bool(self.steps) or self.budget is not None
+        return self.chosen_effort != "none" or bool(self.steps) or self.budget is not None
 
     @property
     def searches(self) -> bool:

@@ -137,11 +137,10 @@ def report(error: Exception, about: Path | None = None) -> int:
         print_line(str(error))
         return error.exit_code
     if isinstance(error, TTOError):
-        unnamed = about is not None and str(about) not in str(error)
-        print_line(f"{_shown(about)}: {error}" if unnamed else str(error))
-    elif hasattr(error, "format_message"):  # typer: a wrong option, a missing argument
+        print_line(str(error) if about is None or str(about) in str(error) else f"{_shown(about)}: {error}")
+    elif (format_message := getattr(error, "format_message", None)) is not None:  # typer: a wrong option, …
         command = getattr(getattr(error, "ctx", None), "command_path", "tto")
-        message = error.format_message().replace("Value error, ", "")
+        message = format_message().replace("Value error, ", "")
         print_line(f"{message} (see {command} --help)")
     elif isinstance(error, ModuleNotFoundError):
         print_line(f"the package {error.name} is not installed: pip install 'tto[bench,train]'")

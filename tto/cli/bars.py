@@ -71,18 +71,17 @@ class Bars:
     @contextmanager
     def steps(self, text: str = "") -> Iterator[Callable[[Row], None]]:
         """A bar for one file, which says `text` until its first step; yields what is to be told of steps."""
-        if self._shown is None:
+        shown = self._shown
+        if shown is None:
             yield lambda row: None
             return
-        task = self._shown.add_task("", total=None, count="", figures=text, left="")
+        task = shown.add_task("", total=None, count="", figures=text, left="")
 
         def show(row: Row) -> None:
             count = f"{row.step}/{row.steps} steps"
-            self._shown.update(
-                task, total=row.steps, completed=row.step, count=count, figures=row.figures, left=row.left
-            )
+            shown.update(task, total=row.steps, completed=row.step, count=count, figures=row.figures, left=row.left)
 
         try:
             yield show
         finally:
-            self._shown.remove_task(task)
+            shown.remove_task(task)

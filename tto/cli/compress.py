@@ -201,9 +201,9 @@ def compress(
     def work(job: Job) -> Record:
         is_file = job.input != STREAM and job.input.is_file()
         picture = load_picture(job.input if is_file else read_input(job.input), convert)
-        result = compressed(job, picture) if job.output.suffix != BIN_SUFFIX else published(picture)
-        drawings = {} if explain is None else draw(job, picture, result)
-        write_output(job.output, result.data)
+        result = compressed(job, picture) if job.target.suffix != BIN_SUFFIX else published(picture)
+        drawings = {} if explain is None else draw(explain, job, picture, result)
+        write_output(job.target, result.data)
         for path, data in drawings.items():
             write_output(path, data)
         if budget is not None and result.steps == 0:
@@ -226,12 +226,12 @@ def compress(
             raise BadArgument("--explain draws .tto files, not published .bin files")
         return compress_to_bin(codec, picture, lambda_)
 
-    def draw(job: Job, picture: Picture, result: Result) -> dict[Path, bytes]:
+    def draw(folder: Path, job: Job, picture: Picture, result: Result) -> dict[Path, bytes]:
         from tto.explain import explain as explain_file
 
         drawings = explain_file(codec, picture, result.data)
-        stem = "stdout" if job.output == STREAM else job.output.stem
-        return {explain / f"{stem}-{name}": data for name, data in drawings.items()}
+        stem = "stdout" if job.output == STREAM else job.target.stem
+        return {folder / f"{stem}-{name}": data for name, data in drawings.items()}
 
     def measured(picture: Picture, result: Result) -> Record:
         """What was aimed at, where that is not PSNR."""

@@ -73,7 +73,7 @@ def decompress(
         start = time.perf_counter()
         with bars.steps(f"decoding {job.input}"):
             image = published(job, codec, data) if is_published else codec.decompress(data)
-        write_output(job.output, encode_picture(image, named(job.output)))
+        write_output(job.target, encode_picture(image, named(job.target)))
         return {
             "width": image.width,
             "height": image.height,
@@ -107,7 +107,7 @@ def require_format(job: Job) -> None:
     """Raises `BadArgument` where the output's suffix stands for no format that is written."""
     from tto.image import writable_format
 
-    writable_format(named(job.output))
+    writable_format(named(job.target))
 
 
 def decoder(model: str | None, device: str, threads: int | None) -> Callable[[bytes | None], Codec]:

@@ -153,8 +153,9 @@ def write_picture(image: Image.Image, path: Path) -> None:
 
 
 def detail(image: Image.Image) -> Image.Image:
-    sides = 2 * image.size
-    return image.crop(tuple(round(part * side) for part, side in zip(DETAIL, sides, strict=True)))
+    left, top, right, bottom = DETAIL
+    width, height = image.size
+    return image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
 
 
 def side_by_side(shown: Sequence[Shown], columns: int) -> Image.Image:

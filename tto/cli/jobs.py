@@ -39,7 +39,7 @@ def check_jobs(
     possible, refused, skipped = [], False, 0
     for job in jobs:
         try:
-            if skip_existing and job.output.exists():
+            if skip_existing and job.target.exists():
                 skipped += 1
                 continue
             _check(job, overwrite)

@@ -27,6 +27,12 @@ class Job:
     input: Path
     output: Path | None = None
 
+    @property
+    def target(self) -> Path:
+        """The output of a job that has one."""
+        assert self.output is not None
+        return self.output
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -100,7 +106,7 @@ def _common_folder(folders: Sequence[Path]) -> str | None:
     return os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else None
 
 
-def _below(file: Path, folder: str) -> Path:
+def _below(file: Path, folder: str | None) -> Path:
     return Path(os.path.relpath(os.path.abspath(file), folder))
 
 
@@ -169,7 +175,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.output == STREAM:
             continue
-        target = os.path.realpath(job.output)
+        target = os.path.realpath(job.target)
         if target in sources:
             raise BadArgument(f"{job.output} is an input: give another name with -o")
         if target in writers:

@@ -100,7 +100,7 @@ def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
             for name, (kind, default) in common.items()
         ),
     ]
-    command.__signature__ = inspect.Signature(parameters)
+    setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010 (no attribute that types know)
     command.__annotations__ = hints | {name: kind for name, (kind, _) in common.items()}
     del command.__wrapped__  # whose types would be looked at instead
     return command

@@ -7,14 +7,12 @@ at hand.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from pytorch_msssim import ms_ssim as torch_ms_ssim
 from torch import Tensor
 
@@ -24,6 +22,9 @@ from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim
 from tto.padding import to_tensor
 from tto.perceptual import NETWORKS, Distance, load_distance
 from tto.side.filter import LUMA
+
+if TYPE_CHECKING:
+    from tto.image import PictureLike
 
 METRICS = ("mse", "ms-ssim", *NETWORKS)
 MS_SSIM_LAMBDA = 1280.0
@@ -152,7 +153,7 @@ def _name(metric: str | Distance) -> str:
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
-def load_weights(source: str | os.PathLike | IO[bytes] | Image.Image, picture: Picture) -> np.ndarray:
+def load_weights(source: PictureLike, picture: Picture) -> np.ndarray:
     """A picture's brightness as weights [H, W] of mean 1 for `picture`. Raises `BadArgument` or as `load_picture`."""
     levels = load_picture(source).rgb.astype(np.float64) @ np.array(LUMA)
     if levels.shape != picture.rgb.shape[:2]:

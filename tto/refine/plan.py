@@ -41,7 +41,7 @@ def make_plan(request: Request, problem: Problem, y: Tensor, z: Tensor, seconds_
     if request.budget is None:
         if request.steps is not None:
             return Plan(stages_for(request.steps, problem))
-        return Plan(_possible(stages_of(request.effort), problem))
+        return Plan(_possible(stages_of(request.chosen_effort), problem))
     start = time.monotonic()
     problem.candidate(y, z, NEUTRAL_QP)
     evaluation = time.monotonic() - start
