@@ -249,6 +249,13 @@ class BaseModel(nn.Module, ABC):
         """A published checkpoint's tensors by our names; the only place that knows the others."""
         return state
 
+    @classmethod
+    def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
+        """Name and sizes of the network that a published checkpoint's tensors are of, by our names; None where they are
+        of another class. Needed where checkpoints of other sizes than the registered ones are about.
+        """
+        return None
+
     def check_sides(self, x: Tensor) -> None:
         """Raises `ValueError` unless the sides of an image are multiples of `stride`."""
         if x.shape[-1] % self.stride or x.shape[-2] % self.stride:

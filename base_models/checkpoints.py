@@ -7,9 +7,11 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +21,7 @@ from torch import Tensor
 from .base import BaseModel
 from .entropy_models import EntropyModel
 from .limits import check_coding_tables, check_scale_table
-from .registry import create_model
+from .registry import create_model, list_models, networks, registered
 
 FORMAT = "tto-base-model-1"
 SIDE_PREFIX = "side."  # tensors below it belong to modules beside the base
@@ -94,7 +96,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
     """A model from a file, in eval mode, float32, with its integer coding tables.
 
     A safetensors file written by `save_checkpoint` says itself which model it is; for a published PyTorch checkpoint
-    `name` does (default `"dcae"`) and `overrides` of its configuration, and it is unpickled with `weights_only`.
+    `name` does, or else its tensors do, and `overrides` of its configuration; it is unpickled with `weights_only`.
     Raises `CheckpointError`.
     """
     path = Path(path)
@@ -111,13 +113,35 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise CheckpointError(f"{path} holds no state dict")
-        return load_weights(_empty_model(name or "dcae", overrides, state), state)
+        if name is None:
+            name, sizes = recognize(state)
+            overrides = sizes | overrides
+        return load_weights(_empty_model(name, overrides, state), state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
+
+
+def recognize(raw: dict) -> tuple[str, dict[str, Any]]:
+    """Which registered model a published checkpoint is of, by names and shapes, and fields of its configuration that
+    differ. Raises `CheckpointError` that names the networks which are known.
+    """
+    state = canonical_state_dict(raw)
+    for network in networks():
+        if (found := network.recognize(network.rename_keys(state))) is not None:
+            return found
+    for name in list_models():
+        if registered(name)[0].recognize.__func__ is not BaseModel.recognize.__func__:
+            continue
+        with suppress(CheckpointError), torch.device("meta"):
+            skeleton = create_model(name)
+            _check_names(skeleton.rename_keys(state), skeleton)
+            return name, {}
+    known = ", ".join(network.registered_name for network in networks())
+    raise CheckpointError(f"its tensors are of no network that is known: {known}")
 
 
 def _empty_model(name: str, overrides: dict, state: dict) -> BaseModel:

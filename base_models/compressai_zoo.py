@@ -17,13 +17,14 @@ CompressAI is imported when a network is made. Shapes: as in `base`; `B, M, h, w
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 from .base import BaseModel, CodePart, LatentShapes, Quality, Walk, full_precision
@@ -76,6 +77,7 @@ class ZooModel(BaseModel):
         widths = (self.config.N, self.config.M) if self.takes_m else (self.config.N,)
         with torch.device("cpu"):  # they cannot be made on the meta device
             network = getattr(models, self.network_name)(*widths)
+        _take_positions_first(network)
         for name, child in network.named_children():
             if isinstance(child, entropy_models.EntropyBottleneck):
                 child = FactorizedPrior(child.channels)
@@ -127,6 +129,19 @@ class ZooModel(BaseModel):
         return self.gaussian_conditional
 
     @classmethod
+    def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
+        """Widths are those of convolutions; what tells a family from the others is in `is_own`."""
+        first, last = (state.get(f"g_a.{layer}.weight") for layer in ("0" if cls.takes_m else "0.conv1", "6"))
+        if first is None or not cls.is_own(state):
+            return None
+        return cls.registered_name, {"N": len(first), "M": len(last if cls.takes_m else first)}
+
+    @classmethod
+    @abstractmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        """Whether tensors with `g_a` as this class has it are of this class."""
+
+    @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Shortcuts of strided residual blocks were called `downsample` once."""
         return {key.replace(".downsample.", ".skip."): value for key, value in state.items()}
@@ -138,6 +153,10 @@ class Factorized(ZooModel):
     registered_name = "bmshj2018-factorized"
     network_name = "FactorizedPrior"
     stride = 16
+
+    @classmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        return {"g_a.1.beta", "entropy_bottleneck.quantiles"} <= state.keys() and "h_a.0.weight" not in state
 
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
         return y[:, :0]
@@ -170,6 +189,15 @@ class ScaleHyperprior(ZooModel):
     registered_name = "bmshj2018-hyperprior"
     network_name = "ScaleHyperprior"
 
+    @classmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        return (
+            "g_a.1.beta" in state
+            and "Gain" not in state
+            and "h_s.4.weight" in state
+            and len(state["h_s.4.weight"]) == len(state["g_a.6.weight"])
+        )
+
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
         return full_precision(self.h_a((y / self.gain(quality, y)).abs()))
 
@@ -184,6 +212,10 @@ class MeanScaleHyperprior(ZooModel):
 
     registered_name = "mbt2018-mean"
     network_name = "MeanScaleHyperprior"
+
+    @classmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        return _has_means(state) and "context_prediction.weight" not in state
 
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
         return full_precision(self.h_a(y / self.gain(quality, y)))
@@ -205,6 +237,10 @@ class Autoregressive(MeanScaleHyperprior):
     registered_name = "mbt2018"
     network_name = "JointAutoregressiveHierarchicalPriors"
     grid = "integer"
+
+    @classmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        return _has_means(state) and "context_prediction.weight" in state
 
     def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
         hyper, gain = self.h_s(z_hat), self.gain(quality, z_hat)
@@ -257,6 +293,10 @@ class Cheng2020Anchor(Autoregressive):
     network_name = "Cheng2020Anchor"
     takes_m = False
 
+    @classmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        return "context_prediction.weight" in state and "g_a.3.conv1.weight" in state
+
     def __init__(self, config: ZooConfig | None = None):
         super().__init__(config or ZooConfig(M=128))
         if self.config.N != self.config.M:
@@ -267,6 +307,26 @@ class Cheng2020Attention(Cheng2020Anchor):
     registered_name = "cheng2020-attn"
     network_name = "Cheng2020Attention"
 
+    @classmethod
+    def is_own(cls, state: dict[str, Tensor]) -> bool:
+        return "context_prediction.weight" in state and "g_a.3.conv1.weight" not in state
+
+
+class _Pointwise(nn.Conv2d):
+    """A 1×1 convolution of every `step`-th row and column."""
+
+    step: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., :: self.step, :: self.step])
+
+
+def _take_positions_first(network: nn.Module) -> None:
+    """Strided 1×1 convolutions as others: oneDNN's backward pass writes beyond their memory with channels last."""
+    for child in network.modules():
+        if type(child) is nn.Conv2d and child.kernel_size == (1, 1) and child.stride[0] > 1:
+            child.__class__, child.step, child.stride = _Pointwise, child.stride[0], (1, 1)
+
 
 @lru_cache(maxsize=16)
 def diagonals(height: int, width: int) -> tuple[Tensor, ...]:
@@ -275,6 +335,12 @@ def diagonals(height: int, width: int) -> tuple[Tensor, ...]:
     numbers = (columns + SLOPE * rows).flatten()
     order = numbers.argsort(stable=True)
     return order.split(torch.bincount(numbers).tolist())
+
+
+def _has_means(state: Mapping[str, Tensor]) -> bool:
+    """Whether `h_s` ends in μ and σ, of networks with generalized divisive normalization and one rate."""
+    widths = [len(state[key]) for key in ("g_a.6.weight", "h_s.4.weight") if key in state]
+    return "g_a.1.beta" in state and "Gain" not in state and len(widths) == 2 and widths[1] == 2 * widths[0]
 
 
 def flat(gain: Tensor | float) -> Tensor | float:
@@ -287,19 +353,3 @@ FAMILIES: tuple[type[ZooModel], ...] = (
 )  # fmt: skip
 for family in FAMILIES:
     register(family.registered_name, family, ZooConfig() if family.takes_m else ZooConfig(M=128))
-
-
-def recognize(state: Mapping[str, Tensor]) -> tuple[str, dict[str, int]]:
-    """Which family a checkpoint's tensors are of, and its N and M. Raises `ValueError` where none is."""
-    if "g_a.0.conv1.weight" in state and "context_prediction.weight" in state:
-        name = "cheng2020-attn" if "g_a.3.conv_b.0.conv.0.weight" in state else "cheng2020-anchor"
-        width = len(state["g_a.0.conv1.weight"])
-        return name, {"N": width, "M": width}
-    if not {"g_a.0.weight", "g_a.6.weight", "g_a.1.beta"} <= state.keys() or "Gain" in state:
-        raise ValueError(f"none of the families that are known: {', '.join(f.registered_name for f in FAMILIES)}")
-    widths = {"N": len(state["g_a.0.weight"]), "M": len(state["g_a.6.weight"])}
-    if "context_prediction.weight" in state:
-        return "mbt2018", widths
-    if "h_s.4.weight" not in state:
-        return "bmshj2018-factorized", widths
-    return ("bmshj2018-hyperprior" if len(state["h_s.4.weight"]) == widths["M"] else "mbt2018-mean"), widths

@@ -44,6 +44,11 @@ def registered(name: str) -> tuple[type[BaseModel], Any]:
     return _registered()[name]
 
 
+def networks() -> tuple[type[BaseModel], ...]:
+    """Every class of network."""
+    return tuple(dict.fromkeys(network for network, _ in _registered().values()))
+
+
 def create_model(name: str, **overrides: Any) -> BaseModel:
     """A new, untrained network; `overrides` replace fields of its configuration.
 

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from tto.errors import WrongModel
 from tto.files import read_bytes
 from tto.hub import where_to_look
 from tto.image import load_picture
-from tto.models import DEFAULT_MODEL, checkpoint_path, known_model
+from tto.models import DEFAULT_MODEL, checkpoint_path, known_checkpoint
+from tto.zoo import Family, FamilyCodec, find_family, find_network
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,10 +77,15 @@ def codec_for(
     """The codec that made a .tto file, of `models` and the shipped and pulled ones. A damaged file is refused before
     one is loaded. Raises `WrongModel` or another `TTOError`."""
     fingerprint = read(data, max_pixels=max_pixels).header.fingerprint
-    known = known_model(fingerprint)
-    for codec in _codecs((*models, *filter(None, [known])), device):
-        if codec.fingerprint == fingerprint:
+    for codec in _codecs((*models, *filter(None, [known_checkpoint(fingerprint)])), device):
+        if isinstance(codec, FamilyCodec):
+            with suppress(WrongModel):
+                return codec.for_file(data, max_pixels)
+        elif codec.fingerprint == fingerprint:
             return codec
+    if (found := find_network(fingerprint)) is not None:
+        family, quality = found
+        return _load_family(family, device).trained(quality)
     raise WrongModel(
         f"the file was made with a model that is not here (fingerprint {fingerprint.hex()}): "
         f"{where_to_look(fingerprint)}"
@@ -89,10 +96,17 @@ def _codecs(models: Sequence[str], device: str) -> Iterator[Codec]:
     return (cached_codec(model, device) for model in models)
 
 
-def cached_codec(model: str, device: str = "auto") -> Codec:
+def cached_codec(model: str, device: str = "auto") -> Codec | FamilyCodec:
     """`load_codec`, which keeps what it loaded until the file changes."""
+    if (family := find_family(model)) is not None:
+        return _load_family(family, device)
     path = Path(checkpoint_path(model))
     return _load(str(path), path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=CODECS_KEPT)
+def _load_family(family: Family, device: str) -> FamilyCodec:
+    return FamilyCodec(family, device)
 
 
 @lru_cache(maxsize=CODECS_KEPT)

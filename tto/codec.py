@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from base_models import BaseModel, LatentShapes, fingerprint
 from tto.attachments import pack_attachments, unpack_attachments
@@ -35,7 +36,7 @@ from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.memory import memory_for
 from tto.metrics import psnr
-from tto.models import DEFAULT_MODEL, load_model, load_side
+from tto.models import DEFAULT_MODEL, as_base_model, load_model, load_side
 from tto.padding import to_uint8
 from tto.reconstruction import Frame, analyse, reconstruct
 from tto.refine.batch import Batch
@@ -48,6 +49,7 @@ from tto.refine.targets import make_target, search
 from tto.request import Request
 from tto.side.coder import SideCoder
 from tto.side.side import NO_SIDE, Side
+from tto.zoo import FamilyCodec, find_family
 
 if TYPE_CHECKING:
     from tto.image import PictureLike
@@ -175,6 +177,14 @@ class Codec:
             return compression.at(request.quality)
         result, value = search(compression.at, target, float(request.quality), self.qualities, callbacks.should_stop)
         return replace(result, reached=value)
+
+    def at(self, quality: float) -> Codec:
+        """The codec of one network that serves a quality: this one."""
+        return self
+
+    def for_file(self, data: bytes) -> Codec:
+        """The codec of the network that made a file: this one."""
+        return self
 
     def decompress(self, data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
         """The picture in a .tto file, with its metadata in `info`. Raises `TTOError` subclasses."""
@@ -327,6 +337,13 @@ class _Compression:
         return float(self.codec.model.lambda_at(quality)) * self.distortion.lambda_scale
 
 
-def load_codec(model: str = DEFAULT_MODEL, device: str = "auto") -> Codec:
-    """A codec of a shipped model, a checkpoint's path or `hf://OWNER/NAME`. Raises `BadArgument` or `BadCheckpoint`."""
-    return Codec(load_model(model), device, load_side(model))
+def load_codec(model: str | nn.Module = DEFAULT_MODEL, device: str = "auto") -> Codec | FamilyCodec:
+    """A codec of a shipped model, of a checkpoint's path, of `hf://OWNER/NAME`, of a family of CompressAI's zoo, or of a
+    network at hand: a base model, or a `CompressionModel` of CompressAI's of one of the families that are known.
+
+    Raises `BadArgument`, `BadCheckpoint`, or `NotInstalled` where weights are missing and cannot be downloaded.
+    """
+    if isinstance(model, nn.Module):
+        return Codec(as_base_model(model), device)
+    family = find_family(model)
+    return Codec(load_model(model), device, load_side(model)) if family is None else FamilyCodec(family, device)

@@ -55,6 +55,7 @@ class Contents:
 
 def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
     """PNG files by name for a file that `codec` made of `picture`."""
+    codec = codec.for_file(data)
     contents = open_file(codec, data)
     latents = codec.analyse(picture.rgb, contents.header.quality)
     before = open_file(codec, codec.pack(picture, *latents, contents.header.quality).data)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tto.errors import BadArgument, BadCheckpoint
 from tto.hub import PREFIX, parse_address, pulled_models, weights_path
+from tto.zoo import families, find_family, known_fingerprints
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from base_models import BaseModel
     from tto.side.weights import SideModules
 
 DEFAULT_MODEL = "dcae-small"
+DEFAULT_LAMBDA = 0.013
+"""Rate–distortion weight of a network that does not say with which it was trained."""
 WEIGHTS_SUFFIX = ".safetensors"
 
 
@@ -41,17 +47,34 @@ def checkpoint_path(model: str) -> Path:
         return weights_path(parse_address(model))
     if Path(model).is_file():
         return Path(model)
-    raise BadArgument(
-        f"no model {model!r}: shipped are {', '.join(shipped_models())}; or give a path or hf://OWNER/NAME"
-    )
+    raise BadArgument(unknown_model(model))
 
 
-def known_model(fingerprint: bytes) -> str | None:
+def check_model(model: str) -> None:
+    """Raises `BadArgument` unless it is a shipped model's name, a checkpoint's path, or a family's name."""
+    if find_family(model) is None:
+        checkpoint_path(model)
+
+
+def unknown_model(model: str) -> str:
+    """What to say of a name that no model has."""
+    names = (*shipped_models(), *(family.name for family in families()))
+    near = get_close_matches(model, names, n=3)
+    meant = f"did you mean {' or '.join(near)}" if near else f"there are {', '.join(names)}"
+    return f"no model {model!r}: {meant}; or give a checkpoint's path or hf://OWNER/NAME"
+
+
+def known_checkpoint(fingerprint: bytes) -> str | None:
     """A shipped or pulled model's name for -m, by its fingerprint; no network is loaded."""
     listed = weights_folder() / "fingerprints.json"
     shipped = json.loads(listed.read_text()) if listed.is_file() else {}
     names = {made: name for name, made in shipped.items()}
     return names.get(fingerprint.hex()) or pulled_models().get(fingerprint.hex())
+
+
+def known_model(fingerprint: bytes) -> str | None:
+    """The name, for -m, of a shipped or pulled model, or of CompressAI's zoo if it was ever loaded here."""
+    return known_checkpoint(fingerprint) or known_fingerprints().get(fingerprint.hex(), (None, 0))[0]
 
 
 def load_model(model: str) -> BaseModel:
@@ -61,6 +84,27 @@ def load_model(model: str) -> BaseModel:
     path = checkpoint_path(model)
     try:
         return load_checkpoint(path)
+    except CheckpointError as error:
+        raise BadCheckpoint(str(error)) from error
+
+
+def as_base_model(network: nn.Module) -> BaseModel:
+    """A network at hand as a base model in eval mode: itself, or a copy of one of CompressAI's, of one rate.
+
+    Raises `BadArgument` where it is of no family that is known, or `BadCheckpoint`.
+    """
+    from base_models import BaseModel, CheckpointError, create_model, load_weights
+    from base_models.checkpoints import recognize
+
+    if isinstance(network, BaseModel):
+        return network.eval()
+    state = network.state_dict()
+    try:
+        name, sizes = recognize(state)
+    except CheckpointError as error:
+        raise BadArgument(f"{type(network).__name__}: {error}") from None
+    try:
+        return load_weights(create_model(name, **sizes, lambdas=(DEFAULT_LAMBDA,)), state)
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from base_models import create_model
-from base_models.compressai_zoo import FAMILIES, recognize
+from base_models.checkpoints import recognize
+from base_models.compressai_zoo import FAMILIES
 from tto.codec import Codec
 
 WIDTHS = {"N": 24, "M": 24}
@@ -23,7 +24,7 @@ def case(request, photograph) -> SimpleNamespace:
     """Ours and theirs, with latents of natural scales, and a picture x."""
     family = request.param
     pixels = np.asarray(photograph(640, 512))
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous().float() / 255
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     with torch.random.fork_rng():
         torch.manual_seed(0)
         ours = create_model(family.registered_name, **WIDTHS).eval().requires_grad_(False)

@@ -30,7 +30,7 @@ from tto.cli.refining import row_of
 from tto.errors import BadArgument
 from tto.files import make_folder
 from tto.interruption import Interruption
-from tto.models import DEFAULT_MODEL, checkpoint_path
+from tto.models import DEFAULT_MODEL, check_model
 from tto.packages import require
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def compress(
     An output -o named .bin is written as the published DCAE code writes it, given its checkpoint with -m.
     """
     planned = plan_jobs(inputs, output, COMPRESSION, recursive)
-    checkpoint_path(model)
+    check_model(model)
     jobs, refused = check_jobs(planned, not no_overwrite, skip_existing)
     if explain is not None:  # what is missing is said before compressing
         require("matplotlib", "bench")

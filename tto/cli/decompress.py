@@ -23,7 +23,7 @@ from tto.cli.options import (
     SkipExisting,
     Threads,
 )
-from tto.models import DEFAULT_MODEL, checkpoint_path
+from tto.models import DEFAULT_MODEL, check_model
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,7 +115,7 @@ def decoder(model: str | None, device: str, threads: int | None) -> Callable[[by
     to the codec of `model`. Loads each model once. Raises `BadArgument` where there is no such model, at once.
     """
     if model is not None:
-        checkpoint_path(model)
+        check_model(model)
 
     def codec_for(data: bytes | None) -> Codec:
         from tto import api

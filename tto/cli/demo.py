@@ -17,7 +17,7 @@ from tto.cli.options import Device, Effort, Model, Threads
 from tto.cli.refining import row_of
 from tto.errors import FileError
 from tto.files import make_folder
-from tto.models import DEFAULT_MODEL, checkpoint_path
+from tto.models import DEFAULT_MODEL, check_model
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +64,7 @@ def demo(
 
     Of each other format it takes the smallest file that has no fewer bytes than tto's.
     """
-    checkpoint_path(model)
+    check_model(model)
     make_folder(out)
     photograph = bundled_photograph()
     typer.echo(f"{photograph.name} with {model}, effort {effort.value}; files go to {out}/")

@@ -13,6 +13,7 @@ from tto.errors import BadArgument, BadCheckpoint
 from tto.files import write_atomic
 from tto.hub import parse_address, pulled_models
 from tto.models import checkpoint_path, load_model, shipped_models
+from tto.zoo import families, find_family, load_network
 
 EPILOG = """Examples:
 
@@ -33,19 +34,27 @@ def models(ctx: typer.Context) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """Print the models whose weights come with tto, and those that were pulled."""
+    """Print the models that come with tto, those that were pulled, and CompressAI's, downloaded when first used."""
     for name in (*shipped_models(), *pulled_models().values()):
-        typer.echo(f"{name}  {checkpoint_path(name).stat().st_size / 1e6:.1f} MB")
+        typer.echo(f"{name:<30}{checkpoint_path(name).stat().st_size / 1e6:.1f} MB")
+    for family in families():
+        cached = family.cached()
+        here = f"; here are {', '.join(map(str, cached))}" if cached else ""
+        typer.echo(f"{family.name:<30}CompressAI, qualities 1 to {family.qualities}{here}")
 
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="A shipped model, or a checkpoint.")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME", help="A shipped model, a checkpoint, or one of CompressAI's.")
+    ],
+    quality: Annotated[int, typer.Option("-q", help="Of CompressAI's: each quality has a network.")] = 4,
 ) -> None:
     """Print a model's configuration, size and fingerprint."""
     from base_models import fingerprint
 
-    network = load_model(model)
+    family = find_family(model)
+    network = load_model(model) if family is None else load_network(family, quality)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     facts = {"fingerprint": fingerprint(network).hex(), "parameters": parameters} | asdict(network.config)
     for name, value in facts.items():
@@ -56,7 +65,9 @@ def show(
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    name: Annotated[str, typer.Option(help="The network that the checkpoint is for.")] = "dcae",
+    name: Annotated[
+        str | None, typer.Option(help="The network that the checkpoint is for; found by its tensors if not given.")
+    ] = None,
     lambda_: Annotated[
         float, typer.Option("--lambda", help="Rate-distortion weight that the checkpoint was trained with.")
     ] = 0.013,

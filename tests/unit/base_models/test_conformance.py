@@ -24,7 +24,7 @@ def case(tiny_name, photograph, lively_model) -> SimpleNamespace:
     """A model with a picture x, its latents y and z, a quality between two, and what codes them."""
     height = max(64, registered(tiny_name)[0].stride)
     pixels = np.stack([np.asarray(photograph(2 * height, height, seed)) for seed in range(3)])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     model = lively_model(tiny_name, images)
     quality = min(1.5, model.qualities)
     with torch.no_grad():

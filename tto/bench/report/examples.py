@@ -88,7 +88,9 @@ def _view(task: Task, row: Row, machine: Machine) -> View:
     note = f"quality {row.quality:g}, {row.bytes} bytes, {row.bpp:.3f} bpp, {row.scores['psnr']:.2f} dB"
     bits = ""
     if isinstance(coder, ModelCoder):
-        overlay = bit_overlay(bits_per_position(coder, data), decoded.shape[:2], coder.codec.model.y_stride)
+        overlay = bit_overlay(
+            bits_per_position(coder, data), decoded.shape[:2], coder.codec.at(row.quality).model.y_stride
+        )
         bits = _data_url(central(overlay, VIEW_SIDE))
     return View(row.label, note, _data_url(central(decoded, VIEW_SIDE)), bits)
 

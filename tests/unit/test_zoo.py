@@ -1,0 +1,187 @@
+"""CompressAI's families by name: download, cache, codecs, and who made a file. The server is a local one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import compressai.models
+import numpy as np
+import pytest
+import torch
+from compressai.zoo import image as compressai_zoo
+
+import tto
+from base_models import load_checkpoint
+from tto import api
+from tto.cli import main
+from tto.container import read
+from tto.errors import BadArgument, NotInstalled, WrongModel
+from tto.models import known_model
+from tto.zoo import FamilyCodec, cache_folder, fetch_weights, find_family, load_network
+
+FAMILY = find_family("mbt2018-mean")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `files` by name; `cut` bytes are missing at the end."""
+
+    files: dict[str, bytes] = {}
+    cut = 0
+    asked: list[str] = []
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        self.asked.append(name)
+        data = self.files[name]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) - self.cut])
+
+    def log_message(self, *arguments):
+        pass
+
+
+def small_network(seed: int) -> torch.nn.Module:
+    """CompressAI's class with random weights whose latents are not all zero, tables built."""
+    torch.manual_seed(seed)
+    network = compressai.models.MeanScaleHyperprior(16, 16)
+    with torch.no_grad():
+        for layer in (network.g_a[-1], network.h_a[-1]):
+            layer.weight *= 40
+    network.update()
+    return network.eval()
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """Weights of qualities 2 and 3 at the addresses that CompressAI asks, and empty caches."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=httpd.serve_forever, daemon=True).start()
+    urls = {}
+    for quality in (2, 3):
+        buffer = io.BytesIO()
+        torch.save(small_network(quality).state_dict(), buffer)
+        name = f"mbt2018-mean-{quality}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth.tar"
+        Handler.files[name] = buffer.getvalue()
+        urls[quality] = f"http://127.0.0.1:{httpd.server_port}/{name}"
+    addresses = {
+        quality: urls.get(quality, f"http://127.0.0.1:9/m-{quality}-00000000.pth.tar") for quality in range(1, 9)
+    }
+    monkeypatch.setitem(compressai_zoo.model_urls, "mbt2018-mean", {"mse": addresses, "ms-ssim": addresses})
+    monkeypatch.setattr(Handler, "cut", 0)
+    monkeypatch.setattr(Handler, "asked", [])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    api._load_family.cache_clear()
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_a_network_is_downloaded_once_and_is_compressais(server, photograph):
+    model = load_network(FAMILY, 2)
+    assert model.registered_name == "mbt2018-mean" and model.config.trained_quality == 2
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, 2.0)["x_hat"], small_network(2)(x)["x_hat"])
+    load_network(FAMILY, 2)
+    assert len(Handler.asked) == 1
+    assert FAMILY.cached() == (2,)
+
+
+@pytest.mark.parametrize("fault", ["hash", "cut", "absent"])
+def test_what_is_not_the_published_file_is_one_line_and_leaves_nothing(server, monkeypatch, fault):
+    quality = 1 if fault == "absent" else 2
+    if fault == "cut":
+        monkeypatch.setattr(Handler, "cut", 100)
+    if fault == "hash":
+        name = FAMILY.weights(2).name
+        monkeypatch.setitem(Handler.files, name, Handler.files[name][:-1] + b"x")
+    with pytest.raises(NotInstalled) as error:
+        fetch_weights(FAMILY, quality)
+    message, path = str(error.value), FAMILY.weights(quality)
+    assert FAMILY.url(quality) in message and f"put {path.name} into {path.parent}" in message and "\n" not in message
+    assert list(path.parent.iterdir()) == []
+
+
+def test_qualities_between_are_served_by_the_nearest_network(server, photograph):
+    codec = tto.load_codec("mbt2018-mean", "cpu")
+    assert isinstance(codec, FamilyCodec) and codec.qualities == 8
+    image = photograph(64, 64)
+    lower, upper = (codec.compress(image, quality) for quality in (2.4, 2.5))
+    assert read(lower.data).header.fingerprint == codec.trained(2).fingerprint
+    assert read(upper.data).header.fingerprint == codec.trained(3).fingerprint
+    assert codec.compress(image, 2.0).bytes < lower.bytes and upper.bytes < codec.compress(image, 3.0).bytes
+    for result in (lower, upper):
+        assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+    with pytest.raises(BadArgument, match="between 1 and 8"):
+        codec.compress(image, 9)
+
+
+def test_a_file_finds_the_network_that_made_it(server, photograph):
+    result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
+    assert known_model(read(result.data).header.fingerprint) == "mbt2018-mean"
+    for forget in (False, True):
+        if forget:
+            (cache_folder() / "fingerprints.json").unlink()
+        api._load_family.cache_clear()
+        assert np.array_equal(np.asarray(tto.decompress(result.data, device="cpu")), np.asarray(result.image))
+    FAMILY.weights(3).unlink()
+    api._load_family.cache_clear()
+    with pytest.raises(WrongModel, match="not here"):
+        tto.decompress(result.data, device="cpu")
+
+
+def test_a_network_at_hand_is_a_codec(photograph):
+    network = small_network(5)
+    codec = tto.load_codec(network, "cpu")
+    result = codec.compress(photograph(64, 64), 1, effort="fast")
+    assert result.base_J > result.J
+    assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+    with pytest.raises(BadArgument, match="Linear: its tensors are of no network that is known: .*mbt2018-mean"):
+        tto.load_codec(torch.nn.Linear(2, 2))
+
+
+def test_a_users_checkpoint_is_converted_without_its_name(tmp_path):
+    network = small_network(6)
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, tmp_path / "a.pth"
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["models", "convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), "--lambda", "0.0067"])
+    assert not end.value.code
+    model = load_checkpoint(tmp_path / "a.safetensors")
+    assert (model.registered_name, model.config.N, model.config.M) == ("mbt2018-mean", 16, 16)
+    assert float(model.lambda_at(1)) == pytest.approx(0.0067)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)["x_hat"], network(x)["x_hat"])
+
+
+def test_unknown_names_get_the_nearest_ones():
+    with pytest.raises(BadArgument, match="did you mean mbt2018-mean"):
+        tto.load_codec("mbt2018-meen")
+    with pytest.raises(BadArgument, match="there are dcae-small, .*cheng2020-attn"):
+        tto.load_codec("nothing-like-it")
+
+
+def test_the_list_says_what_is_here(server, capsys):
+    fetch_weights(FAMILY, 3)
+    with pytest.raises(SystemExit):
+        main(["models", "list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("dcae-small") for line in lines)
+    (line,) = [line for line in lines if line.startswith("mbt2018-mean ")]
+    assert "qualities 1 to 8; here are 3" in line
+
+
+def test_info_names_a_network_that_was_loaded_here(server, photograph, tmp_path, capsys):
+    result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
+    (tmp_path / "a.tto").write_bytes(result.data)
+    with pytest.raises(SystemExit):
+        main(["info", str(tmp_path / "a.tto")])
+    assert f"{read(result.data).header.fingerprint.hex()} (mbt2018-mean)" in capsys.readouterr().out

@@ -1,0 +1,247 @@
+"""CompressAI's trained networks by name: where their weights are, and one codec for all qualities of a family.
+
+Names are those of CompressAI's zoo, with `-ms-ssim` behind those that were trained for MS-SSIM. Addresses come from the
+`compressai` package, and weights lie where it keeps them: in the folder of `torch.hub`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tto.container import MAX_PIXELS, read
+from tto.errors import BadArgument, BadCheckpoint, FileError, NotInstalled, WrongModel
+from tto.files import write_atomic
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from base_models import BaseModel
+    from tto.codec import Codec, Result
+    from tto.side.coder import SideCoder
+
+MS_SSIM = "-ms-ssim"
+QUALITIES = {
+    "bmshj2018-factorized": 8,
+    "bmshj2018-hyperprior": 8,
+    "mbt2018-mean": 8,
+    "mbt2018": 8,
+    "cheng2020-anchor": 6,
+    "cheng2020-attn": 6,
+}
+"""How many each family was trained for."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one kind, one for each quality 1…`qualities`, trained for one metric, mse or ms-ssim."""
+
+    network: str
+    metric: str
+
+    @property
+    def name(self) -> str:
+        return self.network + (MS_SSIM if self.metric == "ms-ssim" else "")
+
+    @property
+    def qualities(self) -> int:
+        return QUALITIES[self.network]
+
+    def url(self, quality: int) -> str:
+        from compressai.zoo import image
+
+        return image.model_urls[self.network][self.metric][quality]
+
+    def weights(self, quality: int) -> Path:
+        """Where its weights are once they have been downloaded."""
+        import torch
+
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url(quality).rpartition("/")[2]
+
+    def cached(self) -> tuple[int, ...]:
+        """Qualities whose weights are here."""
+        return tuple(quality for quality in range(1, self.qualities + 1) if self.weights(quality).is_file())
+
+
+def families() -> tuple[Family, ...]:
+    return tuple(Family(network, metric) for network in QUALITIES for metric in ("mse", "ms-ssim"))
+
+
+def find_family(name: str) -> Family | None:
+    return next((family for family in families() if family.name == name), None)
+
+
+def fetch_weights(family: Family, quality: int) -> Path:
+    """Downloads weights unless they are here, and compares them with the hash in their name.
+
+    Raises `NotInstalled`, which names the file and where to put it.
+    """
+    import torch
+
+    path, url = family.weights(quality), family.url(quality)
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), _hash_in(path.name), progress=False)
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors, a wrong hash is a RuntimeError
+        reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+        raise NotInstalled(f"cannot download {url} ({reason}): put {path.name} into {path.parent}") from error
+    return path
+
+
+def _hash_in(name: str) -> str:
+    """Beginning of the SHA-256 that a published file's name ends with."""
+    return re.search(r"-([0-9a-f]{8})\.", name)[1]
+
+
+def load_network(family: Family, quality: int) -> BaseModel:
+    """The network trained for one quality, in eval mode. Raises `NotInstalled` or `BadCheckpoint`."""
+    from base_models import CheckpointError, fingerprint, load_checkpoint
+    from base_models.compressai_zoo import LAMBDAS
+
+    path = fetch_weights(family, quality)
+    try:
+        model = load_checkpoint(path, lambdas=LAMBDAS[: family.qualities], trained_quality=quality)
+    except CheckpointError as error:
+        raise BadCheckpoint(f"{error}; delete it to have it downloaded again") from error
+    _remember(fingerprint(model), family, quality)
+    return model
+
+
+class FamilyCodec:
+    """All qualities of a family, with the methods of `Codec`; a network is loaded when its quality is asked for.
+
+    Between two trained qualities the nearer network serves, the better one half-way, with a quantization step that
+    makes up for the difference in λ (`base_models.compressai_zoo`).
+    """
+
+    def __init__(self, family: Family, device: str = "auto"):
+        from tto.device import pick_device
+
+        self.family = family
+        self.device = pick_device(device)
+        self._codecs: dict[int, Codec] = {}
+
+    @property
+    def qualities(self) -> int:
+        return self.family.qualities
+
+    @property
+    def default_quality(self) -> float:
+        return 4.0
+
+    @property
+    def side_coder(self) -> SideCoder:
+        """Networks of the zoo have no side modules."""
+        from tto.side.coder import SideCoder
+
+        return SideCoder(None, self.device)
+
+    def checked_quality(self, quality: float) -> float:
+        """As `Codec.checked_quality`."""
+        return self.at(quality).checked_quality(quality)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of all networks: 8 bytes from the names of their weights, which have their hashes in them."""
+        names = " ".join(self.family.weights(quality).name for quality in range(1, self.qualities + 1))
+        return hashlib.sha256(names.encode()).digest()[:8]
+
+    def trained(self, quality: int) -> Codec:
+        """The codec of the network that was trained for this quality."""
+        from tto.codec import Codec
+
+        if quality not in self._codecs:
+            self._codecs[quality] = Codec(load_network(self.family, quality), str(self.device))
+        return self._codecs[quality]
+
+    def at(self, quality: float) -> Codec:
+        """The codec that serves a quality. Raises `BadArgument`."""
+        if not 1 <= quality <= self.qualities:
+            raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
+        return self.trained(math.floor(quality + 0.5))
+
+    def compress(self, image: Any, quality: float = 4.0, **options: Any) -> Result:
+        """As `Codec.compress`. A target is searched for from the network of `quality`, and once more from the one that
+        is nearest to what was found, if that is another.
+        """
+        codec = self.at(quality)
+        options.setdefault("metric", self.family.metric)
+        result = codec.compress(image, quality, **options)
+        if any(name.startswith("target_") and value is not None for name, value in options.items()):
+            found = read(result.data, max_pixels=None).header.quality
+            if self.at(found) is not codec:
+                return self.at(found).compress(image, found, **options)
+        return result
+
+    def decompress(self, data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+        """As `Codec.decompress`."""
+        return self.for_file(data, max_pixels).decompress(data, max_pixels=max_pixels)
+
+    def for_file(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Codec:
+        """The codec of the network that made a file. Raises `WrongModel`."""
+        header = read(data, max_pixels=max_pixels).header
+        first = min(self.qualities, math.floor(header.quality + 0.5))
+        for quality in sorted(range(1, self.qualities + 1), key=lambda quality: abs(quality - first)):
+            is_here = quality in self._codecs or self.family.weights(quality).is_file()
+            if (quality == first or is_here) and self.trained(quality).fingerprint == header.fingerprint:
+                return self.trained(quality)
+        raise WrongModel(
+            f"the file was made with another model (fingerprint {header.fingerprint.hex()}) than those of "
+            f"{self.family.name} that are here"
+        )
+
+
+# --- who made a file -------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where tto keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tto"
+
+
+def known_fingerprints() -> dict[str, tuple[str, int]]:
+    """Names of families and qualities of the networks that were loaded before, by fingerprint in hexadecimal."""
+    try:
+        found = json.loads((cache_folder() / "fingerprints.json").read_text())
+        return {key: (str(name), int(quality)) for key, (name, quality) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(fingerprint: bytes, family: Family, quality: int) -> None:
+    known = known_fingerprints()
+    if known.get(fingerprint.hex()) == (family.name, quality):
+        return
+    known[fingerprint.hex()] = (family.name, quality)
+    with suppress(OSError, FileError):  # a cache that cannot be written is no cache
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        write_atomic(cache_folder() / "fingerprints.json", json.dumps(known, indent=1).encode())
+
+
+def find_network(fingerprint: bytes) -> tuple[Family, int] | None:
+    """Which network in the cache has a fingerprint; those that were never loaded are loaded now. None where none has.
+
+    Weights that cannot be read are passed over.
+    """
+    name, quality = known_fingerprints().get(fingerprint.hex(), ("", 0))
+    family = find_family(name)
+    if family is not None and 1 <= quality <= family.qualities and family.weights(quality).is_file():
+        return family, quality
+    seen = set(known_fingerprints().values())
+    for family in families():
+        for quality in family.cached():
+            if (family.name, quality) not in seen:
+                with suppress(BadCheckpoint):
+                    load_network(family, quality)
+                if known_fingerprints().get(fingerprint.hex()) == (family.name, quality):
+                    return family, quality
+    return None
