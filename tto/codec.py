@@ -338,8 +338,8 @@ class _Compression:
 
 
 def load_codec(model: str | nn.Module = DEFAULT_MODEL, device: str = "auto") -> Codec | FamilyCodec:
-    """A codec of a shipped model, of a checkpoint's path, of `hf://OWNER/NAME`, of a family of CompressAI's zoo, or of a
-    network at hand: a base model, or a `CompressionModel` of CompressAI's of one of the families that are known.
+    """A codec of a shipped model, a checkpoint's path, `hf://OWNER/NAME`, a family of CompressAI's zoo, or of a network
+    at hand: a base model, or a `CompressionModel` of CompressAI's of one of the families that are known.
 
     Raises `BadArgument`, `BadCheckpoint`, or `NotInstalled` where weights are missing and cannot be downloaded.
     """

@@ -163,7 +163,9 @@ def model_series(
                     settings=f"on {codecs[0].device.type}",  # another kind of device gives other bytes
                     version=f"tto {source_version()}, weights {weights}",
                     suffix=".tto",
-                    parameters=sum(parameter.numel() for parameter in codecs[0].model.parameters()),
+                    parameters=sum(
+                        parameter.numel() for parameter in codecs[0].at(rungs[0].quality).model.parameters()
+                    ),
                 )
             )
     labels = [one.label for one in series]

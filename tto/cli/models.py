@@ -36,11 +36,11 @@ def models(ctx: typer.Context) -> None:
 def list_() -> None:
     """Print the models that come with tto, those that were pulled, and CompressAI's, downloaded when first used."""
     for name in (*shipped_models(), *pulled_models().values()):
-        typer.echo(f"{name:<30}{checkpoint_path(name).stat().st_size / 1e6:.1f} MB")
+        typer.echo(f"{name:<28}  {checkpoint_path(name).stat().st_size / 1e6:.1f} MB")
     for family in families():
         cached = family.cached()
         here = f"; here are {', '.join(map(str, cached))}" if cached else ""
-        typer.echo(f"{family.name:<30}CompressAI, qualities 1 to {family.qualities}{here}")
+        typer.echo(f"{family.name:<28}  CompressAI, qualities 1 to {family.qualities}{here}")
 
 
 @app.command()

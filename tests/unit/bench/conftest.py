@@ -38,6 +38,12 @@ class FakeCodec:
         self.model = FakeNetwork(3, 2)
         self.calls: list[tuple[float, dict]] = []
 
+    def at(self, quality: float) -> FakeCodec:
+        return self
+
+    def for_file(self, data: bytes) -> FakeCodec:
+        return self
+
     def compress(self, image: Image.Image, quality: float, **options) -> SimpleNamespace:
         self.calls.append((quality, options))
         method = {"none": 0, "fast": 3, "best": 6}.get(options.get("effort", "none"), 0)

@@ -99,7 +99,7 @@ def bits_per_position(coder: ModelCoder, data: bytes) -> np.ndarray:
     """Bits of y in a file at each latent position, float [h, w], as its entropy model prices them."""
     from tto.explain import open_file
 
-    return open_file(coder.codec, data).bits
+    return open_file(coder.codec.for_file(data), data).bits
 
 
 def bit_overlay(bits: np.ndarray, size: tuple[int, int], block: int) -> np.ndarray:
