@@ -15,9 +15,9 @@ from tto.codec import Codec, Result, load_codec
 from tto.container import MAX_PIXELS, read
 from tto.errors import WrongModel
 from tto.files import read_bytes
-from tto.hub import where_to_look
+from tto.hub import pulled_models, where_to_look
 from tto.image import load_picture
-from tto.models import DEFAULT_MODEL, checkpoint_path, known_checkpoint
+from tto.models import DEFAULT_MODEL, checkpoint_path, shipped_models
 from tto.zoo import Family, FamilyCodec, find_family, find_network
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def codec_for(
     """The codec that made a .tto file, of `models` and the shipped and pulled ones. A damaged file is refused before
     one is loaded. Raises `WrongModel` or another `TTOError`."""
     fingerprint = read(data, max_pixels=max_pixels).header.fingerprint
-    for codec in _codecs((*models, *filter(None, [known_checkpoint(fingerprint)])), device):
+    pulled = pulled_models().get(fingerprint.hex())
+    for codec in _codecs((*models, *shipped_models(), *filter(None, [pulled])), device):
         if isinstance(codec, FamilyCodec):
             with suppress(WrongModel):
                 return codec.for_file(data, max_pixels)

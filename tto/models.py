@@ -64,17 +64,16 @@ def unknown_model(model: str) -> str:
     return f"no model {model!r}: {meant}; or give a checkpoint's path or hf://OWNER/NAME"
 
 
-def known_checkpoint(fingerprint: bytes) -> str | None:
-    """A shipped or pulled model's name for -m, by its fingerprint; no network is loaded."""
+def known_model(fingerprint: bytes) -> str | None:
+    """The name, for -m, of a shipped or pulled model, or of one of CompressAI's zoo that was ever loaded here.
+
+    No network is loaded.
+    """
     listed = weights_folder() / "fingerprints.json"
     shipped = json.loads(listed.read_text()) if listed.is_file() else {}
     names = {made: name for name, made in shipped.items()}
-    return names.get(fingerprint.hex()) or pulled_models().get(fingerprint.hex())
-
-
-def known_model(fingerprint: bytes) -> str | None:
-    """The name, for -m, of a shipped or pulled model, or of CompressAI's zoo if it was ever loaded here."""
-    return known_checkpoint(fingerprint) or known_fingerprints().get(fingerprint.hex(), (None, 0))[0]
+    wanted = fingerprint.hex()
+    return names.get(wanted) or pulled_models().get(wanted) or known_fingerprints().get(wanted, (None, 0))[0]
 
 
 def load_model(model: str) -> BaseModel:
