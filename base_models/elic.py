@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .base import CodePart, Quality, SlicedModel, Walk, full_precision, rename
 from .blocks import ResidualBottleneck, conv, deconv
+from .double import as_matrix_products
 from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .registry import register
@@ -59,6 +60,12 @@ class CheckerboardConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=2)
+
+    def plain(self) -> nn.Conv2d:
+        """The same for evaluation, its mask in its weights."""
+        plain = nn.Conv2d(self.in_channels, self.out_channels, 5, padding=2).to(self.weight)
+        plain.load_state_dict({"weight": self.weight * self.mask, "bias": self.bias})
+        return plain.requires_grad_(False)
 
 
 def split_checkerboard(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +176,12 @@ class ELIC(SlicedModel):
                     seen = split_checkerboard(self.context_prediction[k](anchors))[1]
             groups.append(join_checkerboard(*y_hats[-2:]).to(hyper.dtype))
         return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
+
+    def entropy_walker(self, dtype: torch.dtype = torch.float64) -> ELIC:
+        walker = super().entropy_walker(dtype)
+        contexts = nn.ModuleList(convolution.plain() for convolution in walker.context_prediction)
+        walker.context_prediction = as_matrix_products(contexts)
+        return walker
 
     def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """What both passes of group k are predicted from, [B, K, h, w]: ẑ and the groups before it."""

@@ -60,6 +60,17 @@ def test_parts_are_the_passes_that_compressai_codes(theirs, model):
     assert [model.slice_of(part) for part in range(len(parts))] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+@torch.inference_mode()
+def test_double_walk_is_that_of_the_network_without_convolutions(model):
+    """PyTorch's are several times slower than matrix products in float64."""
+    walker = model.entropy_walker()
+    assert not any(isinstance(module, torch.nn.Conv2d) for module in walker.modules())
+    z_hat = torch.randn(1, 24, 1, 2).round()
+    double, single = (network.walk(z_hat.to(dtype), 1.0, lambda i, mu, sigma: mu + 1.0)
+                      for network, dtype in ((walker, torch.float64), (model, torch.float32)))  # fmt: skip
+    torch.testing.assert_close(double.mu.float(), single.mu, rtol=1e-4, atol=1e-4)
+
+
 def test_layout_after_release_1_2_8_is_renamed(theirs):
     older = load_weights(create_model("elic", **SIZES), theirs.state_dict()).state_dict()
     newer = {

@@ -104,6 +104,25 @@ def test_ablation_recipes_are_those_of_the_paper(name, entries, scales):
     assert [(s.epochs, s.batch, s.optimizer.learning_rate) for s in recipe.stages] == [(20, 8, 1e-4), (5, 8, 1e-5)]
 
 
+@pytest.mark.parametrize(
+    ("column", "model"),
+    [
+        ("elic-own", "elic"), ("elic-dictionary", "elic-dictionary"), ("elic-both", "elic-both"), ("tcm-own", "tcm"),
+        ("tcm-dictionary", "tcm-dictionary"), ("ftic-own", "ftic"), ("ftic-dictionary", "ftic-dictionary"),
+    ],
+)  # fmt: skip
+def test_recipes_of_exchanged_entropy_models_are_columns_of_the_supplement(column, model):
+    recipe = load_recipe(RECIPES / f"exchange-{column}.yaml")
+    assert recipe.model.name == model
+    assert [(s.epochs, s.batch, s.optimizer.learning_rate) for s in recipe.stages] == [(20, 8, 1e-4), (5, 8, 1e-5)]
+
+
+def test_tcm_recipe_is_that_of_its_code():
+    recipe = load_recipe(RECIPES / "tcm-openimages-mse.yaml")
+    found = [(s.epochs, s.batch, s.optimizer.learning_rate) for s in recipe.stages]
+    assert found == [(45, 8, 1e-4), (3, 8, 1e-5), (2, 8, 1e-6)]
+
+
 def test_cgoo_recipe_is_that_of_the_supplement():
     recipe = load_recipe(RECIPES / "cgoo-div2k.yaml")
     assert [(s.name, s.epochs) for s in recipe.stages] == [
