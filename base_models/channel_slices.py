@@ -34,9 +34,9 @@ class Prediction(NamedTuple):
     support: Tensor
 
 
-def beside(features: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-    """Features and earlier slices as one map, in the precision of the features."""
-    return torch.cat([features, *(part.to(features.dtype) for part in earlier)], dim=1)
+def beside(features: Tensor, y_hat: Tensor) -> Tensor:
+    """Features and slices of ŷ as one map, in the precision of the features."""
+    return torch.cat([features, y_hat.to(features.dtype)], dim=1)
 
 
 def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
@@ -73,22 +73,27 @@ class ChannelSlices(SlicedModel):
 
     @abstractmethod
     def hyper_features(self, z_hat: Tensor, quality: Quality) -> Any:
-        """What ẑ says of y, as `predict` takes it."""
+        """What ẑ says of y: all that is known before the first slice."""
 
     @abstractmethod
-    def predict(self, i: int, hyper: Any, earlier: Sequence[Tensor]) -> Prediction:
-        """Slice i from the features of ẑ and ŷ of all slices before it."""
+    def predict(self, i: int, known: Any) -> Prediction:
+        """Slice i from what is known before it."""
+
+    @abstractmethod
+    def extend(self, known: Any, y_hat_i: Tensor) -> Any:
+        """What is known after a slice."""
 
     def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
         """Contexts need residuals that are predicted at μ, so that `y_hat` is of no use."""
-        hyper = self.hyper_features(z_hat, quality)
+        known = self.hyper_features(z_hat, quality)
         y_hats, mus, sigmas = [], [], []
         for i in range(self.slices):
-            mu, sigma, support = self.predict(i, hyper, y_hats)
+            mu, sigma, support = self.predict(i, known)
             mu, sigma = full_precision(mu), full_precision(sigma)
             y_hat_i = code_part(i, mu, sigma)
             residual = self.lrp_transforms[i](torch.cat([support, y_hat_i.to(support.dtype)], dim=1))
             y_hats.append(y_hat_i + 0.5 * torch.tanh(full_precision(residual)))
+            known = self.extend(known, y_hats[-1])
             mus.append(mu)
             sigmas.append(sigma)
         return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))

@@ -14,7 +14,6 @@ Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `N` ch
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,19 +124,22 @@ class DictionaryCoded(ChannelSlices):
         query = torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
         return HyperFeatures(query, self.dt if self.config.dict_entries else None)
 
-    def predict(self, i: int, hyper: HyperFeatures, earlier: Sequence[Tensor]) -> Prediction:
+    def predict(self, i: int, known: HyperFeatures) -> Prediction:
         """From the dictionary, asked with all that is known so far (001 Eq. 1)."""
-        support = beside(hyper.query, earlier)
-        if hyper.dictionary is not None:
-            support = torch.cat([support, self.dt_cross_attention[i](support, hyper.dictionary)], dim=1)
+        support = known.query
+        if known.dictionary is not None:
+            support = torch.cat([support, self.dt_cross_attention[i](support, known.dictionary)], dim=1)
         return Prediction(self.cc_mean_transforms[i](support), self.cc_scale_transforms[i](support), support)
+
+    def extend(self, known: HyperFeatures, y_hat_i: Tensor) -> HyperFeatures:
+        return known._replace(query=beside(known.query, y_hat_i))
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
         """`dictionary`: how strongly the last slice uses each entry at each position (001 Fig. 8)."""
         hyper = self.hyper_features(z_hat, quality)
         if hyper.dictionary is None:
             return {}
-        query = beside(hyper.query, self.split_y(y_hat)[:-1])
+        query = beside(hyper.query, self.join_y(self.split_y(y_hat)[:-1]))
         return {"dictionary": self.dt_cross_attention[-1].attention_maps(query, hyper.dictionary)[0]}
 
 

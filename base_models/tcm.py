@@ -14,8 +14,8 @@ Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `N` ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +152,13 @@ def transforms(c: TCMConfig) -> tuple[nn.Sequential, nn.Sequential]:
     return g_a, g_s
 
 
+class HyperFeatures(NamedTuple):
+    """What μ and what σ are predicted from, [B, M, h, w] each before the first slice."""
+
+    mean: Tensor
+    scale: Tensor
+
+
 class TCM(ChannelSlices):
     """The network; a part is a slice of channels."""
 
@@ -177,18 +184,19 @@ class TCM(ChannelSlices):
         self.make_heads(c.M, c.num_slices, known, c.context_widths)
         self.make_entropy_models(c.M, c.z_channels)
 
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Tensor:
+    def hyper_features(self, z_hat: Tensor, quality: Quality) -> HyperFeatures:
         z_hat = z_hat / self.gain("gain_z", quality, z_hat)
-        return torch.cat([self.h_mean_s(z_hat), self.h_scale_s(z_hat)], 1)
+        return HyperFeatures(self.h_mean_s(z_hat), self.h_scale_s(z_hat))
 
-    def predict(self, i: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Prediction:
-        means, scales = hyper.chunk(2, 1)
-        context = beside(means, earlier)
-        support = self.atten_mean[i](context)
-        sigma = self.cc_scale_transforms[i](self.atten_scale[i](beside(scales, earlier)))
+    def predict(self, i: int, known: HyperFeatures) -> Prediction:
+        support = self.atten_mean[i](known.mean)
+        sigma = self.cc_scale_transforms[i](self.atten_scale[i](known.scale))
         return Prediction(
-            self.cc_mean_transforms[i](support), sigma, support if self.config.residual_sees_attention else context
+            self.cc_mean_transforms[i](support), sigma, support if self.config.residual_sees_attention else known.mean
         )
+
+    def extend(self, known: HyperFeatures, y_hat_i: Tensor) -> HyperFeatures:
+        return HyperFeatures(beside(known.mean, y_hat_i), beside(known.scale, y_hat_i))
 
     def strides(self) -> list[tuple[nn.Module, nn.Module]]:
         downs = [layer for layer in self.g_a if not isinstance(layer, MixedBlock)]

@@ -138,10 +138,10 @@ def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
         for n, (one, mu_n) in enumerate(zip(evaluations, mu.split(1), strict=True)):
             if not on_integers:
                 rounded[n].append(one.rounding((parts[n][i] - mu_n) / steps[n]))
-            y_hat.append(rounded[n][i] * steps[n] + (0.0 if on_integers else mu_n))
             if sigma is not None:
                 mean = mu_n / steps[n] if on_integers else 0.0
                 bits[n].append(one.rate(rounded[n][i], sigma[n : n + 1] / steps[n], mean).sum())
+            y_hat.append(rounded[n][i] * steps[n] + (0.0 if on_integers else mu_n))
         return _batch(y_hat)
 
     bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
