@@ -33,6 +33,7 @@ from .entropy_models import FactorizedPrior, GaussianConditional
 from .limits import check_lambdas, check_ranges
 from .registry import register
 from .tables import IntegerTables
+from .third_party import compressai
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 """Weights of 255²·MSE that the published qualities 1…8 were trained with. Those trained for MS-SSIM had 2.4 … 220 for
@@ -72,8 +73,7 @@ class ZooModel(BaseModel):
 
     def __init__(self, config: ZooConfig | None = None):
         super().__init__(config or ZooConfig())
-        from compressai import entropy_models, models  # they take seconds to import
-
+        entropy_models, models = compressai("entropy_models"), compressai("models")
         widths = (self.config.N, self.config.M) if self.takes_m else (self.config.N,)
         with torch.device("cpu"):  # they cannot be made on the meta device
             network = getattr(models, self.network_name)(*widths)

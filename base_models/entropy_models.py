@@ -10,7 +10,6 @@ conditional Gaussians of Minnen 2018.
 from __future__ import annotations
 
 import math
-import warnings
 from itertools import zip_longest
 
 import torch
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .tables import TOTAL, IntegerTables
+from .third_party import compressai
 
 TAIL_MASS = 1e-9
 """Probability of what lies outside a table's range."""
@@ -238,10 +238,7 @@ def tables_of_masses(masses: Tensor, tails: Tensor, lengths: Tensor) -> tuple[Te
     """Probabilities [T, longest] of symbols, of which row t has `lengths[t]`, and of what is outside, `tails` [T, 1] →
     cumulative frequencies int32 [T, longest + 2], and their number in each row, int32 [T].
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of what it imports
-        from compressai._CXX import pmf_to_quantized_cdf  # it takes seconds to import
-
+    pmf_to_quantized_cdf = compressai("_CXX").pmf_to_quantized_cdf
     cdfs = torch.zeros(len(lengths), int(lengths.max()) + 2, dtype=torch.int32)
     for row, mass, tail, length in zip(cdfs, masses, tails, lengths.tolist(), strict=True):
         frequencies = pmf_to_quantized_cdf(torch.cat([mass[:length], tail]).tolist(), TOTAL.bit_length() - 1)

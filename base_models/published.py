@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .third_party import compressai
+
 if TYPE_CHECKING:
     from compressai.ans import RansDecoder
 
@@ -39,9 +41,7 @@ class _Tables:
         self.cdfs, self.lengths, self.offsets = tables.cdfs.tolist(), tables.lengths.tolist(), tables.offsets.tolist()
 
     def encode(self, symbols: list[int], indexes: list[int]) -> bytes:
-        from compressai.ans import BufferedRansEncoder  # it takes seconds to import
-
-        encoder = BufferedRansEncoder()
+        encoder = compressai("ans").BufferedRansEncoder()
         encoder.encode_with_indexes(symbols, indexes, self.cdfs, self.lengths, self.offsets)
         return encoder.flush()
 
@@ -49,9 +49,7 @@ class _Tables:
         """A decoder for `count` symbols that stays inside its buffer even where the stream is garbage."""
         if len(stream) < 8 or len(stream) % 4:
             raise StreamError(f"a stream of {len(stream)} bytes is no rANS stream")
-        from compressai.ans import RansDecoder
-
-        decoder = RansDecoder()
+        decoder = compressai("ans").RansDecoder()
         decoder.set_stream(stream + bytes(16 * count + 1024))
         return decoder
 

@@ -55,19 +55,25 @@ class Family:
         return QUALITIES[self.network]
 
     def url(self, quality: int) -> str:
-        from compressai.zoo import image
+        from base_models.third_party import compressai
 
-        return image.model_urls[self.network][self.metric][quality]
+        return compressai("zoo.image").model_urls[self.network][self.metric][quality]
 
     def weights(self, quality: int) -> Path:
         """Where its weights are once they have been downloaded."""
-        import torch
-
-        return Path(torch.hub.get_dir()) / "checkpoints" / self.url(quality).rpartition("/")[2]
+        return weights_folder() / self.url(quality).rpartition("/")[2]
 
     def cached(self) -> tuple[int, ...]:
         """Qualities whose weights are here."""
+        if not any(weights_folder().glob("*.pth.tar")):
+            return ()  # without a look at CompressAI, which takes seconds to import
         return tuple(quality for quality in range(1, self.qualities + 1) if self.weights(quality).is_file())
+
+
+def weights_folder() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def families() -> tuple[Family, ...]:

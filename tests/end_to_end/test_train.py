@@ -245,7 +245,7 @@ def test_model_of_another_size_is_refused_by_name(recipe, uninterrupted, tmp_pat
 def test_checkpoint_can_be_a_shipped_models_name(capsys):
     print_recipe(RECIPES / "dcae-small-continue.yaml", ["minutes=1"])
     assert "checkpoint: dcae-small" in capsys.readouterr().out
-    with pytest.raises(RecipeError, match="model.checkpoint: no model 'dcae-tiny': shipped are dcae-small"):
+    with pytest.raises(RecipeError, match="model.checkpoint: no model 'dcae-tiny': there are dcae-small, "):
         print_recipe(RECIPES / "dcae-small-continue.yaml", ["minutes=1", "model.checkpoint=dcae-tiny"])
 
 

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -251,7 +250,6 @@ def _measure_all(work: Sequence[Work], machine: Machine) -> Iterator[Row | Failu
 
 def _start_worker(threads: int, gpus: multiprocessing.Queue) -> None:
     """Each worker has its own GPU, in turn, and does not outlive the process that started it."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")  # as `tto.cli.main` does
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

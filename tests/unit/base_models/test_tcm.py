@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from base_models import create_model, load_weights
+from base_models.tcm import HyperFeatures
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_residuals_are_predicted_before_attention_on_demand(model):
     """As CompressAI's network does it."""
     other = create_model("tcm-small", residual_sees_attention=False).eval()
     other.load_state_dict(model.state_dict())
-    hyper = torch.randn(1, 2 * model.config.M, 4, 4)
-    mu, sigma, support = model.predict(0, hyper, [])
-    other_mu, other_sigma, other_support = other.predict(0, hyper, [])
+    known = HyperFeatures(*torch.randn(2, 1, model.config.M, 4, 4))
+    mu, sigma, support = model.predict(0, known)
+    other_mu, other_sigma, other_support = other.predict(0, known)
     assert torch.equal(mu, other_mu) and torch.equal(sigma, other_sigma)
-    assert torch.equal(other_support, hyper[:, : model.config.M]) and not torch.equal(support, other_support)
+    assert torch.equal(other_support, known.mean) and not torch.equal(support, other_support)
