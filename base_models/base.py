@@ -17,7 +17,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -212,7 +212,10 @@ class BaseModel(nn.Module, ABC):
 
     def y_likelihood(self, y: Tensor, walk: Walk, quality: Quality) -> Tensor:
         """Of each value of y, rounded at μ or noisy, [B, M, h, w]."""
-        return self.y_prior.likelihood(y, walk.sigma, walk.mu)
+        prior = self.y_prior
+        if isinstance(prior, FactorizedPrior) or walk.sigma is None:
+            return cast(FactorizedPrior, prior).likelihood(y)
+        return prior.likelihood(y, walk.sigma, walk.mu)
 
     def _rounded_walk(self, y: Tensor, z_hat: Tensor, quality: Quality) -> Walk:
         """A walk over rounded y, with the gradient of the identity."""
@@ -225,14 +228,15 @@ class BaseModel(nn.Module, ABC):
 
     def aux_loss(self) -> Tensor:
         """What fits the quantiles of factorized priors to their densities; no data is needed."""
-        return sum(prior.quantile_loss() for prior in self.entropy_models() if isinstance(prior, FactorizedPrior))
+        priors = (prior for prior in self.entropy_models() if isinstance(prior, FactorizedPrior))
+        return sum((prior.quantile_loss() for prior in priors), torch.zeros(()))
 
     def update_tables(self, fit_quantiles: bool = False) -> None:
         """Builds all integer tables anew, as one does after training."""
         for prior in self.entropy_models():
             if isinstance(prior, FactorizedPrior):
                 prior.update_tables(fit_quantiles)
-            else:
+            elif isinstance(prior, GaussianConditional):
                 prior.update_tables()
 
     def init_from_images(self, x: Tensor) -> None:
@@ -293,6 +297,19 @@ class SlicedModel(BaseModel):
 
     slice_channels: tuple[int, ...]
     z_stride: ClassVar[int] = 64
+    g_a: nn.Sequential
+    g_s: nn.Sequential
+    h_a: nn.Sequential
+
+    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Layers of g_a that halve the resolution and those of g_s that undo it, from the image to y: for
+        `init_from_images`.
+        """
+        raise NotImplementedError
+
+    def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
+        """Lets μ and σ [M] of a new network start there: for `init_from_images`."""
+        raise NotImplementedError
 
     def make_entropy_models(self, y_channels: int, z_channels: int) -> None:
         """Entropy models, and gains if there are several qualities."""

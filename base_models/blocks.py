@@ -29,6 +29,12 @@ def deconv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: in
     )
 
 
+def bias_of(layer: nn.Module) -> Tensor:
+    """Of a convolution or linear layer that has one."""
+    assert isinstance(layer.bias, Tensor)
+    return layer.bias
+
+
 class ResidualBottleneck(nn.Module):
     """1×1 → 3×3 → 1×1 at half the channels, plus the input."""
 
@@ -140,6 +146,8 @@ class WindowAttention(nn.Module):
     Maps smaller than a window, or no multiple of it, are padded and the padding masked, so every size works and
     sizes that fit give the published numbers.
     """
+
+    offsets: Tensor
 
     def __init__(self, channels: int, head_dim: int, window: int, shifted: bool):
         super().__init__()

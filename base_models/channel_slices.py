@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .base import CodePart, Quality, SlicedModel, Walk, full_precision
-from .blocks import conv
+from .blocks import bias_of, conv
 from .initialization import init_from_images
 
 LATENT_CODEC = (
@@ -60,12 +60,12 @@ class ChannelSlices(SlicedModel):
         self.cc_scale_transforms = nn.ModuleList(context_head(k, widths, width) for k in supports)
         self.lrp_transforms = nn.ModuleList(context_head(k + width, widths, width) for k in supports)
         for head in self.cc_scale_transforms:
-            nn.init.constant_(head[-1].bias, 1.0)
+            nn.init.constant_(bias_of(cast(nn.Sequential, head)[-1]), 1.0)
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         for heads, guess in ((self.cc_mean_transforms, mu), (self.cc_scale_transforms, sigma)):
             for head, part in zip(heads, guess.split(self.slice_channels), strict=True):
-                head[-1].bias.copy_(part)
+                bias_of(cast(nn.Sequential, head)[-1]).copy_(part)
 
     def init_from_images(self, x: Tensor) -> None:
         """See `base_models.initialization`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,10 @@ class DictionaryCombination(DictionaryCoded):
 
     def __init__(self, config: CombinationConfig | None = None):
         super().__init__(config or CombinationConfig())
-        self._network, sizes = registered(self.config.autoencoder)
+        network, sizes = registered(self.config.autoencoder)
+        self._network: Any = network
         check_multiple("M", sizes.M, self.config.num_slices)
-        self.stride = self._network.stride
+        self.stride = self._network.stride  # pyright: ignore[reportAttributeAccessIssue] (of this network)
         self.g_a, self.g_s = self._network.make_transforms(sizes)
         self.make_dictionary_model(self.config)
 
@@ -107,7 +109,7 @@ class ELICWithDictionary(ELIC):
         return torch.cat([super().context(k, hyper, earlier), answer], 1)
 
 
-SMALL = dict(
+SMALL: dict[str, Any] = dict(
     N=48, hyper_head_dim=16, num_slices=4, dict_entries=64, dict_heads=4, dict_head_dim=16, context_widths=(36, 32)
 )
 

@@ -21,13 +21,14 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 from .base import BaseModel, CodePart, LatentShapes, Quality, Walk, full_precision
+from .blocks import bias_of
 from .derived_tables import rescaled_tables
 from .entropy_models import FactorizedPrior, GaussianConditional
 from .limits import check_lambdas, check_ranges
@@ -70,6 +71,14 @@ class ZooModel(BaseModel):
 
     network_name: ClassVar[str]
     takes_m: ClassVar[bool] = True
+    g_a: nn.Sequential
+    g_s: nn.Sequential
+    h_a: nn.Sequential
+    h_s: nn.Sequential
+    context_prediction: nn.Conv2d
+    entropy_parameters: nn.Sequential
+    entropy_bottleneck: FactorizedPrior
+    gaussian_conditional: GaussianConditional
 
     def __init__(self, config: ZooConfig | None = None):
         super().__init__(config or ZooConfig())
@@ -131,10 +140,11 @@ class ZooModel(BaseModel):
     @classmethod
     def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
         """Widths are those of convolutions; what tells a family from the others is in `is_own`."""
-        first, last = (state.get(f"g_a.{layer}.weight") for layer in ("0" if cls.takes_m else "0.conv1", "6"))
-        if first is None or not cls.is_own(state):
+        first = state.get("g_a.0.weight" if cls.takes_m else "g_a.0.conv1.weight")
+        last = state.get("g_a.6.weight") if cls.takes_m else first
+        if first is None or last is None or not cls.is_own(state):
             return None
-        return cls.registered_name, {"N": len(first), "M": len(last if cls.takes_m else first)}
+        return cls.registered_name, {"N": len(first), "M": len(last)}
 
     @classmethod
     @abstractmethod
@@ -259,7 +269,7 @@ class Autoregressive(MeanScaleHyperprior):
         taps = torch.tensor([(row, column) for row in range(reach + 1) for column in range(side)])
         taps = taps[: reach * side + reach]  # what lies before the middle
         weight = self.context_prediction.weight[:, :, taps[:, 0], taps[:, 1]].flatten(1)  # [2M, M·taps]
-        bias = self.context_prediction.bias[:, None]
+        bias = bias_of(self.context_prediction)[:, None]
         known = hyper.new_zeros(batch, weight.shape[1] // len(taps), height + reach, width + 2 * reach)
         y_hats, mus, sigmas = [], [], []
         for i, positions in enumerate(diagonals(height, width)):
@@ -325,7 +335,9 @@ def _take_positions_first(network: nn.Module) -> None:
     """Strided 1×1 convolutions as others: oneDNN's backward pass writes beyond their memory with channels last."""
     for child in network.modules():
         if type(child) is nn.Conv2d and child.kernel_size == (1, 1) and child.stride[0] > 1:
-            child.__class__, child.step, child.stride = _Pointwise, child.stride[0], (1, 1)
+            child.__class__ = _Pointwise
+            assert isinstance(child, _Pointwise)
+            child.step, child.stride = child.stride[0], (1, 1)
 
 
 @lru_cache(maxsize=16)
@@ -333,8 +345,8 @@ def diagonals(height: int, width: int) -> tuple[Tensor, ...]:
     """Positions of an h × w raster, row by row numbered, with equal column + 3·row, by ascending row."""
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
     numbers = (columns + SLOPE * rows).flatten()
-    order = numbers.argsort(stable=True)
-    return order.split(torch.bincount(numbers).tolist())
+    order, lengths = numbers.argsort(stable=True), torch.bincount(numbers).tolist()
+    return order.split(cast(list[int], lengths))
 
 
 def _has_means(state: Mapping[str, Tensor]) -> bool:
@@ -345,7 +357,7 @@ def _has_means(state: Mapping[str, Tensor]) -> bool:
 
 def flat(gain: Tensor | float) -> Tensor | float:
     """[B, 1, 1, 1] → [B, 1, 1], for parts with one dimension of positions."""
-    return gain if isinstance(gain, float) else gain[..., 0]
+    return gain[..., 0] if isinstance(gain, Tensor) else gain
 
 
 FAMILIES: tuple[type[ZooModel], ...] = (

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +140,8 @@ class DictionaryCoded(ChannelSlices):
         if hyper.dictionary is None:
             return {}
         query = beside(hyper.query, self.join_y(self.split_y(y_hat)[:-1]))
-        return {"dictionary": self.dt_cross_attention[-1].attention_maps(query, hyper.dictionary)[0]}
+        last = cast(DictionaryAttention, self.dt_cross_attention[-1])
+        return {"dictionary": last.attention_maps(query, hyper.dictionary)[0]}
 
 
 class DCAE(DictionaryCoded):

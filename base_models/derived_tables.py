@@ -83,7 +83,7 @@ def _normal_cdf(x: np.ndarray) -> np.ndarray:
 def _exp_of_minus(x: np.ndarray) -> np.ndarray:
     """exp(−x) for x ≥ 0: the series at −x/1024, squared ten times."""
     small = np.minimum(x, 100.0) / -1024
-    value = 1.0
+    value = np.ones_like(small)
     for n in range(8, 0, -1):
         value = 1.0 + value * small / n
     for _ in range(10):

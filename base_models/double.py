@@ -11,12 +11,16 @@ Shapes: `B` batch, `C` channels in, `O` channels out, `H W` height and width of 
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-def as_matrix_products(module: nn.Module) -> nn.Module:
+
+def as_matrix_products(module: AnyModule) -> AnyModule:
     """Replaces the convolutions inside `module`, for evaluation without gradients; results differ by rounding only.
 
     What stays: what is grouped but not depth-wise, is dilated, is padded otherwise than with zeros to H/s or s·H, or
@@ -32,7 +36,7 @@ def as_matrix_products(module: nn.Module) -> nn.Module:
 
 
 def _replacement(conv: nn.Module) -> nn.Module | None:
-    if type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
+    if type(conv) is not nn.Conv2d and type(conv) is not nn.ConvTranspose2d:
         return None
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.dilation != (1, 1):
         return None
@@ -43,6 +47,7 @@ def _replacement(conv: nn.Module) -> nn.Module | None:
         return ProductTransposedConv(conv) if conv.groups == 1 and conv.output_padding == left_over else None
     if any(conv.kernel_size[d] != 2 * conv.padding[d] + 1 for d in (0, 1)):
         return None
+    assert isinstance(conv, nn.Conv2d)
     if conv.groups == 1:
         return ProductConv(conv)
     depthwise = conv.groups == conv.in_channels == conv.out_channels
@@ -106,11 +111,14 @@ class ProductConv(nn.Module):
 class ProductTransposedConv(nn.Module):
     """A dense transposed convolution: [B, C, H, W] → [B, O, s·H, s·W]."""
 
+    taps: Tensor
+
     def __init__(self, conv: nn.ConvTranspose2d):
         super().__init__()
         (kh, kw), self.stride = conv.kernel_size, conv.stride[0]
-        self.rows = [divmod(i - conv.padding[0], self.stride) for i in range(kh)]
-        self.columns = [divmod(j - conv.padding[1], self.stride) for j in range(kw)]
+        padding = cast(tuple[int, int], conv.padding)
+        self.rows = [divmod(i - padding[0], self.stride) for i in range(kh)]
+        self.columns = [divmod(j - padding[1], self.stride) for j in range(kw)]
         taps = conv.weight.detach().permute(2, 3, 1, 0)  # [kh, kw, O, C]
         self.register_buffer("taps", taps.flatten(1, 2).contiguous())
         self.bias = conv.bias
@@ -133,6 +141,8 @@ class ProductTransposedConv(nn.Module):
 
 class DepthwiseSum(nn.Module):
     """A depth-wise convolution of stride 1: [B, C, H, W] in and out, in the input's layout."""
+
+    taps: Tensor
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import CodePart, Quality, SlicedModel, Walk, full_precision, rename
-from .blocks import ResidualBottleneck, conv, deconv
+from .blocks import ResidualBottleneck, bias_of, conv, deconv
 from .double import as_matrix_products
 from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
@@ -53,13 +54,15 @@ class ELICConfig:
 class CheckerboardConv(nn.Conv2d):
     """5×5 convolution that sees only positions of the other colour."""
 
+    mask: Tensor
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 5, padding=2)
         rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
         self.register_buffer("mask", ((rows + columns) % 2).float(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=2)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight * self.mask, self.bias, padding=2)
 
     def plain(self) -> nn.Conv2d:
         """The same for evaluation, its mask in its weights."""
@@ -178,14 +181,14 @@ class ELIC(SlicedModel):
         return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
 
     def entropy_walker(self, dtype: torch.dtype = torch.float64) -> ELIC:
-        walker = super().entropy_walker(dtype)
-        contexts = nn.ModuleList(convolution.plain() for convolution in walker.context_prediction)
+        walker = cast(ELIC, super().entropy_walker(dtype))
+        contexts = nn.ModuleList(cast(CheckerboardConv, conv).plain() for conv in walker.context_prediction)
         walker.context_prediction = as_matrix_products(contexts)
         return walker
 
     def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """What both passes of group k are predicted from, [B, K, h, w]: ẑ and the groups before it."""
-        return torch.cat([self.channel_context[f"y{k}"](torch.cat(earlier, 1)), hyper], 1) if k else hyper
+        return torch.cat([self.channel_context[f"y{k}"](torch.cat(list(earlier), 1)), hyper], 1) if k else hyper
 
     def init_from_images(self, x: Tensor) -> None:
         """See `base_models.initialization`."""
@@ -199,7 +202,7 @@ class ELIC(SlicedModel):
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         guesses = zip(mu.split(self.slice_channels), sigma.split(self.slice_channels), strict=True)
         for head, (mu_k, sigma_k) in zip(self.entropy_parameters, guesses, strict=True):
-            head[-1].bias.copy_(torch.cat([sigma_k, mu_k]))
+            bias_of(cast(nn.Sequential, head)[-1]).copy_(torch.cat([sigma_k, mu_k]))
 
     @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from itertools import zip_longest
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -33,26 +34,31 @@ class _LowerBound(torch.autograd.Function):
         return torch.maximum(x, bound)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        x, bound = ctx.saved_tensors
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), (x, bound) = gradients, ctx.saved_tensors
         return gradient * ((x >= bound) | (gradient < 0)), None
 
 
 class LowerBound(nn.Module):
     """max(x, bound), whose gradient lets x come back from below the bound."""
 
+    bound: Tensor
+
     def __init__(self, bound: float):
         super().__init__()
         self.register_buffer("bound", torch.tensor([bound]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _LowerBound.apply(x, self.bound)
+        return cast(Tensor, _LowerBound.apply(x, self.bound))
 
 
 class EntropyModel(nn.Module):
     """Integer tables in buffers that are empty until `update_tables` has built them or a state dict brings them."""
 
     TABLES = ("_offset", "_quantized_cdf", "_cdf_length")
+    _offset: Tensor
+    _quantized_cdf: Tensor
+    _cdf_length: Tensor
 
     def __init__(self):
         super().__init__()
@@ -82,7 +88,7 @@ class EntropyModel(nn.Module):
         self._quantized_cdf, self._cdf_length = tables_of_masses(masses, tails, lengths)
         self._offset = offsets.int()
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *arguments) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *arguments) -> None:  # pyright: ignore
         """Tables have the size that the checkpoint gives them."""
         for name in (*self.TABLES, "scale_table"):
             own, found = self._buffers.get(name), state_dict.get(prefix + name)
@@ -96,6 +102,8 @@ class FactorizedPrior(EntropyModel):
 
     `quantiles` [N, 1, 3] are where it is `TAIL_MASS` / 2, one half, and 1 − `TAIL_MASS` / 2.
     """
+
+    target: Tensor
 
     WIDTHS = (1, 3, 3, 3, 3, 1)
     FIRST_SCALE = 10.0
@@ -182,6 +190,9 @@ class FactorizedPrior(EntropyModel):
 
 class GaussianConditional(EntropyModel):
     """Gaussians of given mean and deviation; the deviation is coded as the next of the levels of `scale_table`."""
+
+    scale_table: Tensor
+    scale_bound: Tensor
 
     def __init__(self):
         super().__init__()

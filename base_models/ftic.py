@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import CodePart, Quality, SlicedModel, Walk, full_precision
-from .blocks import conv
+from .blocks import bias_of, conv
 from .entropy_models import IntegerGaussian
 from .initialization import init_from_images
 from .limits import check_lambdas, check_multiple, check_ranges
@@ -88,6 +89,8 @@ def from_windows(x: Tensor) -> Tensor:
 class BranchAttention(nn.Module):
     """Self-attention in windows of one shape, on the channels of one branch."""
 
+    relative_position_index: Tensor
+
     def __init__(self, heads: int, size: tuple[int, int]):
         super().__init__()
         self.heads, self.size = heads, size
@@ -143,7 +146,8 @@ class FrequencyLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, -1)).movedim(-2, 0)  # [3, B, H, W, C]
-        branches = [self._branch(attn, part) for attn, part in zip(self.attns, qkv.chunk(BRANCHES, -1), strict=True)]
+        attentions = cast(list[BranchAttention], list(self.attns))
+        branches = [self._branch(attn, part) for attn, part in zip(attentions, qkv.chunk(BRANCHES, -1), strict=True)]
         x = x + self.proj(torch.cat(branches, -1))
         return x + self.fm(self.ffn(self.norm2(x)))
 
@@ -205,17 +209,17 @@ class SliceConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
         self.slices = slices
 
-    def forward(self, x: Tensor, i: int) -> Tensor:
+    def forward(self, x: Tensor, i: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Features of slice i [B, in/S, h, w] → [B, out/S, h, w]."""
         width = self.out_channels // self.slices
-        weight, bias = self.weight[width * i : width * (i + 1)], self.bias[width * i : width * (i + 1)]
+        weight, bias = self.weight[width * i : width * (i + 1)], bias_of(self)[width * i : width * (i + 1)]
         return F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups // self.slices)
 
 
 class SliceNorm(nn.GroupNorm):
     """Group norm of each slice, its channels and positions together."""
 
-    def forward(self, x: Tensor, i: int) -> Tensor:
+    def forward(self, x: Tensor, i: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         part = slice(x.shape[1] * i, x.shape[1] * (i + 1))
         return F.group_norm(x, 1, self.weight[part], self.bias[part], self.eps)
 
@@ -380,7 +384,8 @@ class FTIC(SlicedModel):
         return list(zip(downs, reversed(ups), strict=True))
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
-        self.tca.entropy_parameters_net[-1].bias.copy_(torch.stack([mu, sigma, torch.zeros_like(mu)], 1).flatten())
+        start = torch.stack([mu, sigma, torch.zeros_like(mu)], 1).flatten()
+        bias_of(self.tca.entropy_parameters_net[-1]).copy_(start)
 
     @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class GlobalTokenDCAE(DCAE):
         super().__init__(config or GlobalTokenConfig())
         self.tokens = TokenMaker(self.config.dict_entries, self.config.M, self.config.N)
 
-    def make_dictionary(self, c: GlobalTokenConfig) -> None:
+    def make_dictionary(self, c: DCAEConfig) -> None:
         self.dt = nn.Linear(c.N, c.dict_heads * c.dict_head_dim)
 
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:

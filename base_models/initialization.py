@@ -11,26 +11,17 @@ Source of the idea: principal components minimize the error of a linear autoenco
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import bias_of
 from .residual import GatedAttention, ResidualDown, ResidualUp
 
 if TYPE_CHECKING:
     from .base import SlicedModel
-
-    class FittedModel(SlicedModel):
-        """What a model of several slices has beside to be fitted."""
-
-        def strides(self) -> list[tuple[Down, Up]]:
-            """Layers of g_a that halve the resolution and those of g_s that undo it, from the image to y."""
-
-        def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
-            """Lets μ and σ [M] of a new network start there."""
-
 
 GRAY = 0.5
 Z_STD = 3.0
@@ -42,7 +33,7 @@ Up = nn.ConvTranspose2d | ResidualUp | nn.Sequential
 
 
 @torch.no_grad()
-def init_from_images(model: FittedModel, x: Tensor) -> None:
+def init_from_images(model: SlicedModel, x: Tensor) -> None:
     """Fits a new network to crops x [B, 3, H, W] in [0, 1], H and W multiples of 64; some hundred crops suffice.
 
     y gets the scale that its quantization step asks for at the middle quality, z a standard deviation of 3: a
@@ -50,20 +41,20 @@ def init_from_images(model: FittedModel, x: Tensor) -> None:
     """
     _silence_residuals(model.g_a)
     _silence_residuals(model.g_s)
-    strides = model.strides()
+    strides = cast(list[tuple[Down, Up]], model.strides())
     middle = math.exp(sum(map(math.log, model.config.lambdas)) / model.qualities)
-    signal = x - GRAY
+    signal, basis = x - GRAY, x.new_zeros(0)
     for down, up in strides:
         blocks = F.pixel_unshuffle(signal, 2)
         basis = _principal_components(blocks, min(_outputs(down), blocks.shape[1]))  # [out, C·4]
         signal = torch.einsum("ok,bkhw->bohw", basis, blocks)
         _set_down(down, basis)
         _set_up(up, basis)
-    strides[-1][0].weight[len(basis) :] = 0  # else noise would be coded
+    cast(nn.Conv2d, strides[-1][0]).weight[len(basis) :] = 0  # else noise would be coded
     _scale_latent(model, *strides[-1], _latent_scale(middle))
     first, last = _first_layer(strides[0][0]), _linear_layer(strides[0][1])
-    first.bias.copy_(-GRAY * first.weight.sum((1, 2, 3)))
-    last.bias.fill_(GRAY)
+    bias_of(first).copy_(-GRAY * first.weight.sum((1, 2, 3)))
+    bias_of(last).fill_(GRAY)
     _fit_entropy_model(model, x)
 
 
@@ -71,12 +62,13 @@ def _silence_residuals(transform: nn.Module) -> None:
     """Residual branches start at zero, so that blocks are identities; gates start nearly closed."""
     for block in transform.modules():
         for name in getattr(block, "ends", ()):
-            last = block.get_submodule(name)
+            last = cast(nn.Conv2d, block.get_submodule(name))
             nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            nn.init.zeros_(bias_of(last))
         if isinstance(block, GatedAttention):
-            nn.init.zeros_(block.conv_b[-1].weight)
-            nn.init.constant_(block.conv_b[-1].bias, CLOSED_GATE)
+            gate = cast(nn.Conv2d, block.conv_b[-1])
+            nn.init.zeros_(gate.weight)
+            nn.init.constant_(bias_of(gate), CLOSED_GATE)
 
 
 def _principal_components(blocks: Tensor, count: int) -> Tensor:
@@ -91,12 +83,12 @@ def _latent_scale(lambda_: float) -> float:
     return math.sqrt(lambda_ * 255**2 * math.log(2) / 18)
 
 
-def _scale_latent(model: FittedModel, down: Down, up: Up, scale: float) -> None:
+def _scale_latent(model: SlicedModel, down: Down, up: Up, scale: float) -> None:
     """y in units of the quantization step: by its gains where the model has them, else by the filters."""
     if model.qualities > 1:
-        model.gain_y.log_gain += math.log(scale)
+        model.gain_y.log_gain.add_(math.log(scale))
     else:
-        down.weight.mul_(scale)
+        cast(nn.Conv2d, down).weight.mul_(scale)
         _linear_layer(up).weight.div_(scale)
 
 
@@ -112,7 +104,7 @@ def _first_layer(down: Down) -> nn.Conv2d:
 def _linear_layer(up: Up) -> nn.Conv2d | nn.ConvTranspose2d:
     """The only layer on the way from input to output once residual branches are silent."""
     up = up.upsample if isinstance(up, ResidualUp) else up
-    return up[0] if isinstance(up, nn.Sequential) else up
+    return cast(nn.Conv2d, up[0]) if isinstance(up, nn.Sequential) else up
 
 
 def _set_down(down: Down, basis: Tensor) -> None:
@@ -126,19 +118,19 @@ def _set_down(down: Down, basis: Tensor) -> None:
     outputs = len(basis)
     _set_taps(down.conv1, torch.stack([basis, -basis], 1).flatten(0, 1))
     down.conv2.weight[:outputs] = 0
-    down.conv2.bias.zero_()
+    bias_of(down.conv2).zero_()
     for i in range(outputs):
         down.conv2.weight[i, 2 * i : 2 * i + 2, 1, 1] = torch.tensor([1.0, -1.0]) / (1 + LEAK)
     down.gdn.gamma.copy_(down.gdn.gamma_reparam.stored(torch.zeros_like(down.gdn.gamma)))
     nn.init.zeros_(down.skip.weight)
-    nn.init.zeros_(down.skip.bias)
+    nn.init.zeros_(bias_of(down.skip))
 
 
 def _set_taps(conv: nn.Conv2d, basis: Tensor) -> None:
     outputs, inputs, middle = basis.shape[0], basis.shape[1] // 4, conv.kernel_size[0] // 2
     conv.weight[:outputs] = 0
     conv.weight[:outputs, :inputs, middle : middle + 2, middle : middle + 2] = basis.view(outputs, inputs, 2, 2)
-    conv.bias.zero_()
+    bias_of(conv).zero_()
 
 
 def _set_up(up: Up, basis: Tensor) -> None:
@@ -151,16 +143,16 @@ def _set_up(up: Up, basis: Tensor) -> None:
     else:
         layer.weight[: basis.shape[1]] = 0
         layer.weight[: basis.shape[1], :outputs, 1, 1] = basis.T
-    layer.bias.zero_()
+    bias_of(layer).zero_()
 
 
-def _fit_entropy_model(model: FittedModel, x: Tensor) -> None:
+def _fit_entropy_model(model: SlicedModel, x: Tensor) -> None:
     """First guesses of μ and σ per channel, and the scale of z, at the middle quality."""
     middle = (model.qualities + 1) / 2
     y = model.analysis(x, middle)
     model.set_first_guess(y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp(min=0.2))
-    last = model.h_a[-1]
+    last = cast(nn.Conv2d, model.h_a[-1])
     z = model.h_a(y)
     last.weight.mul_(Z_STD / (z - z.mean((0, 2, 3), keepdim=True)).std())
-    last.bias.zero_()
-    last.bias.sub_(model.h_a(y).mean((0, 2, 3)))
+    bias_of(last).zero_()
+    bias_of(last).sub_(model.h_a(y).mean((0, 2, 3)))

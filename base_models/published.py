@@ -65,8 +65,9 @@ def _flat(x: Tensor) -> list[int]:
     return x.reshape(-1).int().tolist()
 
 
-def _scale_indexes(model: BaseModel, sigma: Tensor) -> list[int]:
+def _scale_indexes(model: BaseModel, sigma: Tensor | None) -> list[int]:
     """The first level of each σ that is not below it, or the last."""
+    assert model.scale_table is not None and sigma is not None
     return _flat(torch.bucketize(sigma, model.scale_table[:-1]))
 
 
@@ -86,12 +87,12 @@ def compress(model: BaseModel, x: Tensor) -> dict:
         raise ValueError("latents are not finite: the weights are damaged")
     medians = model.z_medians()
     z_symbols = (z - medians).round()
-    z_size = tuple(z.shape[-2:])
+    z_size = (z.shape[-2], z.shape[-1])
     z_string = _Tables(model.z_tables()).encode(_flat(z_symbols), _channel_indexes(z.shape[1], z_size))
     symbols, indexes = [], []
     parts = model.split_y(y)
 
-    def write(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+    def write(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
         rounded = (parts[i] - mu).round()
         symbols.extend(_flat(rounded))
         indexes.extend(_scale_indexes(model, sigma))
@@ -122,7 +123,7 @@ def decompress(model: BaseModel, strings: list, shape: tuple[int, int], dtype: t
     decoder = tables.open(y_string, count)
     symbols, indexes = [], []
 
-    def read(i: int, mu: Tensor, sigma: Tensor) -> Tensor:
+    def read(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
         levels = _scale_indexes(walker, sigma)
         values = tables.decode(decoder, levels)
         symbols.extend(values)
@@ -158,8 +159,8 @@ def decompress_bin(model: BaseModel, data: bytes, dtype: torch.dtype = torch.flo
     """A `.bin` file → image [1, 3, H, W] in [0, 1]. `dtype` as for `decompress`. Raises `StreamError`."""
     height, width, y_string, z_string = _split_bin(data)
     left, _, top, _ = _centred_padding(height, width)
-    shape = tuple(-(-side // BIN_MULTIPLE) * BIN_MULTIPLE // model.stride for side in (height, width))
-    x_hat = decompress(model, [[y_string], [z_string]], shape, dtype)["x_hat"]
+    rows, columns = (-(-side // BIN_MULTIPLE) * BIN_MULTIPLE // model.stride for side in (height, width))
+    x_hat = decompress(model, [[y_string], [z_string]], (rows, columns), dtype)["x_hat"]
     return x_hat[..., top : top + height, left : left + width]
 
 

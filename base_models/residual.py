@@ -19,6 +19,8 @@ from .entropy_models import LowerBound
 class NonNegative(nn.Module):
     """Value of a parameter that is stored as a root: `max(p, bound)² − pedestal`, at least `minimum`."""
 
+    pedestal: Tensor
+
     def __init__(self, minimum: float = 0.0, offset: float = 2**-18):
         super().__init__()
         self.register_buffer("pedestal", torch.tensor([offset**2]))

@@ -127,7 +127,7 @@ class SwinAttention(GatedAttention):
         self.in_conv = conv(channels, width, 1, 1)
         self.out_conv = conv(width, channels, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         x = self.in_conv(x)
         return self.out_conv(super().forward(x, self.non_local_block(x)))
 

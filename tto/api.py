@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tto.codec import Codec, Result, load_codec
+from tto.codec import AnyCodec, Codec, Result, load_codec
 from tto.container import MAX_PIXELS, read
 from tto.errors import WrongModel
 from tto.files import read_bytes
@@ -93,11 +93,11 @@ def codec_for(
     )
 
 
-def _codecs(models: Sequence[str], device: str) -> Iterator[Codec]:
+def _codecs(models: Sequence[str], device: str) -> Iterator[AnyCodec]:
     return (cached_codec(model, device) for model in models)
 
 
-def cached_codec(model: str, device: str = "auto") -> Codec | FamilyCodec:
+def cached_codec(model: str, device: str = "auto") -> AnyCodec:
     """`load_codec`, which keeps what it loaded until the file changes."""
     if (family := find_family(model)) is not None:
         return _load_family(family, device)
@@ -111,7 +111,7 @@ def _load_family(family: Family, device: str) -> FamilyCodec:
 
 
 @lru_cache(maxsize=CODECS_KEPT)
-def _load(path: str, modified: int, device: str) -> Codec:
+def _load(path: str, modified: int, device: str) -> AnyCodec:
     start = time.perf_counter()
     codec = load_codec(path, device)
     LOG.info("%s loaded in %.1f s, on %s", path, time.perf_counter() - start, codec.device)

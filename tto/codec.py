@@ -134,7 +134,7 @@ class Codec:
         self._batch = Batch()
 
     @classmethod
-    def from_pretrained(cls, model: str, device: str = "auto") -> Codec:
+    def from_pretrained(cls, model: str, device: str = "auto") -> AnyCodec:
         """A codec of a shared model, `OWNER/NAME[@REVISION]` with or without `hf://`, or of what `load_codec` takes.
 
         Weights are downloaded once. Raises as `load_codec`, `HubError` or `NotInstalled`.
@@ -337,7 +337,10 @@ class _Compression:
         return float(self.codec.model.lambda_at(quality)) * self.distortion.lambda_scale
 
 
-def load_codec(model: str | nn.Module = DEFAULT_MODEL, device: str = "auto") -> Codec | FamilyCodec:
+AnyCodec = Codec | FamilyCodec
+
+
+def load_codec(model: str | nn.Module = DEFAULT_MODEL, device: str = "auto") -> AnyCodec:
     """A codec of a shipped model, a checkpoint's path, `hf://OWNER/NAME`, a family of CompressAI's zoo, or of a network
     at hand: a base model, or a `CompressionModel` of CompressAI's of one of the families that are known.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from base_models.tables import TOTAL
-from tto.codec import Codec, frame_of
+from tto.codec import AnyCodec, Codec, frame_of
 from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
@@ -53,7 +53,7 @@ class Contents:
     size: int
 
 
-def explain(codec: Codec, picture: Picture, data: bytes) -> dict[str, bytes]:
+def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
     """PNG files by name for a file that `codec` made of `picture`."""
     codec = codec.for_file(data)
     contents = open_file(codec, data)

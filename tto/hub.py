@@ -163,6 +163,7 @@ def pulled_models() -> dict[str, str]:
 def _reason(error: Exception) -> str:
     """The first line of what the hub's client says, without the hints that follow."""
     response = getattr(error, "response", None)
-    if response is not None and getattr(error, "server_message", None):
-        return f"{response.status_code} {error.server_message}"
+    message = getattr(error, "server_message", None)
+    if response is not None and message:
+        return f"{response.status_code} {message}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from base_models.published import StreamError, compress_bin, decompress_bin
-from tto.codec import Codec, Result, rd_cost
+from tto.codec import AnyCodec, Codec, Result, rd_cost
 from tto.errors import BadArgument, BadCheckpoint, CorruptFile, LimitExceeded
 from tto.image import Picture, load_picture
 from tto.metrics import psnr
@@ -22,36 +22,37 @@ from tto.padding import to_tensor, to_uint8
 from tto.refine.distortion import make_distortion
 
 if TYPE_CHECKING:
+    from base_models import BaseModel
     from tto.image import PictureLike
 
 SUFFIX = ".bin"
 MAX_SIDE = 65_535
 
 
-def encode_bin(codec: Codec, rgb: np.ndarray) -> bytes:
+def encode_bin(codec: AnyCodec, rgb: np.ndarray) -> bytes:
     """uint8 pixels [H, W, 3] → a `.bin` file.
 
-    Raises `BadArgument` for a model of several rates (the file has no place for the quality), `LimitExceeded` or
-    `BadCheckpoint`.
+    Raises `BadArgument` for a model of several rates (the file has no place for the quality) or one whose symbols are
+    not centred on μ, `LimitExceeded` or `BadCheckpoint`.
     """
-    _require_one_rate(codec)
+    model = _suitable(codec)
     if max(rgb.shape[:2]) > MAX_SIDE:
         raise LimitExceeded(f"a .bin file holds at most {MAX_SIDE} pixels a side")
     try:
-        return compress_bin(codec.model, to_tensor(rgb).to(codec.device))
+        return compress_bin(model, to_tensor(rgb).to(codec.device))
     except ValueError as error:
         raise BadCheckpoint(str(error)) from error
 
 
-def compress_to_bin(codec: Codec, image: PictureLike, lambda_: float | None = None) -> Result:
+def compress_to_bin(codec: AnyCodec, image: PictureLike, lambda_: float | None = None) -> Result:
     """A picture → a `.bin` file with its figures; only colours are kept. Raises as `encode_bin`."""
-    start = time.perf_counter()
+    start, model = time.perf_counter(), _suitable(codec)
     rgb = load_picture(image).rgb
     data = encode_bin(codec, rgb)
     image, _ = decode_bin(codec, data)
     distortion = make_distortion(rgb, "mse", None)
     decoded = np.asarray(image)
-    cost = rd_cost(len(data), distortion, decoded, lambda_ or float(codec.model.lambda_at(1.0)))
+    cost = rd_cost(len(data), distortion, decoded, lambda_ or float(model.lambda_at(1.0)))
     quality = psnr(rgb, decoded)
     return Result(
         data=data,
@@ -69,22 +70,25 @@ def compress_to_bin(codec: Codec, image: PictureLike, lambda_: float | None = No
     )
 
 
-def decode_bin(codec: Codec, data: bytes) -> tuple[Image.Image, str]:
+def decode_bin(codec: AnyCodec, data: bytes) -> tuple[Image.Image, str]:
     """A `.bin` file → RGB picture and the arithmetic that could read it: float32, or float64 where that gave damage.
 
     Raises `BadArgument`, or `CorruptFile` where neither can.
     """
-    _require_one_rate(codec)
+    model = _suitable(codec)
     damage: list[StreamError] = []
     for dtype in (torch.float32, torch.float64):
         try:
-            image = Picture(to_uint8(decompress_bin(codec.model, data, dtype))).to_pil()
+            image = Picture(to_uint8(decompress_bin(model, data, dtype))).to_pil()
             return image, str(dtype).removeprefix("torch.")
         except StreamError as error:
             damage.append(error)
     raise CorruptFile(SUFFIX, str(damage[0])) from damage[0]
 
 
-def _require_one_rate(codec: Codec) -> None:
-    if codec.qualities != 1:
+def _suitable(codec: AnyCodec) -> BaseModel:
+    if not isinstance(codec, Codec) or codec.qualities != 1:
         raise BadArgument("published .bin files need a published model of one rate: give its checkpoint with -m")
+    if codec.model.scale_table is None or codec.model.grid != "mean":
+        raise BadArgument("published .bin files need a model that codes y less its mean, as DCAE does")
+    return codec.model

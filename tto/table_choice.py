@@ -39,8 +39,9 @@ class ByScale:
         zeros = np.zeros(len(mu), np.int64)
         return Centre(zeros, zeros, zeros.astype(bool))
 
-    def indexes(self, sigma: np.ndarray, centre: Centre) -> tuple[np.ndarray, np.ndarray]:
+    def indexes(self, sigma: np.ndarray | None, centre: Centre) -> tuple[np.ndarray, np.ndarray]:
         """Tables for σ in steps, and where they may differ elsewhere."""
+        assert sigma is not None
         levels, near = scale_indexes(sigma, self.scale_table)
         return (levels.astype(np.int64) * self.places + centre.place).astype(self.index_type), near | centre.near
 
@@ -83,10 +84,11 @@ class ByChannel:
     index_type = np.dtype("<u2")
 
     def centre(self, mu: np.ndarray, channels: np.ndarray | None) -> Centre:
+        assert channels is not None
         zeros = np.zeros(len(mu), np.int64)
         return Centre(zeros, channels, zeros.astype(bool))
 
-    def indexes(self, sigma: None, centre: Centre) -> tuple[np.ndarray, np.ndarray]:
+    def indexes(self, sigma: np.ndarray | None, centre: Centre) -> tuple[np.ndarray, np.ndarray]:
         return centre.place.astype(self.index_type), centre.near
 
     def replace(self, centre: Centre, indexes: np.ndarray, position: int, index: int) -> None:

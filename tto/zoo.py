@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ def fetch_weights(family: Family, quality: int) -> Path:
 
 def _hash_in(name: str) -> str:
     """Beginning of the SHA-256 that a published file's name ends with."""
-    return re.search(r"-([0-9a-f]{8})\.", name)[1]
+    return name.rpartition("-")[2].partition(".")[0]
 
 
 def load_network(family: Family, quality: int) -> BaseModel:

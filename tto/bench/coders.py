@@ -20,7 +20,7 @@ from tto.errors import BadArgument
 from tto.models import WEIGHTS_SUFFIX
 
 if TYPE_CHECKING:
-    from tto.codec import Codec
+    from tto.codec import AnyCodec
 
 UNDECIDING = ("bench", "cli", "train")
 """Folders of the package on which neither the bytes of a file nor its pixels depend."""
@@ -84,7 +84,7 @@ class Series:
 class ModelCoder:
     """effort: one of the codec's names, or a number of steps as text."""
 
-    codec: Codec
+    codec: AnyCodec
     effort: str
 
     def encode(self, image: Image.Image, quality: float) -> Encoded:
@@ -105,7 +105,7 @@ def effort_options(effort: str) -> dict[str, Any]:
 
 
 @cache
-def load_model_once(model: str, device: str) -> Codec:
+def load_model_once(model: str, device: str) -> AnyCodec:
     return tto.load_codec(model, device)
 
 
@@ -192,12 +192,12 @@ def _rungs_of_folder(folder: Path, device: str) -> tuple[Rung, ...]:
     lambdas = {}
     for path in sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")):
         codec = load_model_once(str(path), device)
-        if codec.qualities != 1:
+        if not isinstance(codec, tto.Codec) or codec.qualities != 1:
             raise BadArgument(f"{path} has {codec.qualities} rates: give it by itself, not in a folder")
         lambdas[str(path)] = codec.model.lambda_at(1.0)
     if not lambdas:
         raise BadArgument(f"no {WEIGHTS_SUFFIX} checkpoints in the folder {folder}")
-    return tuple(Rung(float(i), source, 1.0) for i, source in enumerate(sorted(lambdas, key=lambdas.get), 1))
+    return tuple(Rung(float(i), source, 1.0) for i, source in enumerate(sorted(lambdas, key=lambdas.__getitem__), 1))
 
 
 @cache

@@ -50,10 +50,11 @@ def compare_runs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Compariso
         pairs = [(next(iter(curves_a)), next(iter(curves_b)))]
     if not pairs:
         raise BadArgument(f"nothing to compare: the first has {', '.join(curves_a)}; the second {', '.join(curves_b)}")
-    comparisons = [compare_rows(curves_a[a], curves_b[b]) for a, b in pairs]
-    for (a, b), comparison in zip(pairs, comparisons, strict=True):
-        if comparison is None:
+    comparisons = []
+    for a, b in pairs:
+        if (comparison := compare_rows(curves_a[a], curves_b[b])) is None:
             raise BadArgument(f"{a} and {b} have no image in common")
+        comparisons.append(comparison)
     return comparisons
 
 
@@ -86,7 +87,7 @@ def _table(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], np.ndarray
 def _bd(anchor: np.ndarray, test: np.ndarray, metric: str) -> BDRate:
     on_axis = METRICS[metric].on_axis
     scores = [[on_axis(score) for score in curve[:, 1]] for curve in (anchor, test)]
-    return compare_curves(anchor[:, 0], scores[0], test[:, 0], scores[1])
+    return compare_curves(anchor[:, 0].tolist(), scores[0], test[:, 0].tolist(), scores[1])
 
 
 def _interval(a: np.ndarray, b: np.ndarray, metric: str) -> tuple[float, float]:

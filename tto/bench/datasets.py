@@ -35,8 +35,8 @@ class Dataset:
     @property
     def image_digests(self) -> frozenset[str]:
         """SHA-256 of every image, or nothing where only an archive's is known."""
-        names = all(Path(name).suffix.lower() in PICTURE_SUFFIXES for name in self.remote.files)
-        return frozenset(self.remote.files.values()) if names else frozenset()
+        pictures = all(Path(name).suffix.lower() in PICTURE_SUFFIXES for name in self.remote.files)
+        return frozenset(filter(None, self.remote.files.values() if pictures else ()))
 
     def about(self) -> str:
         """What a reader of a table should know of the images."""

@@ -74,7 +74,7 @@ def run_ffmpeg(arguments: Sequence[str | Path]) -> tuple[str, float]:
         errors="replace",
     ) as process:
         peak = _follow(process)
-        said = process.stderr.read()
+        said = process.stderr.read() if process.stderr else ""
     if process.returncode:
         raise ProgramFailed(f"ffmpeg failed: {(said.strip().splitlines() or ['no reason given'])[-1]}")
     return said, peak

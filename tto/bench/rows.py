@@ -98,7 +98,7 @@ class Row(Identity):
         return cls(**{name: _parse(record[name], kind) for name, kind in _COLUMNS.items()}, scores=scores)
 
 
-_COLUMNS = {field.name: field.type for field in fields(Row) if field.name != "scores"}
+_COLUMNS = {field.name: str(field.type) for field in fields(Row) if field.name != "scores"}
 
 
 def series_label(codec: str, effort: str) -> str:

@@ -37,7 +37,9 @@ def vmaf(original: np.ndarray, decoded: np.ndarray) -> float:
             path.write_bytes(luma(pixels).tobytes() + bytes([NEUTRAL]) * (2 * height * width))
             sources += ["-f", "rawvideo", "-pix_fmt", "yuv444p", "-s", f"{width}x{height}", "-i", path]
         said, _ = run_ffmpeg([*sources, "-lavfi", "libvmaf=model=version=vmaf_v0.6.1:n_threads=1", "-f", "null", "-"])
-    return float(re.search(r"VMAF score: ([-\d.]+)", said)[1])
+    score = re.search(r"VMAF score: ([-\d.]+)", said)
+    assert score is not None
+    return float(score[1])
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:

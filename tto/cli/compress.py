@@ -34,7 +34,7 @@ from tto.models import DEFAULT_MODEL, check_model
 from tto.packages import require
 
 if TYPE_CHECKING:
-    from tto.codec import Codec, Result
+    from tto.codec import AnyCodec, Result
     from tto.image import Picture
 
 LOG = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ def compress(
     end(refused or failed)
 
 
-def open_codec(model: str, device: str, threads: int | None) -> Codec:
+def open_codec(model: str, device: str, threads: int | None) -> AnyCodec:
     """The codec of a model, and something to look at while it is loaded."""
     with waiting(f"loading {model}"):
         from tto.api import cached_codec

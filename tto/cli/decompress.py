@@ -28,7 +28,7 @@ from tto.models import DEFAULT_MODEL, check_model
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tto.codec import Codec
+    from tto.codec import AnyCodec
 
 LOG = logging.getLogger(__name__)
 EPILOG = """Examples:
@@ -88,7 +88,7 @@ def decompress(
     end(refused or failed)
 
 
-def published(job: Job, codec: Codec, data: bytes) -> Image.Image:
+def published(job: Job, codec: AnyCodec, data: bytes) -> Image.Image:
     """The picture in a .bin file, and a remark where that took other arithmetic than usual."""
     from tto.published_bin import decode_bin
 
@@ -110,14 +110,14 @@ def require_format(job: Job) -> None:
     writable_format(named(job.target))
 
 
-def decoder(model: str | None, device: str, threads: int | None) -> Callable[[bytes | None], Codec]:
+def decoder(model: str | None, device: str, threads: int | None) -> Callable[[bytes | None], AnyCodec]:
     """A function from the bytes of a .tto file to the codec that made it, of `model` and the shipped ones; from None
     to the codec of `model`. Loads each model once. Raises `BadArgument` where there is no such model, at once.
     """
     if model is not None:
         check_model(model)
 
-    def codec_for(data: bytes | None) -> Codec:
+    def codec_for(data: bytes | None) -> AnyCodec:
         from tto import api
         from tto.device import use_threads
 

@@ -22,7 +22,7 @@ from tto.models import DEFAULT_MODEL, check_model
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tto.codec import Codec, Result
+    from tto.codec import AnyCodec, Result
     from tto.image import Picture
 
 EPILOG = """Examples:
@@ -89,7 +89,7 @@ def demo(
     typer.echo(f"Look at {out / f'quality-{qualities[0]:g}-detail.png'}, and at the others beside it.")
 
 
-def refined(codec: Codec, picture: Picture, quality: float, effort: Effort, on_progress) -> Result:
+def refined(codec: AnyCodec, picture: Picture, quality: float, effort: Effort, on_progress) -> Result:
     from tto.refine.state import Callbacks
 
     return codec.compress(picture, quality, effort=effort.value, callbacks=Callbacks(on_progress))

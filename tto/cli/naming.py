@@ -89,7 +89,7 @@ def find_files(inputs: Sequence[Path], suffixes: Sequence[str], recursive: bool 
     folders = [source for source in inputs if _is_folder(source)]
     names = Counter(source.name for source in inputs if source not in folders)
     above = _common_folder(folders) if len(folders) > 1 else None
-    above_files = _common_folder([source.parent for source in inputs if names[source.name] > 1])
+    above_files = _common_folder([source.parent for source in inputs if names[source.name] > 1]) or ""
     found = []
     for source in inputs:
         if source in folders:

@@ -148,7 +148,7 @@ def least_of_each_part(predicted: Tensor, model: BaseModel) -> Tensor:
     """
     parts = model.split_y(predicted)
     least = [torch.where(part == part.amin(1, keepdim=True), part, torch.inf) for part in parts]
-    return model.join_y(least, predicted.shape[-2:])
+    return model.join_y(least, (predicted.shape[-2], predicted.shape[-1]))
 
 
 def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:

@@ -100,7 +100,7 @@ def evaluate(evaluations: Sequence[Evaluation]) -> list[Evaluated]:
         projected = iter(torch.autograd.grad(pictures, _leaves(chosen), [one.projection for one in chosen]))
     return [
         Evaluated(
-            Outcome(*(value if value is None else value.detach() for value in outcome)),
+            Outcome(*(value if value is None else value.detach() for value in outcome)),  # pyright: ignore
             tuple(next(gradients) for _ in one.leaves),
             tuple(next(projected) for _ in one.leaves if one.projection is not None),
         )
@@ -120,7 +120,8 @@ def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
     """
     first = evaluations[0].problem
     model, on_integers = first.model, first.model.grid == "integer"
-    steps, size = [step_size(one.qp) for one in evaluations], evaluations[0].y.shape[-2:]
+    height, width = evaluations[0].y.shape[-2:]
+    steps, size = [step_size(one.qp) for one in evaluations], (height, width)
     z_rounded = [one.rounding(one.z - one.problem.medians) for one in evaluations]
     z_hats = [z + one.problem.medians for one, z in zip(evaluations, z_rounded, strict=True)]
     parts = [model.split_y(one.y) for one in evaluations]

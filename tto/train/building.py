@@ -48,9 +48,9 @@ def stage_network(model: BaseModel | BaseWithSide, stage: StageSettings) -> tupl
     if stage.objective == "rate-distortion":
         objective = RateDistortion(stage.loss, model)
         if stage.refine_share:
-            return RefinedShare(model, objective, stage.refine_steps, stage.refine_share), objective
+            return RefinedShare(cast(BaseModel, model), objective, stage.refine_steps, stage.refine_share), objective
         return model, objective
-    side = STAGES[stage.objective](model, stage.loss, stage.refine_steps)
+    side = STAGES[stage.objective](cast(BaseWithSide, model), stage.loss, stage.refine_steps)
     return side, side
 
 

@@ -50,7 +50,7 @@ def train(
         raise RecipeError("which recipe? for example: tto train recipes/dcae-small.yaml data.train=photos")
     if (decay_minutes is not None) != (resume is not None and out is not None):
         raise RecipeError("--decay-minutes M goes with --resume RUN --out FOLDER, and these two go only with it")
-    if decay_minutes is not None:
+    if decay_minutes is not None and resume is not None and out is not None:
         if recipe is not None or minutes is not None:
             raise RecipeError("--decay-minutes takes the recipe of the run, and no --minutes")
         decay_run(resume, values, out, decay_minutes)

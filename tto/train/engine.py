@@ -17,8 +17,9 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
+from base_models import BaseModel
 from tto.interruption import Interrupted, Interruption
 from tto.train.building import build_model, export, initialize_latents, stage_network, wrap
 from tto.train.checkpoints import (
@@ -51,6 +52,7 @@ from tto.train.report import Report
 from tto.train.run_folder import RunFolder
 from tto.train.schedule import StageLength, going_on, learning_rate_factor, stage_length
 from tto.train.side_figures import side_figures
+from tto.train.side_model import BaseWithSide
 from tto.train.side_stages import SideStage
 from tto.train.step import StepContext, accumulate_gradients
 from tto.train.validation import validate, validation_images
@@ -96,9 +98,9 @@ class Trainer:
         self._last_done = {"validation": 0.0, "checkpoint": 0.0}  # seconds of the run
 
     @property
-    def best_model(self) -> nn.Module:
+    def best_model(self) -> BaseModel | BaseWithSide:
         """The averaged weights where they are kept, else the weights."""
-        return self.average.model if self.average is not None else self.model
+        return self.model if self.average is None else cast("BaseModel | BaseWithSide", self.average.model)
 
     # ---- the run --------------------------------------------------------------------------------------------
 
@@ -257,7 +259,7 @@ class Trainer:
             if isinstance(objective, SideStage):
                 self.report.figures(self.progress, side_figures(objective, self.validation_images))
             elif isinstance(objective, RateDistortion):
-                result = validate(self.best_model, self.validation_images, objective, samples)
+                result = validate(cast(BaseModel, self.best_model), self.validation_images, objective, samples)
                 self.report.validation(self.progress, result)
         self.accelerator.wait_for_everyone()
 

@@ -8,12 +8,11 @@ mean over the range of qualities.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from base_models import BaseModel
 from base_models.base import interpolate_geometric
 from tto.train.recipe import LossSettings
 
@@ -27,10 +26,19 @@ class Terms(NamedTuple):
     mse: Tensor
 
 
+class Rated(Protocol):
+    """What knows its qualities: a base model, alone or with side modules."""
+
+    @property
+    def qualities(self) -> int: ...
+
+    def lambda_at(self, quality: Tensor, /) -> Tensor: ...
+
+
 class RateDistortion:
     """Rate plus λ times distortion of a base model's output."""
 
-    def __init__(self, settings: LossSettings, model: BaseModel):
+    def __init__(self, settings: LossSettings, model: Rated):
         self.settings = settings
         self.qualities = model.qualities
         self._lambda_at = model.lambda_at

@@ -10,13 +10,14 @@ Shapes: `B` crops, `M` channels of y, `N` of z, `h w` size of y, `hz wz` size of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from base_models import BaseModel
 from base_models.base import Walk, round_through
+from base_models.entropy_models import GaussianConditional
 from tto.refine.rate import gaussian_bits
 from tto.train.objective import RateDistortion, bits
 
@@ -55,7 +56,7 @@ def refined_latents(
         with torch.enable_grad():
             found = rounded(model, Latents(moved, z), quality)
             x_hat = model.synthesis(found.walk.y_hat, quality).clamp(0, 1)
-            J = bits_of(model, moved, found) + pixels * objective.distortion(x_hat, images, quality)
+            J = bits_of(model, moved, found, quality) + pixels * objective.distortion(x_hat, images, quality)
             (moved.grad,) = torch.autograd.grad(J.sum(), moved)
         adam.param_groups[0]["lr"] = STEP_SIZE * (1.0 - step / steps)
         adam.step()
@@ -76,13 +77,13 @@ def rounded(model: BaseModel, latents: Latents, quality: Tensor) -> Rounded:
 
     z_hat = round_through(latents.z - medians) + medians
     walk = model.walk(z_hat, quality, code_part, round_through(latents.y) if on_integers else None)
-    return Rounded(walk, model.join_y(before_prediction) - walk.mu)
+    return Rounded(walk, model.join_y(before_prediction, (walk.mu.shape[-2], walk.mu.shape[-1])) - walk.mu)
 
 
-def bits_of(model: BaseModel, y: Tensor, found: Rounded) -> Tensor:
+def bits_of(model: BaseModel, y: Tensor, found: Rounded, quality: Tensor) -> Tensor:
     """Bits of y, [B]."""
     if found.walk.sigma is None:
-        return bits(model.y_prior.likelihood(y))
+        return bits(model.y_likelihood(y, found.walk, quality))
     return gaussian_bits(found.u, found.walk.sigma).flatten(1).sum(1)
 
 
@@ -122,7 +123,7 @@ class RefinedShare(nn.Module):
             if model.z_prior is not None:
                 likelihoods["z"] = model.z_prior.likelihood(latents.z)
             if found.walk.sigma is None:
-                likelihoods["y"] = model.y_prior.likelihood(latents.y)
+                likelihoods["y"] = model.y_likelihood(latents.y, found.walk, quality)
             else:
-                likelihoods["y"] = model.y_prior.likelihood_at(found.u, found.walk.sigma)
+                likelihoods["y"] = cast(GaussianConditional, model.y_prior).likelihood_at(found.u, found.walk.sigma)
         return {"x_hat": model.synthesis(found.walk.y_hat, quality), "likelihoods": likelihoods}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch._dynamo.exc import TorchDynamoException
@@ -104,7 +105,7 @@ def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     precision = recipe.precision
     if precision == "auto":
-        precision = "bf16" if descends_in_bfloat16(PartialState().device) else "fp32"
+        precision = "bf16" if descends_in_bfloat16(cast(torch.device, PartialState().device)) else "fp32"
     precision = "no" if precision == "fp32" else precision
     trackers: list[Any] = list(recipe.trackers) if folder is not None else []
     try:

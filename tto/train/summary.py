@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
+from base_models import BaseModel
 from tto.train.building import build_model, stage_network
 from tto.train.console import duration
 from tto.train.crops import Batch
@@ -19,6 +19,7 @@ from tto.train.optimizers import create_optimizer, freeze_all_but, trainable_nam
 from tto.train.recipe import Recipe, StageSettings
 from tto.train.recipe_file import dump_recipe
 from tto.train.schedule import StageLength, stage_length
+from tto.train.side_model import BaseWithSide
 from tto.train.step import StepContext, accumulate_gradients
 
 MEASURED_PIXELS = 512**2
@@ -77,7 +78,7 @@ def describe(recipe: Recipe, summaries: list[StageSummary]) -> str:
 
 
 def _seconds_per_step(
-    recipe: Recipe, stage: StageSettings, model: nn.Module, names: list[str], accelerator: Accelerator
+    recipe: Recipe, stage: StageSettings, model: BaseModel | BaseWithSide, names: list[str], accelerator: Accelerator
 ) -> float:
     """Time of a step, from the second run of a few crops (of 512² pixels together), scaled to the whole batch."""
     optimizer = create_optimizer(model, names, stage.optimizer)

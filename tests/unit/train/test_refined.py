@@ -37,7 +37,7 @@ def cost(model: nn.Module, latents: Latents, images: torch.Tensor) -> torch.Tens
     found = rounded(model, latents, QUALITY)
     x_hat = model.synthesis(found.walk.y_hat, QUALITY).clamp(0, 1)
     distortion = RateDistortion(LossSettings(), model).distortion(x_hat, images, QUALITY)
-    return bits_of(model, latents.y, found) + 64**2 * distortion
+    return bits_of(model, latents.y, found, QUALITY) + 64**2 * distortion
 
 
 def test_refined_latents_cost_less_and_have_no_graph(model, images):

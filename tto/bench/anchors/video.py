@@ -65,7 +65,9 @@ class VideoAnchor(Anchor):
             stream.write_bytes(data)
             source = ["-threads", "1", "-c:v", self.decoder, "-f", self.muxer, "-i", stream]
             said, _ = run_ffmpeg([*source, "-f", "rawvideo", "-pix_fmt", self.pixel_format, raw])
-            width, height = map(int, re.search(r"Video: .*?, (\d+)x(\d+)", said).groups())
+            size = re.search(r"Video: .*?, (\d+)x(\d+)", said)
+            assert size is not None
+            width, height = map(int, size.groups())
             samples = np.frombuffer(raw.read_bytes(), "<u2")
         pixels = from_planes(samples, height, width, self.subsampled)
         return Image.fromarray(np.ascontiguousarray(pixels[: height - (odd >> 1), : width - (odd & 1)]))

@@ -89,7 +89,9 @@ def _view(task: Task, row: Row, machine: Machine) -> View:
     bits = ""
     if isinstance(coder, ModelCoder):
         overlay = bit_overlay(
-            bits_per_position(coder, data), decoded.shape[:2], coder.codec.at(row.quality).model.y_stride
+            bits_per_position(coder, data),
+            (decoded.shape[0], decoded.shape[1]),
+            coder.codec.at(row.quality).model.y_stride,
         )
         bits = _data_url(central(overlay, VIEW_SIDE))
     return View(row.label, note, _data_url(central(decoded, VIEW_SIDE)), bits)
