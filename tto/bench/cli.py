@@ -61,6 +61,9 @@ def bench(
         "report"
     ),
     jobs: Annotated[int, typer.Option(min=1, help="Processes; the cores, or the GPUs, are shared out.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads of each process; default: its share of the cores.")
+    ] = None,
     device: Device = "auto",
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many images.")] = 0,
     crop: Annotated[int, typer.Option(min=0, help="Only the central square of so many pixels.")] = 0,
@@ -101,7 +104,7 @@ def bench(
         raise BadArgument("nothing to measure: no model and no anchor")
     published_here = images.name if images.complete and not (limit or crop) else ""
     check_reference(against, series, published_here)
-    machine = Machine(out, device, jobs, threads=max(1, (os.cpu_count() or 1) // jobs))
+    machine = Machine(out, device, jobs, threads or max(1, (os.cpu_count() or 1) // jobs))
     tasks = plan(sources(images, limit, crop), series, machine)
     with progress(len(tasks)) as on_row:
         measured = measure(tasks, machine, wanted, on_row)

@@ -66,9 +66,10 @@ def compare_rows(rows_a: Sequence[Row], rows_b: Sequence[Row], metric: str = "ps
         return None
     a = np.stack([table_a[key] for key in shared])  # [images, qualities, (bpp, score)]
     b = np.stack([table_b[key] for key in shared])
-    low, high = _interval(a, b, metric)
+    mean = _bd(a.mean(0), b.mean(0), metric)
+    low, high = _interval(a, b, metric) if math.isfinite(mean.percent) else (math.nan, math.nan)
     per_image = {name: _bd(a[i], b[i], metric) for i, (name, _) in enumerate(shared)}
-    return Comparison(rows_a[0].label, rows_b[0].label, _bd(a.mean(0), b.mean(0), metric), low, high, per_image)
+    return Comparison(rows_a[0].label, rows_b[0].label, mean, low, high, per_image)
 
 
 def _table(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], np.ndarray]:

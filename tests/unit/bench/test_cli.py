@@ -8,7 +8,7 @@ import pytest
 
 from tto.bench import cli, memory
 from tto.bench.cli import parse_efforts, parse_names, parse_numbers
-from tto.bench.rows import write_csv
+from tto.bench.rows import read_csv, write_csv
 from tto.cli import main
 
 
@@ -20,22 +20,23 @@ def tto(*arguments: object) -> int:
 
 
 def test_anchors_on_a_folder(pictures, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert tto("bench", pictures, "-m", "none", "--anchors", "jpeg,webp", "--limit", 2, "--out", out) == 0
+    out, options = tmp_path / "out", ["-m", "none", "--anchors", "jpeg,webp", "--limit", 2, "--crop", 64]
+    assert tto("bench", pictures, *options, "--out", out) == 0
     captured = capsys.readouterr()
     printed = captured.out
     columns = [cell.strip() for cell in printed.splitlines()[0].split("|")[1:-1]]
     assert columns[:5] == ["codec", "BD-rate % vs jpeg", "95 % interval", "encode s", "decode s"]
     assert "tto bench: 52 of 52 files" in captured.err  # a word now and then without a terminal
     assert printed.endswith(f"{out / 'report.html'} shows all of it\n")
-    assert "<h1>pictures, first images only: 2 images</h1>" in (out / "report.html").read_text()
+    assert "<h1>pictures, first images only, centre 64x64: 2 images</h1>" in (out / "report.html").read_text()
 
 
 def test_a_model_at_two_efforts_and_two_qualities(pictures, tmp_path, capsys, fake_codec):
     options = ["-m", "dcae-small", "--effort", "none,best", "-q", "2,6", "--anchors", "none", "--examples", 0]
-    assert tto("bench", pictures, *options, "--crop", 64, "--out", tmp_path / "out") == 0
+    assert tto("bench", pictures, *options, "--crop", 64, "--threads", 1, "--out", tmp_path / "out") == 0
     assert "dcae-small (best)" in capsys.readouterr().out
     assert len(fake_codec.calls) == 3 * 2 * 2
+    assert {row.threads for row in read_csv(tmp_path / "out" / "results.csv")} == {1}
 
 
 def test_compare_two_runs(tmp_path, capsys, make_rows):
@@ -88,8 +89,8 @@ def test_a_missing_package_is_named_before_the_work(pictures, tmp_path, capsys, 
 
 def test_a_missing_anchor_is_one_line_here_and_in_the_report(pictures, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tto.bench.anchors.pillow.find_spec", lambda module: None)
-    out, options = tmp_path / "out", ["-m", "none", "--anchors", "jxl,webp", "--limit", 1, "--examples", 0]
-    assert tto("bench", pictures, *options, "--out", out) == 0
+    out, options = tmp_path / "out", ["-m", "none", "--anchors", "jxl,webp", "--limit", 1, "--crop", 64]
+    assert tto("bench", pictures, *options, "--examples", 0, "--out", out) == 0
     reason = "the package pillow-jxl-plugin is not installed: pip install 'tto[bench]'"
     assert f"tto: jxl is left out: {reason}\n" in capsys.readouterr().err
     assert f"left out: {reason}" in json.loads((out / "results.json").read_text())["about"]["jxl"]
