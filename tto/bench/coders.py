@@ -192,9 +192,9 @@ def _rungs_of_folder(folder: Path, device: str) -> tuple[Rung, ...]:
     lambdas = {}
     for path in sorted(folder.glob(f"*{WEIGHTS_SUFFIX}")):
         codec = load_model_once(str(path), device)
-        if not isinstance(codec, tto.Codec) or codec.qualities != 1:
+        if codec.qualities != 1:
             raise BadArgument(f"{path} has {codec.qualities} rates: give it by itself, not in a folder")
-        lambdas[str(path)] = codec.model.lambda_at(1.0)
+        lambdas[str(path)] = codec.at(1.0).model.lambda_at(1.0)
     if not lambdas:
         raise BadArgument(f"no {WEIGHTS_SUFFIX} checkpoints in the folder {folder}")
     return tuple(Rung(float(i), source, 1.0) for i, source in enumerate(sorted(lambdas, key=lambdas.__getitem__), 1))
