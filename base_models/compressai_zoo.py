@@ -20,8 +20,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from .blocks import bias_of
 from .derived_tables import rescaled_tables
 from .entropy_models import FactorizedPrior, GaussianConditional
 from .limits import check_lambdas, check_ranges
+from .raster import REACH, diagonals, join_diagonals, split_diagonals
 from .registry import register
 from .tables import IntegerTables
 from .third_party import compressai
@@ -43,10 +43,6 @@ STEP_PRECISION = 1 << 20
 """Steps of a factorized prior are multiples of its inverse: machines differ in the last bits of a logarithm."""
 MOST_CHANNELS = 640
 """Twice the published: what a damaged file says must not fill memory."""
-CONTEXT_REACH = 2
-"""Rows above, and columns to either side, that the context of a position covers."""
-SLOPE = CONTEXT_REACH + 1
-"""Diagonals of the raster: columns that one goes back for each row down, so that contexts lie on earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +261,7 @@ class Autoregressive(MeanScaleHyperprior):
     def _serial_walk(self, hyper: Tensor, gain: Tensor | float, code_part: CodePart) -> Walk:
         """A diagonal after the other: its neighbours are gathered, and one matrix product is the convolution."""
         batch, _, height, width = hyper.shape
-        reach, side = CONTEXT_REACH, 2 * CONTEXT_REACH + 1
+        reach, side = REACH, 2 * REACH + 1
         taps = torch.tensor([(row, column) for row in range(reach + 1) for column in range(side)])
         taps = taps[: reach * side + reach]  # what lies before the middle
         weight = self.context_prediction.weight[:, :, taps[:, 0], taps[:, 1]].flatten(1)  # [2M, M·taps]
@@ -286,13 +282,10 @@ class Autoregressive(MeanScaleHyperprior):
         return Walk(*(self.join_y(of_all, (height, width)) for of_all in (y_hats, mus, sigmas)))
 
     def split_y(self, y: Tensor) -> list[Tensor]:
-        """[B, C, h, w] → diagonals [B, C, n]."""
-        parts = diagonals(*y.shape[-2:])
-        return list(y.flatten(2)[..., torch.cat(parts).to(y.device)].split([len(part) for part in parts], -1))
+        return split_diagonals(y)
 
     def join_y(self, parts: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        order = torch.cat(diagonals(*size)).argsort()
-        return torch.cat(list(parts), -1)[..., order.to(parts[0].device)].unflatten(-1, tuple(size))
+        return join_diagonals(parts, size)
 
     def slice_of(self, part: int) -> int:
         return 0
@@ -338,15 +331,6 @@ def _take_positions_first(network: nn.Module) -> None:
             child.__class__ = _Pointwise
             assert isinstance(child, _Pointwise)
             child.step, child.stride = child.stride[0], (1, 1)
-
-
-@lru_cache(maxsize=16)
-def diagonals(height: int, width: int) -> tuple[Tensor, ...]:
-    """Positions of an h × w raster, row by row numbered, with equal column + 3·row, by ascending row."""
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
-    numbers = (columns + SLOPE * rows).flatten()
-    order, lengths = numbers.argsort(stable=True), torch.bincount(numbers).tolist()
-    return order.split(cast(list[int], lengths))
 
 
 def _has_means(state: Mapping[str, Tensor]) -> bool:

@@ -1,9 +1,10 @@
-"""Residual blocks, GDN and gated attention, under the names of the published checkpoints that use them.
+"""Residual blocks, GDN, GSDN and gated attention, under the names of the published checkpoints that use them.
 
 Shapes: `B` batch, `C` channels, `H W` height and width of the feature map; everything maps [B, C, H, W].
 
-Sources: generalized divisive normalization (Ballé 2016, arXiv:1511.06281); residual blocks, sub-pixel convolutions and
-the simplified attention of Cheng 2020 (arXiv:2001.01568), as CompressAI's checkpoints name them.
+Sources: generalized divisive normalization (Ballé 2016, arXiv:1511.06281), with subtraction (Qian 2021,
+arXiv:2010.08321); residual blocks, sub-pixel convolutions and the simplified attention of Cheng 2020
+(arXiv:2001.01568), as CompressAI's checkpoints name them.
 """
 
 from __future__ import annotations
@@ -46,9 +47,37 @@ class GDN(nn.Module):
         self.gamma = nn.Parameter(self.gamma_reparam.stored(0.1 * torch.eye(channels)))
 
     def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor(x)
+
+    def factor(self, x: Tensor) -> Tensor:
+        """What x is multiplied by."""
         gamma, beta = self.gamma_reparam(self.gamma), self.beta_reparam(self.beta)
         energy = F.conv2d(x**2, gamma[:, :, None, None], beta)
-        return x * (energy.sqrt() if self.inverse else energy.rsqrt())
+        return energy.sqrt() if self.inverse else energy.rsqrt()
+
+
+class GSDN(GDN):
+    """`(x_i − ν_i − Σ_j τ_ij x_j) / sqrt(β_i + Σ_j γ_ij x_j²)`, or its approximate inverse (003 §4).
+
+    The inverse multiplies, then adds; both factor and term come from what it is given (003 Eq. 6).
+    """
+
+    def __init__(self, channels: int, inverse: bool = False):
+        super().__init__(channels, inverse)
+        self.nu = nn.Parameter(torch.zeros(channels))
+        self.tau = nn.Parameter(torch.zeros(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = F.conv2d(x, self.tau[:, :, None, None], self.nu)
+        return x * self.factor(x) + shift if self.inverse else (x - shift) * self.factor(x)
+
+    @torch.no_grad()
+    def set_identity(self) -> None:
+        """Lets x pass as it is."""
+        self.beta.copy_(self.beta_reparam.stored(torch.ones_like(self.beta)))
+        self.gamma.copy_(self.gamma_reparam.stored(torch.zeros_like(self.gamma)))
+        self.nu.zero_()
+        self.tau.zero_()
 
 
 def subpixel(in_channels: int, out_channels: int) -> nn.Sequential:
