@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tto.bench.anchors import ANCHORS
 from tto.bench.compare import Comparison
 from tto.bench.curves import Curve, measured_metrics
 from tto.bench.scores import METRICS
@@ -30,12 +31,13 @@ def percent(value: float) -> str:
 
 
 def summary_cells(summary: Summary, failures: Sequence[Failure] = ()) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the one table: BD-rates in percent, seconds per image, peak memory, size, failures.
+    """Header and cells of the one table: chroma of anchors, BD-rates in percent, seconds per image, peak memory, size,
+    failures.
 
     Columns that would hold nothing are left out.
     """
-    header = ["codec", f"BD-rate % vs {summary.anchor}", "95 % interval", f"BD-rate % vs {UNREFINED}", "J gain %"]
-    header += ["encode s", "decode s", "memory MB", "parameters M", "bpp", "PSNR dB", "failed"]
+    header = ["codec", "chroma", f"BD-rate % vs {summary.anchor}", "95 % interval", f"BD-rate % vs {UNREFINED}"]
+    header += ["J gain %", "encode s", "decode s", "memory MB", "parameters M", "bpp", "PSNR dB", "failed"]
     failed = Counter(failure.label for failure in failures)
     cells = [_summary_row(line, summary.anchor, failed) for line in summary.lines]
     return _without_empty(header, cells)
@@ -45,6 +47,7 @@ def _summary_row(line: SummaryLine, anchor: str, failed: Mapping[str, int]) -> l
     bd = line.bd_rate.get("psnr", {}).get(anchor)
     return [
         line.curve.label,
+        ANCHORS[line.curve.codec].chroma if line.curve.is_anchor and line.curve.codec in ANCHORS else MISSING,
         "0" if line.curve.label == anchor else MISSING if bd is None else percent(bd.percent),
         _interval(line.interval),
         percent(line.against_none.percent),

@@ -107,9 +107,12 @@ def test_versions_name_the_library():
 
 def test_every_anchor_says_what_its_bytes_are():
     for anchor in ANCHORS.values():
-        assert anchor.settings in anchor.described() and f"bytes of {anchor.container}" in anchor.described()
+        assert (
+            f"{anchor.chroma}, {anchor.settings}" in anchor.described()
+            and f"bytes of {anchor.container}" in anchor.described()
+        )
     for name, preset in (("vvc", "medium"), ("vvc-slow", "slow")):
-        assert "4:2:0" in ANCHORS[name].settings and f"preset {preset}," in ANCHORS[name].settings
+        assert ANCHORS[name].chroma == "4:2:0" and f"preset {preset}," in ANCHORS[name].settings
         assert preset in ANCHORS[name].options
 
 

@@ -25,7 +25,7 @@ def test_anchors_on_a_folder(pictures, tmp_path, capsys):
     captured = capsys.readouterr()
     printed = captured.out
     columns = [cell.strip() for cell in printed.splitlines()[0].split("|")[1:-1]]
-    assert columns[:5] == ["codec", "BD-rate % vs jpeg", "95 % interval", "encode s", "decode s"]
+    assert columns[:5] == ["codec", "chroma", "BD-rate % vs jpeg", "95 % interval", "encode s"]
     assert "tto bench: 52 of 52 files" in captured.err  # a word now and then without a terminal
     assert printed.endswith(f"{out / 'report.html'} shows all of it\n")
     assert "<h1>pictures, first images only, centre 64x64: 2 images</h1>" in (out / "report.html").read_text()

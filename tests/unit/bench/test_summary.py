@@ -41,7 +41,7 @@ def test_a_codec_that_failed_on_an_image_is_not_compared_on_the_easier_rest(make
     jpeg, tto = mean_curves(make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none", images="ab"))
     assert len(jpeg.points) == 3 and tto.points == ()
     header, cells = summary_cells(summarize([jpeg, tto]))
-    assert cells[1][:2] == ["tto (none)", "–"]
+    assert cells[1][:3] == ["tto (none)", "–", "–"]
 
 
 def test_one_image_without_ms_ssim_leaves_the_mean_without(make_rows):
@@ -90,8 +90,8 @@ def test_the_interval_is_of_the_choice_of_images(make_rows):
 
 def test_the_table_compares_with_the_curve_that_was_chosen(curves, rows):
     header, cells = summary_cells(summarize(curves, rows, "tto (none)"))
-    assert header[1] == "BD-rate % vs tto (none)"
-    assert [row[1] for row in cells] == ["+200.00", "0", "-10.00"]
+    assert header[2] == "BD-rate % vs tto (none)"
+    assert [row[2] for row in cells] == ["+200.00", "0", "-10.00"]
     published = [*curves, *published_curves("kodak")]
     assert summarize(published, rows, "vtm-9.1").anchor == "vtm-9.1, published"
     with pytest.raises(BadArgument, match="no curve 'vvc'"):
@@ -101,12 +101,23 @@ def test_the_table_compares_with_the_curve_that_was_chosen(curves, rows):
 def test_the_summary_as_markdown(curves, rows):
     text = markdown(*summary_cells(summarize(curves, rows)))
     lines = text.splitlines()
-    assert lines[0].startswith("| codec      | BD-rate % vs jpeg |   95 % interval | BD-rate % vs none | J gain % |")
-    assert lines[1].startswith("| ---------- | ----------------: |")
-    assert "| tto (fast) |            -70.00 | -70.00 … -70.00 |            -10.00 |    10.00 |    2.000 |" in text
+    assert lines[0].startswith(
+        "| codec      | chroma | BD-rate % vs jpeg |   95 % interval | BD-rate % vs none | J gain % |"
+    )
+    assert lines[1].startswith("| ---------- | -----: | ----------------: |")
+    assert (
+        "| tto (fast) |      – |            -70.00 | -70.00 … -70.00 |            -10.00 |    10.00 |    2.000 |"
+        in text
+    )
     assert lines[4].endswith("|       102 |          5.3 | 0.10–0.40 | 31.0–37.0 |")
     assert "failed" not in text
     assert len({len(line) for line in lines}) == 1
+
+
+def test_chroma_stands_beside_the_figures_of_anchors(make_rows):
+    rows = make_rows("vvc", 0.1) + make_rows("avif-444", 0.2) + make_rows("tto", 0.1, "none")
+    header, cells = summary_cells(summarize(mean_curves(rows)))
+    assert header[1] == "chroma" and [row[1] for row in cells] == ["4:2:0", "4:4:4", "–"]
 
 
 def test_what_failed_is_counted_and_told(curves, rows):

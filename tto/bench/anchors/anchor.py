@@ -14,12 +14,15 @@ from tto.bench.encoded import Encoded
 class Anchor(ABC):
     """A classical codec with fixed settings and a ladder of qualities.
 
-    suffix: of the files; settings: what a person must know to repeat it; container: what the bytes are that count.
+    suffix: of the files; container: what the bytes are that count.
+    chroma: its subsampling, which costs PSNR on RGB at high rates and stands beside the figures in tables.
+    settings: what else a person must know to repeat it.
     ladder: qualities that cover about 0.1…1.5 bpp on photographs of 768×512, as far as the format can.
     """
 
     name: str
     suffix: str
+    chroma: str
     settings: str
     container: str
     ladder: tuple[float, ...]
@@ -41,8 +44,8 @@ class Anchor(ABC):
         """What this machine lacks for it, in one line; empty where it is there."""
 
     def described(self) -> str:
-        """Settings and container, for people."""
-        return f"{self.settings}; bytes of {self.container}"
+        """Chroma, settings and container, for people."""
+        return f"{self.chroma}, {self.settings}; bytes of {self.container}"
 
 
 def at_least(anchor: Anchor, image: Image.Image, size: int) -> bytes:

@@ -120,7 +120,8 @@ PILLOW_ANCHORS = (
     PillowAnchor(
         name="jpeg",
         suffix=".jpg",
-        settings="4:2:0, optimized, progressive",
+        chroma="4:2:0",
+        settings="optimized, progressive",
         container="the JFIF file",
         ladder=_JPEG_LADDER,
         pillow_format="JPEG",
@@ -131,7 +132,8 @@ PILLOW_ANCHORS = (
     PillowAnchor(
         name="jpeg-baseline",
         suffix=".jpg",
-        settings="4:2:0, Pillow defaults",
+        chroma="4:2:0",
+        settings="Pillow defaults",
         container="the JFIF file",
         ladder=_JPEG_LADDER,
         pillow_format="JPEG",
@@ -142,6 +144,7 @@ PILLOW_ANCHORS = (
     PillowAnchor(
         name="jpeg2000",
         suffix=".j2k",
+        chroma="4:4:4",
         settings="9/7 wavelet, colour transform, target rate",
         container="the bare codestream",
         ladder=(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5),
@@ -153,7 +156,8 @@ PILLOW_ANCHORS = (
     PillowAnchor(
         name="webp",
         suffix=".webp",
-        settings="lossy, 4:2:0, method 6",
+        chroma="4:2:0",
+        settings="lossy, method 6",
         container="the simple RIFF file",
         ladder=(0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90),
         pillow_format="WEBP",
@@ -164,7 +168,8 @@ PILLOW_ANCHORS = (
     PillowAnchor(
         name="avif",
         suffix=".avif",
-        settings="4:2:0, speed 6",
+        chroma="4:2:0",
+        settings="speed 6",
         container="the AVIF file",
         ladder=_AVIF_LADDER,
         pillow_format="AVIF",
@@ -175,7 +180,8 @@ PILLOW_ANCHORS = (
     PillowAnchor(
         name="avif-444",
         suffix=".avif",
-        settings="4:4:4, speed 6",
+        chroma="4:4:4",
+        settings="speed 6",
         container="the AVIF file",
         ladder=_AVIF_LADDER,
         pillow_format="AVIF",
@@ -186,6 +192,7 @@ PILLOW_ANCHORS = (
     PluginAnchor(
         name="jxl",
         suffix=".jxl",
+        chroma="4:4:4",
         settings="lossy XYB, effort 7",
         container="the bare codestream",
         ladder=_JXL_LADDER,

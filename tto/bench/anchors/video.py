@@ -1,6 +1,6 @@
 """Still pictures by video codecs, through ffmpeg.
 
-    hevc       x265, 4:4:4, 10 bits, preset slower, tuned for PSNR, constant QP: what BPG is
+    hevc       x265, 4:4:4, 10 bits, preset slower, tuned for PSNR, constant QP: what BPG is, in 10 bits
     vvc        VVenC, preset medium, 10 bits, constant QP; it codes 4:2:0 only, which costs PSNR on RGB at high rates
     vvc-slow   the same with preset slow
 
@@ -112,14 +112,15 @@ def _resized(plane: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 _VVC = ("-qp", "{qp}", "-qpa", "0", "-bsf:v", "filter_units=remove_types=20")  # 20: delimiters
-_VVC_SETTINGS = "4:2:0, 10 bits, constant QP, not perceptual; YCbCr BT.601 full range, chroma by Lanczos"
+_VVC_SETTINGS = "10 bits, constant QP, not perceptual; YCbCr BT.601 full range, chroma by Lanczos"
 _VVC_LADDER = (17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42)
 
 VIDEO_ANCHORS = (
     VideoAnchor(
         name="hevc",
         suffix=".265",
-        settings="4:4:4, 10 bits, preset slower, tune psnr, constant QP; YCbCr BT.601 full range",
+        chroma="4:4:4",
+        settings="10 bits, preset slower, tune psnr, constant QP; YCbCr BT.601 full range",
         container="the bare Annex B stream",
         ladder=(18, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42),
         encoder="libx265",
@@ -137,6 +138,7 @@ VIDEO_ANCHORS = (
     VideoAnchor(
         name="vvc",
         suffix=".266",
+        chroma="4:2:0",
         settings=f"preset medium, {_VVC_SETTINGS}",
         container="the bare Annex B stream",
         ladder=_VVC_LADDER,
@@ -149,6 +151,7 @@ VIDEO_ANCHORS = (
     VideoAnchor(
         name="vvc-slow",
         suffix=".266",
+        chroma="4:2:0",
         settings=f"preset slow, {_VVC_SETTINGS}",
         container="the bare Annex B stream",
         ladder=_VVC_LADDER,
