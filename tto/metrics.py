@@ -6,18 +6,15 @@ gets after decoding, never a network's floats.
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
-from PIL import Image
 
 from tto.packages import require
+from tto.ssimulacra2 import score
 
 MS_SSIM_MIN_SIDE = 161
 """Shortest side in pixels on whose five scales an 11×11 window fits (more than 10·2⁴)."""
-SSIMULACRA2_MIN_SIDE = 8
-"""Shortest side in pixels of which SSIMULACRA2 takes a scale."""
 
 
 def psnr(original: np.ndarray, decoded: np.ndarray) -> float:
@@ -59,23 +56,12 @@ def ssimulacra2(original: np.ndarray, decoded: np.ndarray) -> float:
     """SSIMULACRA2 (Sneyers 2022): 100 for identical pictures, 70 about where most people see no harm, falling without
     end; `nan` for a picture with a side below 8 pixels.
 
-    Computed by the package `ssimulacra2`. Raises `NotInstalled` without it, and ValueError where the arrays are not two
-    uint8 pictures [H, W, 3] of one size.
+    Computed by `tto.ssimulacra2`. Raises `NotInstalled` without the package of that name, and ValueError where the
+    arrays are not two uint8 pictures [H, W, 3] of one size.
     """
     _check_pair(original, decoded)
     require("ssimulacra2", "bench")
-    from ssimulacra2 import compute_ssimulacra2
-
-    if min(original.shape[:2]) < SSIMULACRA2_MIN_SIDE:
-        return math.nan
-    return float(compute_ssimulacra2(_as_file(original), _as_file(decoded)))  # pyright: ignore[reportArgumentType] (or paths)
-
-
-def _as_file(pixels: np.ndarray) -> io.BytesIO:
-    """The picture as the package wants it, which reads files: uncompressed."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "BMP")
-    return file
+    return score(original, decoded)
 
 
 def _as_tensor(pixels: np.ndarray):

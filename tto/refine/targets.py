@@ -16,8 +16,9 @@ from PIL import Image
 
 from tto.container import NEUTRAL_QP, QUALITY_STEPS
 from tto.errors import BadArgument, TargetMissed
-from tto.metrics import MS_SSIM_MIN_SIDE, SSIMULACRA2_MIN_SIDE, ms_ssim, ms_ssim_db, ssimulacra2
+from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim, ms_ssim_db, ssimulacra2
 from tto.packages import require
+from tto.ssimulacra2 import MIN_SIDE as SSIMULACRA2_MIN_SIDE
 
 MOST_ATTEMPTS = 12
 QP_PER_QUALITY = 16
