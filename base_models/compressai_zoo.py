@@ -30,6 +30,7 @@ from .base import BaseModel, CodePart, LatentShapes, Quality, Walk, full_precisi
 from .blocks import bias_of
 from .derived_tables import rescaled_tables
 from .entropy_models import FactorizedPrior, GaussianConditional
+from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, join_diagonals, split_diagonals
 from .registry import register
@@ -133,6 +134,26 @@ class ZooModel(BaseModel):
     def y_prior(self) -> GaussianConditional | FactorizedPrior:
         return self.gaussian_conditional
 
+    def init_from_images(self, x: Tensor) -> None:
+        """See `base_models.initialization`; normalization starts as the identity."""
+        for layer in (*self.g_a, *self.g_s):
+            if hasattr(layer, "gamma_reparam"):
+                layer.gamma.data = layer.gamma_reparam.init(torch.zeros_like(layer.gamma))
+        init_from_images(self, x)
+
+    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
+        downs = [layer for layer in self.g_a if isinstance(layer, nn.Conv2d)]
+        ups = [layer for layer in self.g_s if isinstance(layer, nn.ConvTranspose2d)]
+        return list(zip(downs, reversed(ups), strict=True))
+
+    def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
+        middle = float(self.gain((self.qualities + 1) / 2, mu))
+        self.last_of_entropy_model().bias.copy_(torch.cat([sigma, mu]) / middle)
+
+    def last_of_entropy_model(self) -> nn.Module:
+        """The layer that gives σ and μ."""
+        return self.h_s[-1]
+
     @classmethod
     def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
         """Widths are those of convolutions; what tells a family from the others is in `is_own`."""
@@ -212,6 +233,9 @@ class ScaleHyperprior(ZooModel):
         mu = torch.zeros_like(sigma)
         return Walk(code_part(0, mu, sigma), mu, sigma)
 
+    def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
+        self.h_s[-2].bias.copy_(sigma / float(self.gain((self.qualities + 1) / 2, sigma)))
+
 
 class MeanScaleHyperprior(ZooModel):
     """z gives μ and σ."""
@@ -290,11 +314,15 @@ class Autoregressive(MeanScaleHyperprior):
     def slice_of(self, part: int) -> int:
         return 0
 
+    def last_of_entropy_model(self) -> nn.Module:
+        return self.entropy_parameters[-1]
+
 
 class Cheng2020Anchor(Autoregressive):
     registered_name = "cheng2020-anchor"
     network_name = "Cheng2020Anchor"
     takes_m = False
+    init_from_images = BaseModel.init_from_images
 
     @classmethod
     def is_own(cls, state: dict[str, Tensor]) -> bool:

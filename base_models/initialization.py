@@ -85,7 +85,7 @@ def _latent_scale(lambda_: float) -> float:
 
 def _scale_latent(model: SlicedModel, down: Down, up: Up, scale: float) -> None:
     """y in units of the quantization step: by its gains where the model has them, else by the filters."""
-    if model.qualities > 1:
+    if hasattr(model, "gain_y"):
         model.gain_y.log_gain.add_(math.log(scale))
     else:
         cast(nn.Conv2d, down).weight.mul_(scale)
@@ -148,11 +148,13 @@ def _set_up(up: Up, basis: Tensor) -> None:
 
 def _fit_entropy_model(model: SlicedModel, x: Tensor) -> None:
     """First guesses of μ and σ per channel, and the scale of z, at the middle quality."""
+    if model.z_prior is None:
+        return
     middle = (model.qualities + 1) / 2
     y = model.analysis(x, middle)
     model.set_first_guess(y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp(min=0.2))
     last = cast(nn.Conv2d, model.h_a[-1])
-    z = model.h_a(y)
+    z = model.hyper_analysis(y, middle)
     last.weight.mul_(Z_STD / (z - z.mean((0, 2, 3), keepdim=True)).std())
     bias_of(last).zero_()
-    bias_of(last).sub_(model.h_a(y).mean((0, 2, 3)))
+    bias_of(last).sub_(model.hyper_analysis(y, middle).mean((0, 2, 3)))

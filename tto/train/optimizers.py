@@ -3,7 +3,7 @@
 A base model below side modules (`base.…`) is never trained.
 
 Muon (K. Jordan, 2024; timm's implementation) orthogonalizes the update of a matrix; a convolution kernel counts as the
-matrix [out, in·h·w]. Everything that is no linear map of features goes to Adam: biases, norms, scales, gains,
+matrix [out, in·h·w]. Everything that is no linear map of features goes to Adam: biases, norms, scales, gains, GDN's γ,
 relative positions, the dictionary, depth-wise kernels and the entropy bottleneck.
 """
 
@@ -20,7 +20,7 @@ from base_models import BaseModel
 from tto.train.errors import MissingModule
 from tto.train.recipe import OptimizerSettings, StageSettings
 
-ADAM_ONLY = ("*relative_position_params", "dt", "gain_*", "entropy_bottleneck.*", "msc.codebook")
+ADAM_ONLY = ("*relative_position_params", "*.gamma", "dt", "gain_*", "entropy_bottleneck.*", "msc.codebook")
 FROZEN = "base."
 
 

@@ -7,7 +7,13 @@ import torch
 from base_models import create_model
 
 
-@pytest.mark.parametrize(("name", "least_psnr"), [("dcae-small", 32), ("tcm-small", 26), ("elic-small", 28)])
+@pytest.mark.parametrize(
+    ("name", "least_psnr"),
+    [
+        ("dcae-small", 32), ("tcm-small", 26), ("elic-small", 28),
+        ("bmshj2018-hyperprior", 30), ("mbt2018-mean", 30), ("mbt2018", 30),
+    ],
+)  # fmt: skip
 def test_new_network_fitted_to_images_is_a_block_transform(photograph, name, least_psnr):
     """Without any training it reconstructs well, its channels fall in variance, and its hyper-latent lives."""
     pixels = np.stack([np.asarray(photograph(128, 128, seed)) for seed in range(6)])
