@@ -160,12 +160,16 @@ class BaseModel(nn.Module, ABC):
             return shifted_gaussian_tables(self.scale_table.double().cpu().numpy())
         return self.y_prior.tables()
 
-    def z_tables(self) -> IntegerTables:
-        """For each channel of z."""
+    def z_step(self, quality: float = 1.0) -> float:
+        """Quantization step of z in units of its density, the same on every machine; z is in such steps."""
+        return 1.0
+
+    def z_tables(self, step: float = 1.0) -> IntegerTables:
+        """For each channel of z, in steps as `z_step` gives them."""
         if self.z_prior is None:
             nothing = np.zeros(0, np.int32)
             return IntegerTables(nothing.reshape(0, 1), nothing, nothing)
-        return self.z_prior.tables()
+        return self.z_prior.tables() if step == 1.0 else rescaled_tables(self.z_prior.tables(), step)
 
     def z_medians(self) -> Tensor:
         """What z is centred on before rounding, [1, N, 1, 1]."""
@@ -206,9 +210,14 @@ class BaseModel(nn.Module, ABC):
         likelihoods = {}
         with torch.autocast(x.device.type, enabled=False):
             if self.z_prior is not None:
-                likelihoods["z"] = self.z_prior.likelihood(z)
+                likelihoods["z"] = self.z_likelihood(z, quality)
             likelihoods["y"] = self.y_likelihood(y, walk, quality)
         return {"x_hat": self.synthesis(walk.y_hat, quality), "likelihoods": likelihoods}
+
+    def z_likelihood(self, z: Tensor, quality: Quality) -> Tensor:
+        """Of each value of z, rounded or noisy, [B, N, hz, wz]."""
+        assert self.z_prior is not None
+        return self.z_prior.likelihood(z)
 
     def y_likelihood(self, y: Tensor, walk: Walk, quality: Quality) -> Tensor:
         """Of each value of y, rounded at μ or noisy, [B, M, h, w]."""
@@ -255,8 +264,9 @@ class BaseModel(nn.Module, ABC):
 
     @classmethod
     def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
-        """Name and sizes of the network that a published checkpoint's tensors are of, by our names; None where they are
-        of another class. Needed where checkpoints of other sizes than the registered ones are about.
+        """Name of the network that a published checkpoint's tensors are of, and what they tell of its configuration;
+        None where they are of another class. Needed where checkpoints of other sizes than the registered ones are
+        about, or keys tell more than `rename_keys` leaves of them.
         """
         return None
 
@@ -365,9 +375,9 @@ class SlicedModel(BaseModel):
         return getattr(self, name)(torch.as_tensor(quality, device=like.device).reshape(-1).to(torch.float64))
 
 
-def interpolate_geometric(values: Sequence[float], quality: Quality) -> Tensor:
+def interpolate_geometric(values: Sequence[float] | Tensor, quality: Quality) -> Tensor:
     """Value at a quality 1…Q between `values`, one per quality; float64, same shape as `quality`."""
-    logs = torch.tensor(values, dtype=torch.float64).log()
+    logs = torch.as_tensor(values, dtype=torch.float64).log()
     position = (torch.as_tensor(quality, dtype=torch.float64) - 1).clamp(0, len(logs) - 1)
     low = position.floor().clamp(max=max(len(logs) - 2, 0)).long()
     high = (low + 1).clamp(max=len(logs) - 1)

@@ -96,7 +96,8 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
     """A model from a file, in eval mode, float32, with its integer coding tables.
 
     A safetensors file written by `save_checkpoint` says itself which model it is; for a published PyTorch checkpoint
-    `name` does, or else its tensors do, and `overrides` of its configuration; it is unpickled with `weights_only`.
+    `name` does, or else its tensors do, and `overrides` say what its tensors do not tell of its configuration; it is
+    unpickled with `weights_only`.
     Raises `CheckpointError`.
     """
     path = Path(path)
@@ -111,11 +112,10 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             name, overrides = metadata["model"], json.loads(metadata["config"])
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{path} holds no state dict")
-        if name is None:
-            name, sizes = recognize(state)
-            overrides = sizes | overrides
+            if not isinstance(state, dict):
+                raise CheckpointError(f"{path} holds no state dict")
+            name, told = recognize(state) if name is None else (name, _told_of(name, state))
+            overrides |= told
         return load_weights(_empty_model(name, overrides, state), state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
@@ -131,7 +131,7 @@ def recognize(raw: dict) -> tuple[str, dict[str, Any]]:
     """
     state = canonical_state_dict(raw)
     for network in networks():
-        if (found := network.recognize(network.rename_keys(state))) is not None:
+        if (found := network.recognize(state)) is not None:
             return found
     for name in list_models():
         if registered(name)[0].recognize.__func__ is not BaseModel.recognize.__func__:
@@ -142,6 +142,12 @@ def recognize(raw: dict) -> tuple[str, dict[str, Any]]:
             return name, {}
     known = ", ".join(network.registered_name for network in networks())
     raise CheckpointError(f"its tensors are of no network that is known: {known}")
+
+
+def _told_of(name: str, raw: dict) -> dict[str, Any]:
+    """What tensors tell of the configuration of a network whose name is given."""
+    found = registered(name)[0].recognize(canonical_state_dict(raw))
+    return found[1] if found is not None and found[0] == name else {}
 
 
 def _empty_model(name: str, overrides: dict, state: dict) -> BaseModel:

@@ -77,19 +77,22 @@ class ZooModel(BaseModel):
     entropy_bottleneck: FactorizedPrior
     gaussian_conditional: GaussianConditional
 
-    def __init__(self, config: ZooConfig | None = None):
+    def __init__(self, config: Any = None):
         super().__init__(config or ZooConfig())
         entropy_models, models = compressai("entropy_models"), compressai("models")
-        widths = (self.config.N, self.config.M) if self.takes_m else (self.config.N,)
         with torch.device("cpu"):  # they cannot be made on the meta device
-            network = getattr(models, self.network_name)(*widths)
+            network = getattr(models, self.network_name)(*self.network_arguments())
         _take_positions_first(network)
         for name, child in network.named_children():
-            if isinstance(child, entropy_models.EntropyBottleneck):
+            if isinstance(child, entropy_models.EntropyBottleneck | entropy_models.EntropyBottleneckVbr):
                 child = FactorizedPrior(child.channels)
             elif isinstance(child, entropy_models.GaussianConditional):
                 child = GaussianConditional()
             self.add_module(name, child)
+
+    def network_arguments(self) -> tuple[Any, ...]:
+        """What CompressAI's class is made with."""
+        return (self.config.N, self.config.M) if self.takes_m else (self.config.N,)
 
     def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
         self.check_sides(x)
@@ -136,10 +139,11 @@ class ZooModel(BaseModel):
 
     def init_from_images(self, x: Tensor) -> None:
         """See `base_models.initialization`; normalization starts as the identity."""
+        layer: Any
         for layer in (*self.g_a, *self.g_s):
             if hasattr(layer, "gamma_reparam"):
                 layer.gamma.data = layer.gamma_reparam.init(torch.zeros_like(layer.gamma))
-        init_from_images(self, x)
+        init_from_images(self, x, float(self.gain((self.qualities + 1) / 2, x)))
 
     def strides(self) -> list[tuple[nn.Module, nn.Module]]:
         downs = [layer for layer in self.g_a if isinstance(layer, nn.Conv2d)]
@@ -148,7 +152,7 @@ class ZooModel(BaseModel):
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         middle = float(self.gain((self.qualities + 1) / 2, mu))
-        self.last_of_entropy_model().bias.copy_(torch.cat([sigma, mu]) / middle)
+        bias_of(self.last_of_entropy_model()).copy_(torch.cat([sigma, mu]) / middle)
 
     def last_of_entropy_model(self) -> nn.Module:
         """The layer that gives σ and μ."""
@@ -157,6 +161,7 @@ class ZooModel(BaseModel):
     @classmethod
     def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
         """Widths are those of convolutions; what tells a family from the others is in `is_own`."""
+        state = cls.rename_keys(state)
         first = state.get("g_a.0.weight" if cls.takes_m else "g_a.0.conv1.weight")
         last = state.get("g_a.6.weight") if cls.takes_m else first
         if first is None or last is None or not cls.is_own(state):
@@ -234,7 +239,7 @@ class ScaleHyperprior(ZooModel):
         return Walk(code_part(0, mu, sigma), mu, sigma)
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
-        self.h_s[-2].bias.copy_(sigma / float(self.gain((self.qualities + 1) / 2, sigma)))
+        bias_of(self.h_s[-2]).copy_(sigma / float(self.gain((self.qualities + 1) / 2, sigma)))
 
 
 class MeanScaleHyperprior(ZooModel):

@@ -131,15 +131,21 @@ class FactorizedPrior(EntropyModel):
         """What values are centred on before rounding, [1, N, 1, 1]."""
         return self.quantiles[None, :, 0, 1:2, None].detach()
 
-    def likelihood(self, z: Tensor) -> Tensor:
-        """Probability of the unit cell around each value of z [B, N, H, W]; in training mode around noisy ones."""
-        values = z.transpose(0, 1).flatten(1)[:, None]  # [N, 1, P]
+    def likelihood(self, z: Tensor, step: Tensor | None = None) -> Tensor:
+        """Probability of the unit cell around each value of z [B, N, H, W]; in training mode around noisy ones.
+
+        With `step` [B, 1, 1, 1] values are in steps from the medians, and cells are as wide as these.
+        """
+        values = _by_channel(z)
+        medians = self.quantiles[:, :, 1:2]
         if self.training:
             values = values + torch.empty_like(values).uniform_(-0.5, 0.5)
         else:
-            medians = self.quantiles[:, :, 1:2]
             values = (values - medians).round() + medians
-        likelihood = self.likelihood_lower_bound(self._mass(values)[0])
+        width = None if step is None else _by_channel(step.expand_as(z))
+        if width is not None:
+            values = (values - medians) * width + medians
+        likelihood = self.likelihood_lower_bound(self._mass(values, 1.0 if width is None else width)[0])
         return likelihood.view(z.shape[1], z.shape[0], *z.shape[2:]).transpose(0, 1)
 
     def quantile_loss(self) -> Tensor:
@@ -159,9 +165,9 @@ class FactorizedPrior(EntropyModel):
         tails = lower[:, 0, :1].sigmoid() + (-upper[:, 0, -1:]).sigmoid()
         self._set_tables(masses[:, 0], tails, lengths, -below)
 
-    def _mass(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability of unit cells, and the logits of their two ends, each [N, 1, P]."""
-        lower, upper = self._logits(values - 0.5), self._logits(values + 0.5)
+    def _mass(self, values: Tensor, width: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability of cells, and the logits of their two ends, each [N, 1, P]."""
+        lower, upper = self._logits(values - 0.5 * width), self._logits(values + 0.5 * width)
         return upper.sigmoid() - lower.sigmoid(), lower, upper
 
     def _logits(self, values: Tensor, frozen: bool = False) -> Tensor:
@@ -186,6 +192,11 @@ class FactorizedPrior(EntropyModel):
                 torch.where(logits >= self.target, middle, high),
             )
         self.quantiles.copy_((low + high) / 2)
+
+
+def _by_channel(z: Tensor) -> Tensor:
+    """[B, N, H, W] → [N, 1, P]."""
+    return z.transpose(0, 1).flatten(1)[:, None]
 
 
 class GaussianConditional(EntropyModel):

@@ -22,6 +22,9 @@ from .residual import GatedAttention, ResidualDown, ResidualUp
 
 if TYPE_CHECKING:
     from .base import SlicedModel
+    from .compressai_zoo import ZooModel
+
+    FittedModel = SlicedModel | ZooModel
 
 GRAY = 0.5
 Z_STD = 3.0
@@ -33,11 +36,12 @@ Up = nn.ConvTranspose2d | ResidualUp | nn.Sequential
 
 
 @torch.no_grad()
-def init_from_images(model: SlicedModel, x: Tensor) -> None:
+def init_from_images(model: FittedModel, x: Tensor, gain: float = 1.0) -> None:
     """Fits a new network to crops x [B, 3, H, W] in [0, 1], H and W multiples of 64; some hundred crops suffice.
 
     y gets the scale that its quantization step asks for at the middle quality, z a standard deviation of 3: a
-    hyper-latent that rounds to zero everywhere would stay so.
+    hyper-latent that rounds to zero everywhere would stay so. `gain` is what y is multiplied by at that quality in a
+    model whose gains are not to be fitted.
     """
     _silence_residuals(model.g_a)
     _silence_residuals(model.g_s)
@@ -51,7 +55,7 @@ def init_from_images(model: SlicedModel, x: Tensor) -> None:
         _set_down(down, basis)
         _set_up(up, basis)
     cast(nn.Conv2d, strides[-1][0]).weight[len(basis) :] = 0  # else noise would be coded
-    _scale_latent(model, *strides[-1], _latent_scale(middle))
+    _scale_latent(model, *strides[-1], _latent_scale(middle) / gain)
     first, last = _first_layer(strides[0][0]), _linear_layer(strides[0][1])
     bias_of(first).copy_(-GRAY * first.weight.sum((1, 2, 3)))
     bias_of(last).fill_(GRAY)
@@ -83,10 +87,10 @@ def _latent_scale(lambda_: float) -> float:
     return math.sqrt(lambda_ * 255**2 * math.log(2) / 18)
 
 
-def _scale_latent(model: SlicedModel, down: Down, up: Up, scale: float) -> None:
+def _scale_latent(model: FittedModel, down: Down, up: Up, scale: float) -> None:
     """y in units of the quantization step: by its gains where the model has them, else by the filters."""
     if hasattr(model, "gain_y"):
-        model.gain_y.log_gain.add_(math.log(scale))
+        cast("SlicedModel", model).gain_y.log_gain.add_(math.log(scale))
     else:
         cast(nn.Conv2d, down).weight.mul_(scale)
         _linear_layer(up).weight.div_(scale)
@@ -146,7 +150,7 @@ def _set_up(up: Up, basis: Tensor) -> None:
     bias_of(layer).zero_()
 
 
-def _fit_entropy_model(model: SlicedModel, x: Tensor) -> None:
+def _fit_entropy_model(model: FittedModel, x: Tensor) -> None:
     """First guesses of μ and σ per channel, and the scale of z, at the middle quality."""
     if model.z_prior is None:
         return

@@ -15,7 +15,7 @@ Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `N` ha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -204,11 +204,24 @@ class TCM(ChannelSlices):
         return list(zip(downs, reversed(ups), strict=True))
 
     @classmethod
+    def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
+        """In CompressAI's layout the network is CompressAI's, too."""
+        width = cls.rename_keys(state).get("g_a.0.conv1.weight")
+        if width is None or not any(key.startswith(("atten_mean.", CHANNEL_CONTEXT)) for key in state):
+            return None
+        names = {config.N: name for name, config in PUBLISHED.items()}
+        if (name := names.get(len(width) // 2)) is None:
+            return None
+        theirs = any(key.startswith(CHANNEL_CONTEXT) for key in state)
+        return name, {"residual_sees_attention": not theirs}
+
+    @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """From CompressAI after 1.2.8, whose window attention is timm's with a second projection behind it."""
         return rename(_join_projections(state), LATENT_CODEC_RENAMES)
 
 
+CHANNEL_CONTEXT = "latent_codec.y.channel_context.y0.mean_support_transform."
 LATENT_CODEC_RENAMES = (
     (r"^latent_codec\.y\.channel_context\.y(\d+)\.(mean|scale)_support_transform\.", r"atten_\2.\1.0."),
     *LATENT_CODEC,
@@ -237,8 +250,9 @@ def _join_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-register("tcm", TCM, TCMConfig())
-register("tcm-n128", TCM, TCMConfig(N=128))
+PUBLISHED = {"tcm": TCMConfig(), "tcm-n128": TCMConfig(N=128)}
+for model_name, config in PUBLISHED.items():
+    register(model_name, TCM, config)
 register(
     "tcm-small",
     TCM,

@@ -81,7 +81,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
     header = container.header
     shapes, bits = codec.latent_shapes(header), []
     y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, bits.append)
-    z_hat = codec.latent_coder.decode_z(container.sections, shapes)
+    z_hat = codec.latent_coder.decode_z(container.sections, shapes, header.quality)
     maps = codec.model.explanations(z_hat, header.quality, y_hat.float())
     side = codec.read_side(container)
     return Contents(

@@ -59,7 +59,7 @@ class LatentCoder:
     def __init__(self, model: BaseModel):
         self._native_walker = model
         self.portable_walker = model.entropy_walker(torch.float64)
-        self._z_tables = Tables.of(model.z_tables())
+        self._z_tables: dict[float, Tables] = {}
         self._y_tables: dict[tuple[float, float], Tables] = {}
         self.choice = table_choice(model)
         self._medians = model.z_medians()
@@ -76,6 +76,13 @@ class LatentCoder:
             self._y_tables[key] = Tables.of(self._native_walker.y_tables(*key))
         return self._y_tables[key]
 
+    def z_tables(self, quality: float) -> Tables:
+        """Those of z. Few models have others for each quality."""
+        step = self._native_walker.z_step(quality)
+        if step not in self._z_tables:
+            self._z_tables[step] = Tables.of(self._native_walker.z_tables(step))
+        return self._z_tables[step]
+
     @torch.inference_mode()
     def encode(
         self, y: Tensor, z: Tensor, quality: float, qp: int, native: bool = False, fit_scales: bool = False
@@ -91,7 +98,7 @@ class LatentCoder:
         y, z = y.contiguous(), z.contiguous()  # the decoder's layout: another would round ŷ otherwise
         z_symbols = _checked((z - self._medians).round())
         z_encoder = SymbolEncoder()
-        z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self._z_tables)
+        z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self.z_tables(quality))
 
         tables = self.tables(step, quality)
         coded: list[CodedPart] = []
@@ -169,7 +176,7 @@ class LatentCoder:
         costs = self.tables(step_size(qp), quality).least_costs
         of_position = costs.sum() if isinstance(self.choice, ByChannel) else shapes.y[0] * costs.min()
         least = {
-            SectionType.Z: math.prod(shapes.z[1:]) * self._z_tables.least_costs.sum(),
+            SectionType.Z: math.prod(shapes.z[1:]) * self.z_tables(quality).least_costs.sum(),
             SectionType.Y: math.prod(shapes.y[1:]) * of_position,
         }
         for kind, bits in least.items():
@@ -193,7 +200,7 @@ class LatentCoder:
         walker, dtype = self.walker(native)
         device = self._medians.device
         step = step_size(qp)
-        z_hat = self.decode_z(sections, shapes, dtype)
+        z_hat = self.decode_z(sections, shapes, quality, dtype)
         tables, reader = self.tables(step, quality), self._reader(sections, shapes, qp)
         decoder = SymbolDecoder(reader.payload, section_name(SectionType.Y))
         on_integers = walker.grid == "integer"
@@ -223,12 +230,16 @@ class LatentCoder:
         return IndexReader(self.choice, channels, slices, checksums, listed, scale_qps, payload)
 
     def decode_z(
-        self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, dtype: torch.dtype = torch.float32
+        self,
+        sections: Mapping[SectionType, bytes],
+        shapes: LatentShapes,
+        quality: float,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """ẑ [1, N, hz, wz]. Raises `CorruptFile`."""
         shape = (1, *shapes.z)
         decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
-        symbols = decoder.decode(_channel_indexes(shape), self._z_tables)
+        symbols = decoder.decode(_channel_indexes(shape), self.z_tables(quality))
         return _tensor(symbols, dtype, self._medians.device).view(shape) + self._medians.to(dtype)
 
     def _channels(self, shape: Sequence[int]) -> list[np.ndarray | None]:

@@ -88,8 +88,9 @@ def load_model(model: str) -> BaseModel:
 
 
 def as_base_model(network: nn.Module) -> BaseModel:
-    """A network at hand as a base model in eval mode: itself, or a copy of one of CompressAI's, of one rate.
+    """A network at hand as a base model in eval mode: itself, or a copy of one of CompressAI's.
 
+    Those have one rate, `DEFAULT_LAMBDA`, or the rates of their gains.
     Raises `BadArgument` where it is of no family that is known, or `BadCheckpoint`.
     """
     from base_models import BaseModel, CheckpointError, create_model, load_weights
@@ -103,7 +104,7 @@ def as_base_model(network: nn.Module) -> BaseModel:
     except CheckpointError as error:
         raise BadArgument(f"{type(network).__name__}: {error}") from None
     try:
-        return load_weights(create_model(name, **sizes, lambdas=(DEFAULT_LAMBDA,)), state)
+        return load_weights(create_model(name, **({"lambdas": (DEFAULT_LAMBDA,)} | sizes)), state)
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
 

@@ -31,16 +31,20 @@ QUALITIES = {
     "bmshj2018-factorized": 8,
     "bmshj2018-hyperprior": 8,
     "mbt2018-mean": 8,
+    "bmshj2018-hyperprior-vbr": 8,
+    "mbt2018-mean-vbr": 8,
     "mbt2018": 8,
     "cheng2020-anchor": 6,
     "cheng2020-attn": 6,
 }
 """How many each family was trained for."""
+VARIABLE_RATE = "-vbr"
+"""Ends the names of families of which one network serves all qualities."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Networks of one kind, one for each quality 1…`qualities`, trained for one metric, mse or ms-ssim."""
+    """Networks of one kind, one for each quality 1…`qualities` or one for all, trained for mse or ms-ssim."""
 
     network: str
     metric: str
@@ -53,9 +57,20 @@ class Family:
     def qualities(self) -> int:
         return QUALITIES[self.network]
 
+    @property
+    def networks(self) -> int:
+        """How many there are; they are called by the qualities that they were trained for, from 1 on."""
+        return 1 if self.network.endswith(VARIABLE_RATE) else self.qualities
+
+    def network_for(self, quality: float) -> int:
+        """Which network serves a quality."""
+        return min(math.floor(quality + 0.5), self.networks)
+
     def url(self, quality: int) -> str:
         from base_models.third_party import compressai
 
+        if self.networks == 1:
+            return compressai("zoo.image_vbr").model_urls[self.network][self.metric]
         return compressai("zoo.image").model_urls[self.network][self.metric][quality]
 
     def weights(self, quality: int) -> Path:
@@ -76,7 +91,8 @@ def weights_folder() -> Path:
 
 
 def families() -> tuple[Family, ...]:
-    return tuple(Family(network, metric) for network in QUALITIES for metric in ("mse", "ms-ssim"))
+    all_metrics = (Family(network, metric) for network in QUALITIES for metric in ("mse", "ms-ssim"))
+    return tuple(family for family in all_metrics if family.networks > 1 or family.metric == "mse")
 
 
 def find_family(name: str) -> Family | None:
@@ -108,16 +124,17 @@ def _hash_in(name: str) -> str:
 
 
 def load_network(family: Family, quality: int) -> BaseModel:
-    """The network trained for one quality, in eval mode. Raises `NotInstalled` or `BadCheckpoint`."""
+    """The network that serves a quality, in eval mode. Raises `NotInstalled` or `BadCheckpoint`."""
     from base_models import CheckpointError, fingerprint, load_checkpoint
     from base_models.compressai_zoo import LAMBDAS
 
     path = fetch_weights(family, quality)
+    rates = {"lambdas": LAMBDAS[: family.qualities], "trained_quality": quality} if family.networks > 1 else {}
     try:
-        model = load_checkpoint(path, lambdas=LAMBDAS[: family.qualities], trained_quality=quality)
+        model = load_checkpoint(path, **rates)
     except CheckpointError as error:
         raise BadCheckpoint(f"{error}; delete it to have it downloaded again") from error
-    _remember(fingerprint(model), family, quality)
+    _remember(fingerprint(model), family, family.network_for(quality))
     return model
 
 
@@ -125,7 +142,7 @@ class FamilyCodec:
     """All qualities of a family, with the methods of `Codec`; a network is loaded when its quality is asked for.
 
     Between two trained qualities the nearer network serves, the better one half-way, with a quantization step that
-    makes up for the difference in λ (`base_models.compressai_zoo`).
+    makes up for the difference in λ (`base_models.compressai_zoo`). Those of variable rate have one network.
     """
 
     def __init__(self, family: Family, device: str = "auto"):
@@ -157,7 +174,7 @@ class FamilyCodec:
     @property
     def fingerprint(self) -> bytes:
         """Of all networks: 8 bytes from the names of their weights, which have their hashes in them."""
-        names = " ".join(self.family.weights(quality).name for quality in range(1, self.qualities + 1))
+        names = " ".join(self.family.weights(number).name for number in range(1, self.family.networks + 1))
         return hashlib.sha256(names.encode()).digest()[:8]
 
     def trained(self, quality: int) -> Codec:
@@ -172,7 +189,7 @@ class FamilyCodec:
         """The codec that serves a quality. Raises `BadArgument`."""
         if not 1 <= quality <= self.qualities:
             raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
-        return self.trained(math.floor(quality + 0.5))
+        return self.trained(self.family.network_for(quality))
 
     def compress(self, image: Any, quality: float = 4.0, **options: Any) -> Result:
         """As `Codec.compress`. A target is searched for from the network of `quality`, and once more from the one that
@@ -194,8 +211,8 @@ class FamilyCodec:
     def for_file(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Codec:
         """The codec of the network that made a file. Raises `WrongModel`."""
         header = read(data, max_pixels=max_pixels).header
-        first = min(self.qualities, math.floor(header.quality + 0.5))
-        for quality in sorted(range(1, self.qualities + 1), key=lambda quality: abs(quality - first)):
+        first = self.family.network_for(header.quality)
+        for quality in sorted(range(1, self.family.networks + 1), key=lambda quality: abs(quality - first)):
             is_here = quality in self._codecs or self.family.weights(quality).is_file()
             if (quality == first or is_here) and self.trained(quality).fingerprint == header.fingerprint:
                 return self.trained(quality)
@@ -243,7 +260,7 @@ def find_network(fingerprint: bytes) -> tuple[Family, int] | None:
         return family, quality
     seen = set(known_fingerprints().values())
     for family in families():
-        for quality in family.cached():
+        for quality in set(map(family.network_for, family.cached())):
             if (family.name, quality) not in seen:
                 with suppress(BadCheckpoint):
                     load_network(family, quality)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from compressai.zoo import image as compressai_zoo
+from compressai.zoo import image_vbr
 
 import tto
-from base_models import load_checkpoint
+from base_models import fingerprint, load_checkpoint
 from tto import api
 from tto.cli import main
 from tto.container import read
@@ -144,6 +145,52 @@ def test_a_network_at_hand_is_a_codec(photograph):
     assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="Linear: its tensors are of no network that is known: .*mbt2018-mean"):
         tto.load_codec(torch.nn.Linear(2, 2))
+
+
+VARIABLE = find_family("mbt2018-mean-vbr")
+
+
+def variable_network() -> torch.nn.Module:
+    """CompressAI's class with random weights and the step of z that published ones have, as they load it."""
+    torch.manual_seed(7)
+    network = compressai.models.MeanScaleHyperpriorVbr(16, 16, vr_entbttlnck=True)
+    with torch.no_grad():
+        for layer in (network.g_a[-1], network.h_a[-1]):
+            layer.weight *= 100
+    return network.eval()
+
+
+def test_one_network_of_variable_rate_serves_all_qualities(server, monkeypatch, photograph):
+    buffer = io.BytesIO()
+    torch.save(variable_network().state_dict(), buffer)
+    name = f"mbt2018-mean-vbr-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth.tar"
+    Handler.files[name] = buffer.getvalue()
+    monkeypatch.setitem(
+        image_vbr.model_urls, "mbt2018-mean-vbr", {"mse": f"http://127.0.0.1:{server.server_port}/{name}"}
+    )
+    image, codec = photograph(64, 64), tto.load_codec("mbt2018-mean-vbr", "cpu")
+    results = [codec.compress(image, quality) for quality in (2, 4.5, 8)]
+    assert results[0].bytes < results[1].bytes < results[2].bytes
+    assert len({read(result.data).header.fingerprint for result in results}) == 1 and Handler.asked == [name]
+    assert VARIABLE.cached() == tuple(range(1, 9)) and find_family("mbt2018-mean-vbr-ms-ssim") is None
+    (cache_folder() / "fingerprints.json").unlink()
+    api._load_family.cache_clear()
+    for result in results:
+        assert np.array_equal(np.asarray(tto.decompress(result.data, device="cpu")), np.asarray(result.image))
+    assert known_model(read(results[0].data).header.fingerprint) == "mbt2018-mean-vbr"
+
+
+def test_a_network_of_variable_rate_at_hand_has_its_qualities(photograph, tmp_path):
+    network = variable_network()
+    codec = tto.load_codec(network, "cpu")
+    result = codec.compress(photograph(64, 64), 6.5, effort="fast")
+    assert codec.qualities == 8 and result.base_J > result.J
+    assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(SystemExit) as end:
+        main(["models", "convert", str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors")])
+    assert not end.value.code
+    assert fingerprint(load_checkpoint(tmp_path / "a.safetensors")) == codec.fingerprint
 
 
 def test_a_users_checkpoint_is_converted_without_its_name(tmp_path):

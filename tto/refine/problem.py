@@ -205,7 +205,7 @@ class Problem:
 
     @cached_property
     def z_bits(self) -> FactorizedBits:
-        return FactorizedBits(self.model.z_tables(), self.medians.device)
+        return FactorizedBits(self.model.z_tables(self.model.z_step(self.quality)), self.medians.device)
 
     def y_bits(self, qp: int) -> FactorizedBits:
         """Of y in steps, less its medians, under a factorized prior."""

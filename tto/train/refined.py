@@ -121,7 +121,7 @@ class RefinedShare(nn.Module):
         likelihoods = {}
         with torch.autocast(images.device.type, enabled=False):
             if model.z_prior is not None:
-                likelihoods["z"] = model.z_prior.likelihood(latents.z)
+                likelihoods["z"] = model.z_likelihood(latents.z, quality)
             if found.walk.sigma is None:
                 likelihoods["y"] = model.y_likelihood(latents.y, found.walk, quality)
             else:

@@ -33,7 +33,10 @@ TINY = {
 } | dict.fromkeys(
     ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-anchor", "cheng2020-attn"),
     {"N": 16, "M": 16},
-)  # fmt: skip
+) | {
+    "bmshj2018-hyperprior-vbr": {"N": 16, "M": 16, "z_steps": False},
+    "mbt2018-mean-vbr": {"N": 16, "M": 16},
+}  # fmt: skip
 """Overrides that make a registered model tiny, at least one of every class."""
 Y_STD, Z_STD, SIGMA = 3.0, 2.0, 2.0
 

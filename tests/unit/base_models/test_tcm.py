@@ -3,8 +3,8 @@ import re
 import pytest
 import torch
 
-from base_models import create_model, load_weights
-from base_models.tcm import HyperFeatures
+from base_models import create_model, load_checkpoint, load_weights
+from base_models.tcm import HyperFeatures, TCMConfig
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def in_latent_codec_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Te
         for pattern, replacement in rules:
             key = re.sub(pattern, replacement, key)
         if key.startswith("gaussian_conditional."):
-            renamed |= {f"latent_codec.y.latent_codec.y{k}.{key}": value for k in range(4)}
+            renamed |= {f"latent_codec.y.latent_codec.y{k}.{key}": value for k in range(5)}
         elif key.endswith("relative_position_params"):
             table = value.permute(1, 2, 0).reshape(-1, len(value))
             renamed[key.replace("relative_position_params", "attn.relative_position_bias_table")] = table
@@ -73,6 +73,16 @@ def test_maps_smaller_than_a_window_have_no_borders_in_them(model, size):
     output = model(torch.rand(2, 3, *size))
     assert output["x_hat"].shape == (2, 3, *size)
     assert output["x_hat"].isfinite().all() and output["likelihoods"]["y"].isfinite().all()
+
+
+def test_compressais_layout_is_of_the_network_that_predicts_residuals_before_attention(tmp_path):
+    """Whether its name is given or not; the published layout is of the published network."""
+    state = create_model("tcm").state_dict()
+    for layout, tells in ((lambda state: state, True), (in_latent_codec_layout, False)):
+        torch.save({"state_dict": layout(state)}, tmp_path / "tcm.pth")
+        for name in (None, "tcm"):
+            loaded = load_checkpoint(tmp_path / "tcm.pth", name, lambdas=(0.025,))
+            assert loaded.config == TCMConfig(residual_sees_attention=tells, lambdas=(0.025,))
 
 
 @torch.inference_mode()
