@@ -97,8 +97,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
 
     A safetensors file written by `save_checkpoint` says itself which model it is; for a published PyTorch checkpoint
     `name` does, or else its tensors do, and `overrides` say what its tensors do not tell of its configuration; it is
-    unpickled with `weights_only`.
-    Raises `CheckpointError`.
+    unpickled with `weights_only`. Raises `CheckpointError`.
     """
     path = Path(path)
     try:
@@ -114,7 +113,10 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):
                 raise CheckpointError(f"{path} holds no state dict")
-            name, told = recognize(state) if name is None else (name, _told_of(name, state))
+            if name is None:
+                name, told = recognize(state)
+            else:
+                told = _told_of(name, state)
             overrides |= told
         return load_weights(_empty_model(name, overrides, state), state)
     except CheckpointError as error:
