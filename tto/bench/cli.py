@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tto.bench.coders import Series
     from tto.bench.measure import Failure
     from tto.bench.rows import Row
+    from tto.bench.summary import Summary
 
 DEFAULT_QUALITIES = "2,4,6,8"
 NONE, ALL = "none", "all"
@@ -41,33 +43,44 @@ def bench(
         typer.Argument(help=f"{', '.join(dataset_names())}, or a folder of images.", show_default=False),
     ] = None,
     model: Annotated[
-        str, typer.Option("-m", "--model", help="Models, checkpoints, folders of one codec's checkpoints; or none.")
+        str,
+        typer.Option(
+            "-m", "--model", metavar="LIST", help="Models, checkpoints, folders of one codec's checkpoints; or none."
+        ),
     ] = DEFAULT_MODEL,
-    effort: Annotated[str, typer.Option(help="Efforts of the models, by name or number of steps.")] = NONE,
-    quality: Annotated[str, typer.Option("-q", "--quality", help="Qualities.")] = DEFAULT_QUALITIES,
+    effort: Annotated[
+        str, typer.Option(metavar="LIST", help="Efforts of the models, by name or number of steps.")
+    ] = NONE,
+    quality: Annotated[str, typer.Option("-q", "--quality", metavar="LIST", help="Qualities.")] = DEFAULT_QUALITIES,
     anchors: Annotated[
         str,
         typer.Option(
-            help="jpeg, jpeg2000, webp, avif (default); jpeg-baseline, avif-444, jxl, hevc, vvc, vvc-slow; all; none."
+            metavar="LIST",
+            help="jpeg, jpeg2000, webp, avif (default); jpeg-baseline, avif-444, jxl, hevc, vvc, vvc-slow; all; none.",
         ),
     ] = "jpeg,jpeg2000,webp,avif",
     against: Annotated[
-        str, typer.Option(help="Curve that the table's BD-rates are taken against; default: the first anchor.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Curve that the table's BD-rates are taken against; default: the first anchor."
+        ),
     ] = "",
     metrics: Annotated[
-        str, typer.Option(help="More columns and plots: ssimulacra2, vmaf, lpips, dists; or none.")
+        str, typer.Option(metavar="LIST", help="More columns and plots: ssimulacra2, vmaf, lpips, dists; or none.")
     ] = NONE,
-    out: Annotated[Path, typer.Option(help="Folder for everything; a finished part of it is used again.")] = Path(
-        "report"
-    ),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes; the cores, or the GPUs, are shared out.")] = 1,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for everything; a finished part of it is used again.")
+    ] = Path("report"),
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes; the cores, or the GPUs, are shared out.")
+    ] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads of each process; default: its share of the cores.")
     ] = None,
     device: Device = "auto",
-    limit: Annotated[int, typer.Option(min=0, help="Only the first so many images.")] = 0,
-    crop: Annotated[int, typer.Option(min=0, help="Only the central square of so many pixels.")] = 0,
-    examples: Annotated[int, typer.Option(min=0, help="Images to look at in the page.")] = 2,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Only the first so many images.")] = 0,
+    crop: Annotated[int, typer.Option(min=0, metavar="N", help="Only the central square of so many pixels.")] = 0,
+    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Images to look at in the page.")] = 2,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A.csv B.csv", help="Compare two results.csv instead of measuring."),
@@ -117,10 +130,20 @@ def bench(
         images=images.about,
         missing=missing,
     )
-    print(write_report(measured, machine, options))
+    print_summary(write_report(measured, machine, options), measured.failures)
     print(f"{out / 'report.html'} shows all of it")
     if measured.failures:
         raise typer.Exit(EXIT_ERROR)
+
+
+def print_summary(summary: Summary, failures: Sequence[Failure]) -> None:
+    """The one table, as Markdown or so that it fits a terminal, and what failed."""
+    from tto.bench.tables import columns_that_fit, failure_lines, markdown, summary_cells
+
+    header, cells = summary_cells(summary, failures)
+    in_terminal = sys.stdout.isatty()
+    table = columns_that_fit(header, cells, get_terminal_size().columns) if in_terminal else markdown(header, cells)
+    print("\n".join([table, *failure_lines(failures)]))
 
 
 def print_comparison(first: Path, second: Path) -> None:

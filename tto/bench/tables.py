@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tto.bench.measure import Failure
 
 MISSING = "–"
+GAP = "  "
 
 
 def number(value: float, digits: int, sign: bool = False) -> str:
@@ -165,6 +167,30 @@ def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
         + " |\n"
         for line in lines
     )
+
+
+def columns_that_fit(header: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> str:
+    """A table for a terminal of so many characters: wrapped headings, and the first columns for which there is room.
+
+    A last line names the others.
+    """
+    heads, columns = [], []
+    for i, title in enumerate(header):
+        column = [row[i] for row in cells]
+        head = textwrap.wrap(title, max(map(len, (*title.split(), *column))), break_long_words=False)
+        widest = max(map(len, (*head, *column)))
+        if heads and sum(len(column[0]) + len(GAP) for column in columns) + widest > width:
+            break
+        align = str.rjust if heads else str.ljust
+        heads.append([align(line, widest) for line in head])
+        columns.append([align(cell, widest) for cell in column])
+    tallest = max(map(len, heads))
+    heads = [[" " * len(head[0])] * (tallest - len(head)) + head for head in heads]
+    rule = [["─" * len(head[0])] for head in heads]
+    lines = [GAP.join(row).rstrip() for table in (heads, rule, columns) for row in zip(*table, strict=True)]
+    left_out = header[len(heads) :]
+    note = [f"Not shown here for want of room: {', '.join(left_out)}."] if left_out else []
+    return "\n".join([*lines, *note]) + "\n"
 
 
 def latex(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,10 @@ import pytest
 
 from tto.bench import cli, memory
 from tto.bench.cli import parse_efforts, parse_names, parse_numbers
+from tto.bench.curves import mean_curves
+from tto.bench.measure import Failure
 from tto.bench.rows import read_csv, write_csv
+from tto.bench.summary import summarize
 from tto.cli import main
 
 
@@ -94,6 +97,16 @@ def test_a_missing_anchor_is_one_line_here_and_in_the_report(pictures, tmp_path,
     reason = "the package pillow-jxl-plugin is not installed: pip install 'tto[bench]'"
     assert f"tto: jxl is left out: {reason}\n" in capsys.readouterr().err
     assert f"left out: {reason}" in json.loads((out / "results.json").read_text())["about"]["jxl"]
+
+
+def test_the_table_fits_a_terminal(make_rows, capsys, monkeypatch):
+    monkeypatch.setattr(cli.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    failure = Failure("jpeg", 5.0, "a.png", "no room")
+    cli.print_summary(summarize(mean_curves(make_rows("jpeg", 0.3))), [failure])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 40 for line in lines if " dB" not in line) and "want of room" in "".join(lines)
+    assert lines[-1] == "failed: jpeg, quality 5, a.png: no room"
 
 
 def test_the_bar_counts_only_what_is_left(monkeypatch, make_rows):

@@ -9,7 +9,16 @@ from tto.bench.curves import compare, mean_curves
 from tto.bench.measure import Failure
 from tto.bench.published import published_curves
 from tto.bench.summary import summarize
-from tto.bench.tables import bd_rate_cells, comparison_cells, failure_lines, latex, markdown, point_cells, summary_cells
+from tto.bench.tables import (
+    bd_rate_cells,
+    columns_that_fit,
+    comparison_cells,
+    failure_lines,
+    latex,
+    markdown,
+    point_cells,
+    summary_cells,
+)
 from tto.errors import BadArgument
 
 
@@ -112,6 +121,19 @@ def test_the_summary_as_markdown(curves, rows):
     assert lines[4].endswith("|       102 |          5.3 | 0.10–0.40 | 31.0–37.0 |")
     assert "failed" not in text
     assert len({len(line) for line in lines}) == 1
+
+
+def test_a_terminal_gets_the_columns_that_fit_and_hears_of_the_others(curves, rows):
+    header, cells = summary_cells(summarize(curves, rows))
+    whole = columns_that_fit(header, cells, 200).splitlines()
+    assert whole[0].split() == ["BD-rate", "BD-rate", "J"] and whole[2].split()[:2] == ["codec", "chroma"]
+    assert whole[-1].split() == " ".join(cells[-1]).split()
+    assert len({len(line) for line in whole[3:]}) == 1
+    wide = len(whole[-1])
+    assert columns_that_fit(header, cells, wide).splitlines() == whole
+    narrow = columns_that_fit(header, cells, wide - 1).splitlines()
+    assert narrow[-1] == "Not shown here for want of room: PSNR dB."
+    assert all(len(line) < wide for line in narrow[:-1]) and narrow[-2].endswith(cells[-1][-2])
 
 
 def test_chroma_stands_beside_the_figures_of_anchors(make_rows):

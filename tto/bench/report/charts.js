@@ -61,7 +61,7 @@ function drawChart(host, lines, options) {
     element("line", { x1: box.left, x2: box.right, y1: y(tick), y2: y(tick), class: "grid" }, svg);
     element("text", { x: box.left - 6, y: y(tick) + 4, "text-anchor": "end" }, svg, tick);
   }
-  for (const tick of options.logX ? logTicks(...xs) : ticks(...xs, width / 90)) {
+  for (const tick of options.logX ? logTicks(...xs) : ticks(...xs, width / 70)) {
     element("line", { x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom, class: "grid" }, svg);
     element("text", { x: x(tick), y: box.bottom + 17, "text-anchor": "middle" }, svg, tick);
   }

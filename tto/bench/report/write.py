@@ -45,8 +45,8 @@ class Options:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_report(measured: Measured, machine: Machine, options: Options) -> str:
-    """Writes all files of the report into the machine's folder; returns the table of curves, and what failed."""
+def write_report(measured: Measured, machine: Machine, options: Options) -> Summary:
+    """Writes all files of the report into the machine's folder; returns what its table says."""
     folder, (tasks, rows, failures) = machine.folder, measured
     curves = mean_curves(rows)
     if not any(curve.points for curve in curves):
@@ -64,7 +64,7 @@ def write_report(measured: Measured, machine: Machine, options: Options) -> str:
     examples = make_examples(tasks, rows, main, machine, options.examples) if options.examples else []
     page = build_page(about, rows, summary, failures, examples, main)
     write_atomic(folder / "report.html", page.encode())
-    return "\n".join([markdown(*summary_cells(summary, failures)), *failure_lines(failures)])
+    return summary
 
 
 def _main_curve(curves: Sequence[Curve]) -> Curve:
