@@ -47,7 +47,10 @@ def descends_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is worth having for gradients: it halves a step where the machine multiplies it itself."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    if device.type != "cpu":
+        return False
+    # PyTorch's own kernels can be held to fewer instructions than the processor has, and then lack some of bfloat16's.
+    return torch.cpu._is_avx512_bf16_supported() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def use_threads(number: int | None) -> None:

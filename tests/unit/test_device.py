@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tto.device import pick_device
+from tto.device import descends_in_bfloat16, pick_device
 from tto.errors import BadArgument
 
 
@@ -29,3 +29,12 @@ def test_a_device_without_float64_is_refused(monkeypatch):
     monkeypatch.setattr("tto.device._has_float64", lambda device: device.type == "cpu")
     with pytest.raises(BadArgument, match="mps has no float64"):
         pick_device("mps")
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "kernels", "worth"), [(True, "AVX512", True), (True, "DEFAULT", False), (False, "AVX512", False)]
+)
+def test_bfloat16_needs_a_processor_that_multiplies_it_and_kernels_for_it(monkeypatch, multiplies, kernels, worth):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: multiplies)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: kernels)
+    assert descends_in_bfloat16(torch.device("cpu")) is worth
