@@ -62,9 +62,9 @@ def _text(arguments: Sequence[str]) -> str:
 def run_ffmpeg(arguments: Sequence[str | Path]) -> tuple[str, float]:
     """What it says, and the megabytes (10⁶) that it took at most, `nan` where the system does not tell.
 
-    Raises `ProgramFailed` with its last line.
+    Raises `ProgramFailed` with the first error that it tells of.
     """
-    command = [ffmpeg_program(), "-hide_banner", "-nostdin", "-y", *map(str, arguments)]
+    command = [ffmpeg_program(), "-hide_banner", "-nostdin", "-y", "-loglevel", "level+info", *map(str, arguments)]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -76,7 +76,8 @@ def run_ffmpeg(arguments: Sequence[str | Path]) -> tuple[str, float]:
         peak = _follow(process)
         said = process.stderr.read() if process.stderr else ""
     if process.returncode:
-        raise ProgramFailed(f"ffmpeg failed: {(said.strip().splitlines() or ['no reason given'])[-1]}")
+        error = re.search(r"\[(?:error|fatal)\] (.+)", said)
+        raise ProgramFailed(f"ffmpeg failed: {error[1] if error else 'no reason given'}")
     return said, peak
 
 

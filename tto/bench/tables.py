@@ -115,8 +115,14 @@ def _published_row(line: SummaryLine, names: Sequence[str]) -> list[str]:
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:
-    """One line each: what failed and why."""
-    return [f"failed: {one.label}, quality {one.quality:g}, {one.image}: {one.reason}" for one in failures]
+    """What failed and why, one line for all qualities of a codec that failed on an image for the same reason."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for one in failures:
+        groups.setdefault((one.label, one.image, one.reason), []).append(one.quality)
+    return [
+        f"failed: {label}, quality {', '.join(f'{quality:g}' for quality in qualities)}, {image}: {reason}"
+        for (label, image, reason), qualities in groups.items()
+    ]
 
 
 def point_cells(curves: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:

@@ -10,6 +10,7 @@ from PIL import Image
 from tto.bench.anchors import ANCHORS, video
 from tto.bench.anchors.anchor import at_least
 from tto.bench.anchors.video import from_planes, to_planes
+from tto.bench.ffmpeg import ProgramFailed
 from tto.metrics import psnr
 
 VIDEO = ("hevc", "vvc", "vvc-slow")
@@ -143,6 +144,11 @@ def test_an_odd_picture_comes_back_in_its_size(photograph):
     data = ANCHORS["vvc"].encode(odd, 37).data
     assert data.endswith(b"\0\0\0") and not data.endswith(b"\0\0\0\0")
     assert ANCHORS["vvc"].decode(data).size == (65, 49)
+
+
+def test_what_an_encoder_refuses_is_told_in_its_words():
+    with pytest.raises(ProgramFailed, match=r"ffmpeg failed: Image size is too small \(3x5\)"):
+        ANCHORS["hevc"].encode(Image.new("RGB", (3, 5)), 30)
 
 
 def test_what_is_missing_is_one_line(monkeypatch):

@@ -147,7 +147,11 @@ def test_what_failed_is_counted_and_told(curves, rows):
     header, cells = summary_cells(summarize(curves, rows), failures)
     assert header[-1] == "failed"
     assert [row[-1] for row in cells] == ["–", "2", "–"]
-    assert failure_lines(failures)[0] == "failed: tto (none), quality 8, a.png: out of memory"
+    again = Failure("tto (none)", 2.5, "a.png", "out of memory")
+    assert failure_lines([*failures, again]) == [
+        "failed: tto (none), quality 8, 2.5, a.png: out of memory",
+        "failed: tto (none), quality 8, b.png: out of memory",
+    ]
 
 
 def test_every_metric_has_its_own_bd_rates_where_it_was_measured(curves, make_rows):
