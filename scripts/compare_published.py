@@ -3,8 +3,9 @@
     python scripts/compare_published.py WEIGHTS --out table
 
 WEIGHTS has one folder per codec (dcae, tcm, mbt2018-mean, …), each with one .safetensors file per λ, as
-`tto models convert` writes them. Live anchor is VVenC; VTM is as published. Everything after the folder goes to
-`tto bench`: other images (`--dataset`), efforts, anchors, `--jobs`, `--device`.
+`tto models convert` writes them, or one .safetensors file of a codec of several rates. Live anchor is VVenC; VTM is as
+published. Everything after the folder goes to `tto bench`: other images (`--dataset`), efforts, anchors, `--jobs`,
+`--device`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from pathlib import Path
 from tto.models import WEIGHTS_SUFFIX
 
 
-def codec_folders(weights: Path) -> list[Path]:
-    """Folders in it that hold checkpoints, by name."""
-    return sorted({path.parent for path in weights.glob(f"*/*{WEIGHTS_SUFFIX}")})
+def codecs(weights: Path) -> list[Path]:
+    """Folders in it that hold checkpoints, and checkpoints beside them, by name."""
+    folders = {path.parent for path in weights.glob(f"*/*{WEIGHTS_SUFFIX}")}
+    return sorted(folders.union(weights.glob(f"*{WEIGHTS_SUFFIX}")))
 
 
 def bench_arguments(weights: Path, dataset: str) -> list[str]:
     """What `tto bench` is told. Raises SystemExit where there are no checkpoints."""
-    folders = codec_folders(weights)
-    if not folders:
-        sys.exit(f"no folders of {WEIGHTS_SUFFIX} checkpoints in {weights}: make some with 'tto models convert'")
-    models = ",".join(map(str, folders))
+    found = codecs(weights)
+    if not found:
+        sys.exit(f"no {WEIGHTS_SUFFIX} checkpoints in {weights}: make some with 'tto models convert'")
+    models = ",".join(map(str, found))
     return ["bench", dataset, "-m", models, "--effort", "none,best", "--anchors", "vvc", "--against", "vvc"]
 
 

@@ -19,15 +19,20 @@ def script():
     del sys.modules[spec.name]
 
 
-def test_every_folder_of_checkpoints_is_a_codec(script, tmp_path):
-    for name in ("tcm/1.safetensors", "tcm/2.safetensors", "dcae/1.safetensors", "notes/readme.txt"):
+def test_every_folder_of_checkpoints_is_a_codec_and_every_one_beside_them(script, tmp_path):
+    for name in ("tcm/1.safetensors", "tcm/2.safetensors", "dcae/1.safetensors", "notes/readme.txt", "own.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     arguments = script.bench_arguments(tmp_path, "kodak")
-    assert arguments[:4] == ["bench", "kodak", "-m", f"{tmp_path / 'dcae'},{tmp_path / 'tcm'}"]
+    assert arguments[:4] == [
+        "bench",
+        "kodak",
+        "-m",
+        f"{tmp_path / 'dcae'},{tmp_path / 'own.safetensors'},{tmp_path / 'tcm'}",
+    ]
     assert arguments[4:6] == ["--effort", "none,best"]
 
 
 def test_a_folder_without_checkpoints_is_one_line(script, tmp_path):
-    with pytest.raises(SystemExit, match="no folders of .safetensors checkpoints .* 'tto models convert'"):
+    with pytest.raises(SystemExit, match="no .safetensors checkpoints .* 'tto models convert'"):
         script.bench_arguments(tmp_path, "kodak")
