@@ -36,7 +36,10 @@ Output = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option("-m", "--model", metavar="MODEL", help="A shipped model's name, or a checkpoint's path.")
+    str,
+    typer.Option(
+        "-m", "--model", metavar="MODEL", help="A model's name (tto models), a checkpoint's path, or hf://OWNER/NAME."
+    ),
 ]
 DecoderModel = Annotated[
     str | None,
