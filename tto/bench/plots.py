@@ -30,8 +30,8 @@ def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     metrics = measured_metrics(curves)
-    columns = min(PANELS_ACROSS, len(metrics))
-    rows = -(-len(metrics) // columns)
+    rows = -(-len(metrics) // PANELS_ACROSS)
+    columns = -(-len(metrics) // rows)
     figure = Figure(figsize=(6.4 * columns, 4.8 * rows), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
