@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -61,8 +61,9 @@ def load_distance(name: str) -> Distance:
     wanted = NETWORKS[name]
     require(wanted.package, "bench")
     try:
-        # torchvision warns of the names that these packages call it by, and tells of each download.
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        # torchvision warns of the names that these packages call it by, and PyTorch tells of each download: where
+        # figures are printed, and with a bar on stderr.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             network = wanted.make(import_module(wanted.package)).eval().requires_grad_(False)
     except OSError as error:  # urllib's errors are OSErrors
