@@ -113,10 +113,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):
                 raise CheckpointError(f"{path} holds no state dict")
-            if name is None:
-                name, told = recognize(state)
-            else:
-                told = _told_of(name, state)
+            name, told = recognize(state) if name is None else _recognize_as(name, state)
             overrides |= told
         return load_weights(_empty_model(name, overrides, state), state)
     except CheckpointError as error:
@@ -146,10 +143,10 @@ def recognize(raw: dict) -> tuple[str, dict[str, Any]]:
     raise CheckpointError(f"its tensors are of no network that is known: {known}")
 
 
-def _told_of(name: str, raw: dict) -> dict[str, Any]:
-    """What tensors tell of the configuration of a network whose name is given."""
+def _recognize_as(name: str, raw: dict) -> tuple[str, dict[str, Any]]:
+    """The same for a network whose name is given."""
     found = registered(name)[0].recognize(canonical_state_dict(raw))
-    return found[1] if found is not None and found[0] == name else {}
+    return found if found is not None and found[0] == name else (name, {})
 
 
 def _empty_model(name: str, overrides: dict, state: dict) -> BaseModel:

@@ -1,0 +1,48 @@
+"""The table of gains by base is of real files, each against the unrefined one."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[3] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(FOLDER))
+    spec = importlib.util.spec_from_file_location("tto_gain_by_base_script", FOLDER / "gain_by_base.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+    sys.path.remove(str(FOLDER))
+
+
+def test_a_table_has_the_mean_and_the_worst_change_of_each_base_and_rate(script):
+    rows = [
+        script.Row("a", 1.0, 0.01, image, method, bpp, 30.0, change, 1.0)
+        for image, bpp, changes in (("x", 0.5, (0.0, -3.0)), ("y", 0.7, (0.0, -1.0)))
+        for method, change in zip(("none", "fast"), changes, strict=True)
+    ]
+    assert script.markdown(rows).splitlines()[-1] == (
+        "| a | 0.01 | 0.600 | 30.00 | +0.00 % (+0.00, n = 2) | -2.00 % (-1.00, n = 2) |"
+    )
+
+
+def test_rows_are_of_the_efforts_that_were_asked_for(script, tiny_checkpoint, photograph, tmp_path, capsys):
+    for name in ("a", "b"):
+        photograph(80, 60).save(tmp_path / f"{name}.png")
+    out = tmp_path / "gain.csv"
+    script.main(tmp_path, [str(tiny_checkpoint)], [2.0], crop=48, pictures=2, efforts="none,fast", out=out)
+    rows = list(csv.DictReader(out.open()))
+    assert [(row["image"], row["method"]) for row in rows] == [
+        ("a", "none"), ("a", "fast"), ("b", "none"), ("b", "fast"),
+    ]  # fmt: skip
+    assert all(float(row["change"]) == 0 for row in rows[::2]) and all(float(row["change"]) < 0 for row in rows[1::2])
+    assert "| λ | bpp | dB | none | fast |" in capsys.readouterr().out
