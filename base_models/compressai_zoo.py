@@ -137,6 +137,7 @@ class ZooModel(BaseModel):
     def y_prior(self) -> GaussianConditional | FactorizedPrior:
         return self.gaussian_conditional
 
+    @torch.no_grad()
     def init_from_images(self, x: Tensor) -> None:
         """See `base_models.initialization`; normalization starts as the identity."""
         layer: Any

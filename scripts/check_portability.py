@@ -1,10 +1,12 @@
 """Do files decode wherever they go? Encodes pictures once, decodes each in separate processes that compute differently.
 
     python scripts/check_portability.py ../kodak --quality 2 4 6 --out portability.csv
+    python scripts/check_portability.py ../kodak --quality 1 --crop 256 --model elic.safetensors tcm.safetensors
 
 Variants of the decoding process: the encoder's own settings, one thread instead of two, oneDNN off, weights
-channels-last, and the picture as second of a batch of two. A row counts scale-index mismatches (files that do not
-decode; must be 0) and how many 8-bit samples differ from the encoder's own reconstruction, and by how much.
+channels-last, and the picture as second of a batch of two. A row counts index mismatches (symbols with other tables, or
+a file that does not decode; must be 0) and how many 8-bit samples differ from the encoder's own reconstruction, and by
+how much.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import numpy as np
 import torch
 
 from tto.codec import Codec, load_codec
-from tto.container import Container, SectionType, read, split_y
-from tto.entropy_coding import checksum, scale_indexes
+from tto.container import Container, read
 from tto.errors import IndexMismatch
+from tto.image import central, load_picture
+from tto.table_choice import ByChannel
 
 ENCODER_THREADS = 2
 
@@ -49,14 +52,16 @@ VARIANTS = (
 )
 
 
-def encode(paths: list[Path], qualities: list[float], model: str, folder: Path) -> list[Path]:
+def encode(paths: list[Path], crop: int, qualities: list[float], model: str, folder: Path) -> list[Path]:
     """A .tto file and the encoder's own pixels (.npy) for every picture and quality."""
+    folder.mkdir()
     torch.set_num_threads(ENCODER_THREADS)
     codec = load_codec(model, "cpu")
     files = []
     for path in paths:
+        rgb = central(load_picture(path).rgb, crop)
         for quality in qualities:
-            result = codec.compress(path, quality)
+            result = codec.compress(rgb, quality)
             files.append(folder / f"{path.stem}-q{quality:g}.tto")
             files[-1].write_bytes(result.data)
             np.save(files[-1].with_suffix(".npy"), np.asarray(result.image))
@@ -84,42 +89,58 @@ def decode_all(variant: Variant, files: list[Path], model: str) -> list[dict]:
                     differing, largest = int((difference > 0).sum()), int(difference.max())
             except IndexMismatch:
                 mismatches = 1
-            rows.append({"variant": variant.name, "file": file.stem, "index_mismatches": mismatches,
-                         "differing_samples": differing, "largest_difference": largest})  # fmt: skip
+            rows.append({
+                "model": Path(model).stem, "variant": variant.name, "file": file.stem, "index_mismatches": mismatches,
+                "differing_samples": differing, "largest_difference": largest,
+            })  # fmt: skip
     return rows
 
 
 @torch.inference_mode()
 def batch_mismatches(codec: Codec, data: bytes) -> int:
-    """Slices whose scale indexes change when the picture's latent is the second of a batch of two."""
-    container = read(data)
-    header, coder = container.header, codec.latent_coder
-    expected, _ = split_y(container.sections[SectionType.Y], coder.num_slices)
-    y_slices, z_hat = decoded_symbols(codec, container)
+    """Symbols whose tables change when the picture's latent is the second of a batch of two, those excepted that a file
+    lists because they lie at a boundary. For a file without a step size of its own.
+    """
+    container, coder = read(data), codec.latent_coder
+    if isinstance(coder.choice, ByChannel):
+        return 0  # tables do not depend on what the network computes
+    header, walker = container.header, coder.portable_walker
+    z_hat, parts = decoded_parts(codec, container)
     wrong = 0
 
     def replay(i: int, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         nonlocal wrong
-        indexes, _ = scale_indexes(sigma[1].reshape(-1).numpy(), coder.choice.scale_table)
-        wrong += checksum(indexes) != expected[i]
-        return torch.cat([y_slices[i].flip(-1), y_slices[i]]) + mu
+        values, expected = parts[i]
+        found, near = tables_of(codec, mu[1], sigma[1])
+        wrong += int(((found != expected) & ~near).any(0).sum())
+        around = 0.0 if walker.grid == "integer" else mu
+        return torch.cat([values.flip(-1), values]) + around
 
-    coder.portable_walker.walk(torch.cat([z_hat.flip(-1), z_hat]), header.quality, replay)
+    walker.walk(torch.cat([z_hat.flip(-1), z_hat]), header.quality, replay)
     return wrong
 
 
-def decoded_symbols(codec: Codec, container: Container) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Integer symbols of each slice, and ẑ, of a file without a step size of its own."""
+def tables_of(codec: Codec, mu: torch.Tensor, sigma: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """What symbols are centred on and which tables code them, int64 [2, n], and where either is at a boundary [n]."""
+    choice = codec.latent_coder.choice
+    centre = choice.centre(mu.reshape(-1).numpy(), None)
+    indexes, near = choice.indexes(sigma.reshape(-1).numpy(), centre)
+    return np.stack([centre.shift, indexes]), near
+
+
+def decoded_parts(codec: Codec, container: Container) -> tuple[torch.Tensor, list[tuple[torch.Tensor, np.ndarray]]]:
+    """ẑ of a file, and of each part ŷ less what it is rounded around and `tables_of` it."""
     coder = codec.latent_coder
-    walker, symbols, z_hats = coder.portable_walker, [], []
+    walker, parts, z_hats = coder.portable_walker, [], []
     walk = walker.walk
 
-    def listening(z_hat, quality, code_slice):
+    def listening(z_hat, quality, code_part):
         z_hats.append(z_hat)
 
         def code(i, mu, sigma):
-            y_hat = code_slice(i, mu, sigma)
-            symbols.append((y_hat - mu).round())
+            y_hat = code_part(i, mu, sigma)
+            values = y_hat if walker.grid == "integer" else (y_hat - mu).round()
+            parts.append((values, tables_of(codec, mu[0], sigma[0])[0]))
             return y_hat
 
         return walk(z_hat, quality, code)
@@ -130,7 +151,7 @@ def decoded_symbols(codec: Codec, container: Container) -> tuple[list[torch.Tens
         coder.decode(container.sections, codec.latent_shapes(header), header.quality, header.qp, header.native)
     finally:
         del walker.walk
-    return symbols, z_hats[0]
+    return z_hats[0], parts
 
 
 def summary(variant: Variant, rows: list[dict]) -> str:
@@ -146,18 +167,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quality", type=float, nargs="+", default=[2, 4, 6])
-    parser.add_argument("--model", default="dcae-small")
+    parser.add_argument("--model", nargs="+", default=["dcae-small"])
+    parser.add_argument("--crop", type=int, default=0, help="side of the central square to use, 0 for all")
+    parser.add_argument("--pictures", type=int, help="how many of the folder's to use, all if not given")
     parser.add_argument("--out", type=Path, help="CSV with one row per file and variant")
     arguments = parser.parse_args()
     paths = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in (".png", ".jpg"))
-    rows: list[dict] = []
+    paths, rows = paths[: arguments.pictures], []
     with tempfile.TemporaryDirectory() as folder:
-        files = encode(paths, arguments.quality, arguments.model, Path(folder))
+        folders = [Path(folder) / str(i) for i in range(len(arguments.model))]
+        files = {
+            model: encode(paths, arguments.crop, arguments.quality, model, folder)
+            for model, folder in zip(arguments.model, folders, strict=True)
+        }
         for variant in VARIANTS:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                found = process.submit(decode_all, variant, files, arguments.model).result()
-            rows += found
-            print(summary(variant, found), flush=True)
+                for model in arguments.model:
+                    found = process.submit(decode_all, variant, files[model], model).result()
+                    rows += found
+                    print(f"{Path(model).stem:24} {summary(variant, found)}", flush=True)
     if arguments.out:
         with arguments.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
