@@ -1,10 +1,13 @@
 """Seconds to encode and decode one picture on the CPU: tto beside CompressAI's models, in one run.
 
     python scripts/compare_speed.py ../kodak/kodim23.png --threads 2
+    python scripts/compare_speed.py ../kodak/kodim23.png --threads 1 --family bmshj2018-hyperprior mbt2018-mean mbt2018
 
-Medians over several runs; ratios are to the first row. CompressAI's models carry random weights (none can be assumed
-to be downloaded), scaled by nothing: their transforms cost what they cost trained, their entropy coding is an
-indication only. Theirs is range coding in C++ with float32 entropy models; ours is portable (float64) or native.
+Medians over several runs; ratios are to the first row, or with `--family` to CompressAI's own `compress` and
+`decompress` with the same weights. With one thread they are seconds of the processor, so that other work does not
+count. CompressAI's models carry random weights (none can be assumed to be downloaded), for `--family` with latents of
+natural scales: their transforms cost what they cost trained, their entropy coding is an indication. Theirs is range
+coding in C++ with float32 entropy models; ours is portable (float64) or native.
 """
 
 from __future__ import annotations
@@ -21,12 +24,15 @@ from unittest import mock
 
 import torch
 from compressai.entropy_models import EntropyModel
-from compressai.zoo import cheng2020_attn, mbt2018_mean
+from compressai.zoo import image_models
 
 from tto.codec import Codec, load_codec
 from tto.entropy_coding import SymbolDecoder
 from tto.image import load_picture
 from tto.padding import pad_to_multiple, to_tensor
+
+STANDARD_DEVIATION = 3.0
+"""Of y and of z with random weights."""
 
 
 @dataclass
@@ -44,27 +50,32 @@ def stopwatch(owner: type, method: str):
     total, original = [0.0], getattr(owner, method)
 
     def timed(*args, **kwargs):
-        start = time.perf_counter()
+        start = now()
         try:
             return original(*args, **kwargs)
         finally:
-            total[0] += time.perf_counter() - start
+            total[0] += now() - start
 
     with mock.patch.object(owner, method, timed):
         yield total
+
+
+def now() -> float:
+    """Seconds of the processor for one thread, else of the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def measure(encode: Callable, decode: Callable, coder: tuple[type, str] | None, runs: int) -> Timing:
     timing = Timing()
     decode(encode())  # warm-up
     for _ in range(runs):
-        start = time.perf_counter()
+        start = now()
         encoded = encode()
-        timing.encode.append(time.perf_counter() - start)
+        timing.encode.append(now() - start)
         with stopwatch(*(coder or (SymbolDecoder, "decode"))) as coding:
-            start = time.perf_counter()
+            start = now()
             decode(encoded)
-            timing.decode.append(time.perf_counter() - start)
+            timing.decode.append(now() - start)
         if coder:
             timing.coding.append(coding[0])
     return timing
@@ -90,10 +101,37 @@ def measure_compressai(network: torch.nn.Module, path: Path, coder: tuple[type, 
     )
 
 
+def measure_families(families: list[str], path: Path, quality: int, runs: int) -> dict[str, tuple[Timing, Timing]]:
+    """Rows of each family: CompressAI's own, ours native and portable, each beside CompressAI's own."""
+    rows = {}
+    for family in families:
+        network = with_natural_latents(image_models[family](quality, pretrained=False), path)
+        theirs = measure_compressai(network, path, None, runs)
+        rows[f"{family}, CompressAI"] = (theirs, theirs)
+        codec = load_codec(network, "cpu")
+        for native in (True, False):
+            ours = measure_tto(codec, path, 1.0, native, runs)
+            rows[f"{family}, {'native' if native else 'portable'}"] = (ours, theirs)
+    return rows
+
+
+@torch.no_grad()
+def with_natural_latents(network: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """Scales the last layers of the transforms, so that y and z are coded and not only zero."""
+    x = pad_to_multiple(to_tensor(load_picture(path).rgb), 64)
+    for name in ("g_a", "h_a") if hasattr(network, "h_a") else ("g_a",):
+        y = network.g_a(x)
+        values = y if name == "g_a" else network.h_a(y)
+        for parameter in network.get_submodule(name)[-1].parameters():
+            parameter *= STANDARD_DEVIATION / values.std()
+    return network
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--model", default="dcae-small")
+    parser.add_argument("--family", nargs="+", choices=image_models, help="of CompressAI, instead of the model")
     parser.add_argument("--quality", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
@@ -101,23 +139,32 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
-    codec = load_codec(arguments.model, "cpu")
-    rows = {
-        f"{arguments.model}, portable": measure_tto(codec, arguments.picture, arguments.quality, False, arguments.runs),
-        f"{arguments.model}, native": measure_tto(codec, arguments.picture, arguments.quality, True, arguments.runs),
-        "mbt2018-mean": measure_compressai(
-            mbt2018_mean(4, pretrained=False), arguments.picture, (EntropyModel, "decompress"), arguments.runs
-        ),
-        "cheng2020-attn": measure_compressai(cheng2020_attn(4, pretrained=False), arguments.picture, None, 1),
-    }
-    base = next(iter(rows.values()))
+    if arguments.family:
+        rows = measure_families(arguments.family, arguments.picture, int(arguments.quality), arguments.runs)
+    else:
+        rows = measure_model(arguments.model, arguments.picture, arguments.quality, arguments.runs)
     print("| codec | encode s | ratio | decode s | ratio | entropy coding, share of decode |")
     print("|---|---:|---:|---:|---:|---:|")
-    for name, timing in rows.items():
+    for name, (timing, base) in rows.items():
         encode, decode = statistics.median(timing.encode), statistics.median(timing.decode)
         share = f"{statistics.median(timing.coding) / decode:.0%}" if timing.coding else "n/a"
         ratios = encode / statistics.median(base.encode), decode / statistics.median(base.decode)
         print(f"| {name} | {encode:.2f} | {ratios[0]:.2f} | {decode:.2f} | {ratios[1]:.2f} | {share} |")
+
+
+def measure_model(model: str, path: Path, quality: float, runs: int) -> dict[str, tuple[Timing, Timing]]:
+    """Rows of a model of tto and of two of CompressAI's, each beside the first."""
+    codec = load_codec(model, "cpu")
+    rows = {
+        f"{model}, portable": measure_tto(codec, path, quality, False, runs),
+        f"{model}, native": measure_tto(codec, path, quality, True, runs),
+        "mbt2018-mean": measure_compressai(
+            image_models["mbt2018-mean"](4, pretrained=False), path, (EntropyModel, "decompress"), runs
+        ),
+        "cheng2020-attn": measure_compressai(image_models["cheng2020-attn"](4, pretrained=False), path, None, 1),
+    }
+    base = next(iter(rows.values()))
+    return {name: (timing, base) for name, timing in rows.items()}
 
 
 if __name__ == "__main__":
