@@ -35,11 +35,15 @@ CodePart = Callable[[int, Tensor, Tensor | None], Tensor]
 
 
 class Walk(NamedTuple):
-    """What one walk over the parts gives, each [B, M, h, w]; `sigma` is None for a factorized prior of y."""
+    """What one walk over the parts gives, each [B, M, h, w]; `sigma` is None for a factorized prior of y.
+
+    `earlier`, in training alone: μ and σ of predictions that the last was made from.
+    """
 
     y_hat: Tensor
     mu: Tensor
     sigma: Tensor | None
+    earlier: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class LatentShapes(NamedTuple):
@@ -65,6 +69,8 @@ class BaseModel(nn.Module, ABC):
     """Pixels along a side of one position of y."""
     grid: ClassVar[Literal["mean", "integer"]] = "mean"
     """Where ŷ lies before residual prediction, Δ the step: round((y − μ)/Δ)·Δ + μ, or round(y/Δ)·Δ."""
+    predictions: ClassVar[int] = 1
+    """How many predictions of y a walk makes, each from the one before; the last is what y is coded by."""
     transforms: ClassVar[tuple[str, ...]] = ("g_a", "g_s", "h_a")
     """Submodules that a walk does not use."""
 
@@ -201,7 +207,8 @@ class BaseModel(nn.Module, ABC):
     def forward(self, x: Tensor, quality: Quality = 1.0) -> dict:
         """Reconstruction and likelihoods as CompressAI models give them.
 
-        In training mode the likelihoods are those of noisy latents and rounding passes gradients straight through.
+        In training mode the likelihoods are those of noisy latents and rounding passes gradients straight through; a
+        model of several predictions has those of y by the earlier ones, too, as `y1`, `y2` ….
         """
         y = self.analysis(x, quality)
         z = self.hyper_analysis(y, quality)
@@ -212,6 +219,8 @@ class BaseModel(nn.Module, ABC):
             if self.z_prior is not None:
                 likelihoods["z"] = self.z_likelihood(z, quality)
             likelihoods["y"] = self.y_likelihood(y, walk, quality)
+            for name, (mu, sigma) in zip(earlier_names(self.predictions), walk.earlier, strict=False):
+                likelihoods[name] = self.y_likelihood(y, Walk(walk.y_hat, mu, sigma), quality)
         return {"x_hat": self.synthesis(walk.y_hat, quality), "likelihoods": likelihoods}
 
     def z_likelihood(self, z: Tensor, quality: Quality) -> Tensor:
@@ -373,6 +382,11 @@ class SlicedModel(BaseModel):
         if self.qualities == 1:
             return 1.0
         return getattr(self, name)(torch.as_tensor(quality, device=like.device).reshape(-1).to(torch.float64))
+
+
+def earlier_names(predictions: int) -> list[str]:
+    """Likelihoods of y by all predictions but the last, as `BaseModel.forward` calls them."""
+    return [f"y{k}" for k in range(1, predictions)]
 
 
 def interpolate_geometric(values: Sequence[float] | Tensor, quality: Quality) -> Tensor:

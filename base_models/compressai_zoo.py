@@ -309,7 +309,8 @@ class Autoregressive(MeanScaleHyperprior):
             known[:, :, rows[:, 0] + reach, columns[:, 0] + reach] = (y_hat / flat(gain)).to(known.dtype)
             for of_all, part in zip((y_hats, mus, sigmas), (y_hat, mu, sigma), strict=True):
                 of_all.append(part)
-        return Walk(*(self.join_y(of_all, (height, width)) for of_all in (y_hats, mus, sigmas)))
+        y_hat, mu, sigma = (self.join_y(of_all, (height, width)) for of_all in (y_hats, mus, sigmas))
+        return Walk(y_hat, mu, sigma)
 
     def split_y(self, y: Tensor) -> list[Tensor]:
         return split_diagonals(y)

@@ -23,6 +23,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "ELICConfig": ELIC,
     "ZooConfig": {"N": 16, "M": 16},
     "VbrConfig": {"N": 16, "M": 16},
+    "GRMConfig": {"N": 8, "M": 16, "hidden": 24},
     "ELICDictionaryConfig": ELIC | DICTIONARY,
     "CombinationConfig": {
         "autoencoder": "elic-small", "N": 8, "hyper_head_dim": 8, "num_slices": 2, "context_widths": (8, 8),

@@ -1,4 +1,5 @@
-"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, filter, dictionary.
+"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, filter, dictionary,
+references.
 
 Drawn from the file as its decoder reads it. Needs matplotlib.
 """
@@ -71,6 +72,8 @@ def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
         figures["filter"] = draw_filter(picture, unfiltered(codec, contents), of_filter.coefficients)
     if "dictionary" in contents.maps:
         figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
+    if "similarity" in contents.maps:
+        figures["reference"] = draw_reference(picture, contents.maps, contents.y_block)
     return {f"{name}.png": _png(figure) for name, figure in figures.items()}
 
 
@@ -203,6 +206,22 @@ def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Fig
         drawn.append(_over(axes, picture, attention[entry], y_block, cmap="viridis", vmin=0, vmax=highest))
         axes.set_title(f"entry {entry}, mean {100 * attention[entry].mean():.1f} %", fontsize=9)
     figure.colorbar(drawn[-1], ax=panels, label="attention, mean over heads, last slice", shrink=0.8)
+    return figure
+
+
+def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) -> Figure:
+    """As 003 Fig. 10 and the last column of its Fig. 9."""
+    figure, (*panels, last) = _figure(picture, 3, "References to what was decoded before")
+    titles = ("S: similarity of the reference", "U: probability of what was decoded there")
+    for axes, title, name in zip(panels, titles, ("similarity", "confidence"), strict=True):
+        image = _over(axes, picture, maps[name][0], y_block, cmap="viridis", vmin=0, vmax=1)
+        axes.set_title(title, fontsize=9)
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    saved = maps["saved"][0]
+    most = _full_scale(np.abs(saved))
+    image = _over(last, picture, saved, y_block, cmap="RdBu_r", vmin=-most, vmax=most)
+    last.set_title(f"bits it saves: {saved.sum() / 8:+.0f} bytes", fontsize=9)
+    figure.colorbar(image, ax=last, label="bits per position", shrink=0.8)
     return figure
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from base_models import create_model
+from tto.codec import Codec
 from tto.container import SectionType, read
-from tto.explain import _class_colors, draw_errors, draw_filter, explain, open_file, unfiltered
+from tto.explain import _class_colors, draw_errors, draw_filter, draw_reference, explain, open_file, unfiltered
 from tto.image import load_picture
 from tto.padding import to_uint8
 from tto.side.codes import NO_CODE
@@ -57,6 +59,24 @@ def test_every_drawing_can_be_opened(side_codec, picture, files):
         image = Image.open(io.BytesIO(data))
         image.load()
         assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_references_are_drawn_for_a_model_that_has_them(picture):
+    model = create_model("grm", N=8, M=16, hidden=24)
+    crops = np.stack([picture.rgb[:64, left : left + 64] for left in (0, 18, 36)])
+    model.init_from_images(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255)
+    model.update_tables(fit_quantiles=True)
+    codec = Codec(model.eval().requires_grad_(False), "cpu")
+    data = codec.compress(Image.fromarray(picture.rgb), 1.0, effort="none").data
+    contents = open_file(codec, data)
+    assert {name: len(values) for name, values in contents.maps.items()} == {
+        "similarity": 1, "confidence": 1, "saved": 2,
+    }  # fmt: skip
+    figure = draw_reference(picture, contents.maps, contents.y_block)
+    drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    for values, expected in zip(drawn, ("similarity", "confidence", "saved"), strict=True):
+        assert np.array_equal(values, contents.maps[expected][0])
+    assert "reference.png" in explain(codec, picture, data)
 
 
 def test_the_filter_is_drawn_on_what_the_decoder_filters(side_codec, photograph, side_of):

@@ -36,6 +36,13 @@ def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
         model = create_model(settings.name, **settings.config)
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error.args[0] if error.args else error}") from None
+    for stage in recipe.stages:
+        weights = stage.loss.rate_weights
+        if weights is not None and len(weights) != model.predictions:
+            raise RecipeError(
+                f"stages.{stage.name}.loss.rate_weights: found {len(weights)} weights; "
+                f"{settings.name} predicts y {model.predictions} times"
+            )
     if settings.side is not None:
         model = build_with_side(model, settings, settings.side)
     elif settings.checkpoint is not None:

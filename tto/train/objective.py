@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from base_models.base import interpolate_geometric
+from base_models.base import earlier_names, interpolate_geometric
 from tto.train.recipe import LossSettings
 
 
@@ -61,8 +61,18 @@ class RateDistortion:
         likelihoods = output["likelihoods"]
         bpp_y = bits(likelihoods["y"]) / pixels
         bpp_z = bits(likelihoods["z"]) / pixels if "z" in likelihoods else torch.zeros_like(bpp_y)
-        loss = bpp_y + bpp_z + self.distortion(output["x_hat"], images, quality)
+        rate = self._weighted_bits(likelihoods) / pixels + bpp_z
+        loss = rate + self.distortion(output["x_hat"], images, quality)
         return Terms(self._balanced(loss, quality), bpp_y, bpp_z, mean_squared_error(output["x_hat"], images))
+
+    def _weighted_bits(self, likelihoods: dict[str, Tensor]) -> Tensor:
+        """Of y, [B]; by all predictions that the stage weighs, in training, where the output has them."""
+        weights = self.settings.rate_weights or (1.0,)
+        names = [*earlier_names(len(weights)), "y"]
+        if any(name not in likelihoods for name in names):
+            return bits(likelihoods["y"])
+        pairs = zip(weights, names, strict=True)
+        return torch.stack([weight * bits(likelihoods[name]) for weight, name in pairs]).sum(0)
 
     def values(self, output: dict, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
         """The same by name; `bpp_z` only where there is a z."""

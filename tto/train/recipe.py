@@ -62,10 +62,13 @@ class LossSettings:
     """`R + λ·255²·MSE`, or `R + λ·(1 − MS-SSIM)`; R in bits per pixel.
 
     `lambdas`, one per quality, replace those of the model (interpolated geometrically between qualities).
+    `rate_weights`: of the bits of y by each prediction of a model that makes several (003 §5.1); without them only the
+    last counts, which codes it.
     """
 
     distortion: Literal["mse", "ms-ssim"] = "mse"
     lambdas: tuple[Positive, ...] | None = None
+    rate_weights: tuple[Fraction, ...] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

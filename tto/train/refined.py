@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from base_models import BaseModel
-from base_models.base import Walk, round_through
+from base_models.base import Walk, earlier_names, round_through
 from base_models.entropy_models import GaussianConditional
 from tto.refine.rate import gaussian_bits
 from tto.train.objective import RateDistortion, bits
@@ -125,5 +125,8 @@ class RefinedShare(nn.Module):
             if found.walk.sigma is None:
                 likelihoods["y"] = model.y_likelihood(latents.y, found.walk, quality)
             else:
-                likelihoods["y"] = cast(GaussianConditional, model.y_prior).likelihood_at(found.u, found.walk.sigma)
+                prior, y_hat = cast(GaussianConditional, model.y_prior), found.u + found.walk.mu
+                likelihoods["y"] = prior.likelihood_at(found.u, found.walk.sigma)
+                for name, (mu, sigma) in zip(earlier_names(model.predictions), found.walk.earlier, strict=False):
+                    likelihoods[name] = prior.likelihood_at(y_hat - mu, sigma)
         return {"x_hat": model.synthesis(found.walk.y_hat, quality), "likelihoods": likelihoods}

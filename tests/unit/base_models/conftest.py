@@ -30,6 +30,7 @@ TINY = {
     "elic-both": ELIC_SIZES | DICTIONARY,
     "elic-small-dictionary": DICTIONARY | {"N": 16, "hyper_head_dim": 8, "context_widths": (8, 8)},
     "ftic-small": {},
+    "grm": {"N": 8, "M": 16, "hidden": 24},
 } | dict.fromkeys(
     ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-anchor", "cheng2020-attn"),
     {"N": 16, "M": 16},

@@ -10,7 +10,7 @@ from base_models import create_model
 @pytest.mark.parametrize(
     ("name", "least_psnr"),
     [
-        ("dcae-small", 32), ("tcm-small", 26), ("elic-small", 28),
+        ("dcae-small", 32), ("tcm-small", 26), ("elic-small", 28), ("grm-small", 28),
         ("bmshj2018-hyperprior", 30), ("mbt2018-mean", 30), ("mbt2018", 30),
     ],
 )  # fmt: skip
@@ -26,7 +26,7 @@ def test_new_network_fitted_to_images_is_a_block_transform(photograph, name, lea
         mse = (model.synthesis(y, middle) - x).square().mean().item()
         z = model.hyper_analysis(y, middle)
         bits = -model(x, middle)["likelihoods"]["z"].log2().sum().item() / x[:, 0].numel()
-        mu, sigma = model.walk(z, middle, lambda i, mu, sigma: mu)[1:]
+        mu, sigma = model.walk(z, middle, lambda i, mu, sigma: mu)[1:3]
     assert 10 * np.log10(1 / mse) > least_psnr
     energy = y.square().mean((0, 2, 3))
     assert energy[0] > energy[10] > energy[60] > 1.0001 * energy[120]

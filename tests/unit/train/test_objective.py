@@ -44,6 +44,19 @@ def test_loss_is_rate_plus_weighted_mse_weighted_by_quality(model):
     assert terms.loss.tolist() == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_stage_weighs_the_bits_by_each_prediction(model):
+    images, quality = torch.rand(2, 3, 64, 64), torch.tensor([1.0, 1.0])
+    output = fake_output(images, 0.0)
+    weighing, plain = (RateDistortion(LossSettings(rate_weights=w), model) for w in ((0.25, 0.75), None))
+    scale = plain(output, images, quality).loss / (130 / 4096)
+    assert torch.equal(weighing(output, images, quality).loss, 130 / 4096 * scale)  # as in evaluation
+    output["likelihoods"]["y1"] = torch.full((2, 4, 4, 4), 0.5)
+    terms = weighing(output, images, quality)
+    assert terms.bpp_y.tolist() == [128 / 4096] * 2
+    assert (terms.loss / scale).tolist() == pytest.approx([(0.25 * 64 + 0.75 * 128 + 2) / 4096] * 2)
+    assert torch.equal(plain(output, images, quality).loss, 130 / 4096 * scale)
+
+
 def test_lambdas_of_the_stage_replace_those_of_the_model(model):
     objective = RateDistortion(LossSettings(lambdas=(1.0, 4.0)), model)
     assert objective.lambda_at(torch.tensor([1.5])).item() == pytest.approx(2.0)

@@ -123,6 +123,12 @@ def test_tcm_recipe_is_that_of_its_code():
     assert found == [(45, 8, 1e-4), (3, 8, 1e-5), (2, 8, 1e-6)]
 
 
+def test_grm_recipe_weighs_predictions_as_the_paper_does():
+    stages = load_recipe(RECIPES / "grm.yaml").stages
+    assert [stage.loss.rate_weights for stage in stages] == [(0.3, 0.3, 0.4), (0.1, 0.1, 0.8), (0.1, 0.1, 0.8)]
+    assert (stages[0].epochs, stages[0].batch, stages[0].crop) == (1000, 8, 512)
+
+
 def test_cgoo_recipe_is_that_of_the_supplement():
     recipe = load_recipe(RECIPES / "cgoo-div2k.yaml")
     assert [(s.name, s.epochs) for s in recipe.stages] == [

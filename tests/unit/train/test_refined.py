@@ -94,6 +94,15 @@ def test_encoder_learns_from_the_other_crops_in_bfloat16(model, images):
     assert all(p.grad is not None for name, p in model.named_parameters() if name.startswith(("g_a.", "h_a.")))
 
 
+def test_refined_crops_have_likelihoods_by_every_prediction(images):
+    model, quality = create_model("grm", N=8, M=16, hidden=24).train(), torch.ones(4, dtype=torch.float64)
+    torch.manual_seed(5)
+    likelihoods = share(model, 0.5)(images, quality)["likelihoods"]
+    assert {name: len(values) for name, values in likelihoods.items()} == dict.fromkeys(("y", "y1", "y2", "z"), 4)
+    refined = share(model, 1.0)(images, quality)["likelihoods"]
+    assert len({refined[name].log().sum().item() for name in ("y", "y1", "y2")}) == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tto.train.building import build_model
 from tto.train.errors import RecipeError
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
+from tto.train.recipe_file import check_recipe
 from tto.train.run import create_accelerator, train_recipe
 
 
@@ -26,3 +28,11 @@ def test_machine_that_cannot_compile_says_so_in_one_line(monkeypatch, tiny_recip
     with pytest.raises(RecipeError, match="compile: this machine cannot .*; compile=false trains without") as raised:
         train_recipe(path, ["compile=true", "stages.*.batch=1"], tmp_path / "run")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "weights", "times"), [("dcae-small", [0.5, 0.5], 1), ("grm-small", [0.1, 0.9], 3)])
+def test_weights_of_predictions_that_a_model_does_not_make_are_refused(tiny_recipe, name, weights, times):
+    stages = [tiny_recipe["stages"][0] | {"loss": {"rate_weights": weights}}]
+    recipe = check_recipe(tiny_recipe | {"model": {"name": name}, "stages": stages}, "r")
+    with pytest.raises(RecipeError, match=f"first.loss.rate_weights: found 2 weights; {name} predicts y {times} times"):
+        build_model(recipe)
