@@ -31,8 +31,8 @@ from tto.entropy_coding import SymbolDecoder
 from tto.image import load_picture
 from tto.padding import pad_to_multiple, to_tensor
 
-STANDARD_DEVIATION = 3.0
-"""Of y and of z with random weights."""
+STANDARD_DEVIATION = 0.6
+"""Of y and of z with random weights: about 1 bpp."""
 
 
 @dataclass
@@ -117,13 +117,17 @@ def measure_families(families: list[str], path: Path, quality: int, runs: int) -
 
 @torch.no_grad()
 def with_natural_latents(network: torch.nn.Module, path: Path) -> torch.nn.Module:
-    """Scales the last layers of the transforms, so that y and z are coded and not only zero."""
+    """Scales the last layers of the transforms, so that y and z are coded and not only zero, and moves σ of y there."""
     x = pad_to_multiple(to_tensor(load_picture(path).rgb), 64)
     for name in ("g_a", "h_a") if hasattr(network, "h_a") else ("g_a",):
         y = network.g_a(x)
         values = y if name == "g_a" else network.h_a(y)
         for parameter in network.get_submodule(name)[-1].parameters():
             parameter *= STANDARD_DEVIATION / values.std()
+    head = getattr(network, "entropy_parameters", getattr(network, "h_s", None))
+    if head is not None:
+        last = [layer for layer in head if isinstance(layer, torch.nn.Conv2d)][-1]
+        last.bias[: y.shape[1]] += STANDARD_DEVIATION
     return network
 
 

@@ -191,7 +191,7 @@ class LatentCoder:
         quality: float,
         qp: int,
         native: bool,
-        on_part: Callable[[Tensor], None] = lambda bits: None,
+        on_part: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """ŷ [1, M, h, w]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
 
@@ -209,7 +209,8 @@ class LatentCoder:
             centre = self.choice.centre(_flat_float(mu) / step, reader.channels[i])
             indexes = reader.indexes(i, centre, None if sigma is None else _flat_float(sigma))
             symbols = decoder.decode(indexes, tables)
-            on_part(torch.from_numpy(tables.bits(symbols, indexes)).view(mu.shape))
+            if on_part is not None:
+                on_part(torch.from_numpy(tables.bits(symbols, indexes)).view(mu.shape))
             whole = _tensor(symbols + centre.shift, dtype, device).view_as(mu)
             return whole * step + (0.0 if on_integers else mu)
 
