@@ -195,8 +195,8 @@ def _effort(lines: Sequence[SummaryLine]) -> list[dict]:
 
 
 def _table(header: Sequence[str], cells: Sequence[Sequence[str]], published: Sequence[bool]) -> str:
-    # A unit does not stand alone on a line.
-    head = "".join(f"<th>{escape(cell).replace(' s', '&nbsp;s')}</th>" for cell in header)
+    # A unit does not stand alone on a line, and words are not broken at a hyphen.
+    head = "".join(f"<th>{escape(cell).replace(' s', '&nbsp;s').replace('-', '&#8209;')}</th>" for cell in header)
     body = "".join(
         f"<tr{' class=published' if dashed else ''}>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
         for line, dashed in zip(cells, published, strict=True)
