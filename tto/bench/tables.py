@@ -87,7 +87,7 @@ def bd_rate_cells(summary: Summary, metric: str) -> tuple[list[str], list[list[s
         for line in summary.lines
         if references and line.curve.has(metric)
     ]
-    return ["codec", *(f"{name}: BD-rate % vs {label}" for label in references)], cells
+    return [f"{name}: BD-rate %", *(f"vs {label}" for label in references)], cells
 
 
 def _bd_cell(line: SummaryLine, metric: str, label: str) -> str:
