@@ -115,6 +115,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
                 raise CheckpointError(f"{path} holds no state dict")
             name, told = recognize(state) if name is None else _recognize_as(name, state)
             overrides |= told
+        assert name is not None
         return load_weights(_empty_model(name, overrides, state), state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
