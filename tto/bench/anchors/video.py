@@ -113,7 +113,7 @@ def _resized(plane: np.ndarray, width: int, height: int) -> np.ndarray:
 
 _VVC = ("-qp", "{qp}", "-qpa", "0", "-bsf:v", "filter_units=remove_types=20")  # 20: delimiters
 _VVC_SETTINGS = "10 bits, constant QP, not perceptual; YCbCr BT.601 full range, chroma by Lanczos"
-_VVC_LADDER = (17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42)
+_VVC_LADDER = (22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47)
 
 VIDEO_ANCHORS = (
     VideoAnchor(
