@@ -24,6 +24,7 @@ _HOMES = {
     "BaseModel": "base",
     "CheckpointError": "checkpoints",
     "LatentShapes": "base",
+    "Memory": "base",
     "Walk": "base",
     "checkpoint_bytes": "checkpoints",
     "create_model": "registry",

@@ -22,15 +22,18 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint_sequential
 
 from .derived_tables import rescaled_tables, shifted_gaussian_tables
 from .double import as_matrix_products
 from .entropy_models import EntropyModel, FactorizedPrior, GaussianConditional
+from .probe import Step
 from .tables import IntegerTables
+from .tiles import Findings, Maps, run_bounded, run_whole
 
 Quality = float | Tensor
 """A number or a tensor [B] in 1…Q; a model of one quality ignores it."""
+Memory = float | None
+"""Bytes that a transform's activations may take at once; more go over tiles. None sets no bound."""
 CodePart = Callable[[int, Tensor, Tensor | None], Tensor]
 
 
@@ -77,22 +80,30 @@ class BaseModel(nn.Module, ABC):
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
+        self._findings: dict[str, Findings] = {}
 
     # ---- the four verbs -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+    def analysis(self, x: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         """Image [B, 3, H, W] in [0, 1] → y [B, M, h, w] in units of the quantization step.
 
         Raises `ValueError` unless H and W are multiples of `stride`.
         """
 
     @abstractmethod
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         """y → z [B, N, hz, wz] in units of the quantization step; [B, 0, h, w] for a model without z."""
 
     @abstractmethod
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
         """Goes through the parts of y in coding order; the only place that does.
 
         `code_part(i, mu, sigma)` returns ŷ of part i before residual prediction, in the shape of μ: an estimator rounds
@@ -102,14 +113,22 @@ class BaseModel(nn.Module, ABC):
 
         `y_hat`, for models on the integer grid, is all of ŷ where the caller knows it: contexts are then computed in
         parallel. `code_part` is called for every part, in order, all the same.
+
+        `memory` as for `bounded`; models whose parts are not slices of channels keep it in hyper-synthesis only.
         """
 
     @abstractmethod
-    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
-        """ŷ → x̂ [B, 3, H, W], not clamped.
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        """ŷ → x̂ [B, 3, H, W], not clamped."""
 
-        With `recompute` a backward pass takes less memory and more time: only a piece's activations at once.
+    def bounded(self, name: str, steps: Iterable[Step], inputs: Maps, memory: Memory) -> Maps:
+        """A chain of steps applied to maps [B, C, H, W] of one size: over tiles where `memory` does not suffice.
+
+        The result is that of the whole maps but for how sums round. `name` stands for these steps and no others.
         """
+        if memory is None:
+            return run_whole(steps, inputs)
+        return run_bounded(steps, inputs, memory, self._findings.setdefault(name, Findings()))
 
     # ---- parts ----------------------------------------------------------------------------------------------
 
@@ -188,7 +207,10 @@ class BaseModel(nn.Module, ABC):
 
     def entropy_walker(self, dtype: torch.dtype = torch.float64) -> BaseModel:
         """A copy that can only `walk`, in another precision: everything that decides how a symbol is coded."""
-        memo = {id(getattr(self, name)): nn.Identity() for name in self.transforms if hasattr(self, name)}
+        memo: dict[int, Any] = {
+            id(getattr(self, name)): nn.Identity() for name in self.transforms if hasattr(self, name)
+        }
+        memo[id(self._findings)] = {}
         return as_matrix_products(copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False))
 
     # ---- rates ----------------------------------------------------------------------------------------------
@@ -339,18 +361,18 @@ class SlicedModel(BaseModel):
             self.gain_y = Gains(lambdas, y_channels)
             self.gain_z = Gains((1.0,) * len(lambdas), z_channels)
 
-    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+    def analysis(self, x: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         self.check_sides(x)
-        return full_precision(self.g_a(x)) * self.gain("gain_y", quality, x)
+        (y,) = self.bounded("g_a", self.g_a, (x,), memory)
+        return full_precision(y) * self.gain("gain_y", quality, x)
 
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        return full_precision(self.h_a(y)) * self.gain("gain_z", quality, y)
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        (z,) = self.bounded("h_a", self.h_a, (y,), memory)
+        return full_precision(z) * self.gain("gain_z", quality, y)
 
-    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
-        x = y_hat / self.gain("gain_y", quality, y_hat)
-        if recompute:
-            return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), x, use_reentrant=False))
-        return full_precision(self.g_s(x))
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        (x_hat,) = self.bounded("g_s", self.g_s, (y_hat / self.gain("gain_y", quality, y_hat),), memory)
+        return full_precision(x_hat)
 
     @property
     def slices(self) -> int:

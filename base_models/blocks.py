@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .tiles import Residual
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -159,9 +162,9 @@ class WindowAttention(nn.Module):
             nn.init.trunc_normal_(torch.empty(self.heads, 2 * window - 1, 2 * window - 1), std=0.02)
         )
         self.linear = nn.Linear(channels, channels)
-        grid = torch.cartesian_prod(torch.arange(window), torch.arange(window))
-        offsets = grid[:, None] - grid[None, :] + window - 1
-        self.register_buffer("offsets", offsets[..., 0] * (2 * window - 1) + offsets[..., 1], persistent=False)
+        grid = np.indices((window, window)).reshape(2, -1)  # of no tensor: on the meta device that imports a compiler
+        rows, columns = grid[:, :, None] - grid[:, None] + window - 1
+        self.register_buffer("offsets", torch.from_numpy(rows * (2 * window - 1) + columns), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         b, h, w, c = x.shape
@@ -203,7 +206,18 @@ class SwinLayer(nn.Module):
         return self.res_scale_2(x) + self.mlp(self.ln2(x))
 
 
-class SwinGroup(nn.Module):
+class OnMaps(nn.Module):
+    """A layer of tokens [B, H, W, C] as one of maps [B, C, H, W]."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class SwinGroup(Residual):
     """`layers` Swin layers, plain and shifted in turn, a 3×3 convolution, plus the input; [B, C, H, W] in and out."""
 
     ends = ("conv",)
@@ -213,8 +227,5 @@ class SwinGroup(nn.Module):
         self.layers = nn.ModuleList(SwinLayer(channels, head_dim, window, shifted=i % 2 == 1) for i in range(layers))
         self.conv = conv(channels, channels, 3, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = x.permute(0, 2, 3, 1)
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return x + self.conv(tokens.permute(0, 3, 1, 2))
+    def chain(self) -> list[nn.Module]:
+        return [*(OnMaps(layer) for layer in self.layers), self.conv]

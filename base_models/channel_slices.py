@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from .base import CodePart, Quality, SlicedModel, Walk, full_precision
+from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision
 from .blocks import bias_of, conv
 from .initialization import init_from_images
+from .tiles import Function
 
 LATENT_CODEC = (
     (r"^latent_codec\.y\.channel_context\.y(\d+)\.(mean|scale)_cc\.", r"cc_\2_transforms.\1."),
@@ -52,6 +54,9 @@ def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -
 class ChannelSlices(SlicedModel):
     """A model whose slices are as wide as each other and known to each other."""
 
+    support_repeats: bool = True
+    """Whether what a residual is predicted from begins with all of the first map that is known."""
+
     def make_heads(self, channels: int, slices: int, supports: Sequence[int], widths: tuple[int, int]) -> None:
         """Heads for y of so many channels; `supports` counts the channels that each slice is predicted from."""
         width = channels // slices
@@ -72,8 +77,11 @@ class ChannelSlices(SlicedModel):
         init_from_images(self, x)
 
     @abstractmethod
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> Any:
-        """What ẑ says of y: all that is known before the first slice."""
+    def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> Any:
+        """What ẑ says of y: all that is known before the first slice, as a named tuple of maps [B, C, h, w].
+
+        Tensors that are no maps come last; None, the default there, for one that a model does without.
+        """
 
     @abstractmethod
     def predict(self, i: int, known: Any) -> Prediction:
@@ -83,17 +91,39 @@ class ChannelSlices(SlicedModel):
     def extend(self, known: Any, y_hat_i: Tensor) -> Any:
         """What is known after a slice."""
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
         """Contexts need residuals that are predicted at μ, so that `y_hat` is of no use."""
-        known = self.hyper_features(z_hat, quality)
+        known = self.hyper_features(z_hat, quality, memory)
         y_hats, mus, sigmas = [], [], []
         for i in range(self.slices):
-            mu, sigma, support = self.predict(i, known)
-            mu, sigma = full_precision(mu), full_precision(sigma)
+            given = tuple(x for x in known if x is not None)
+            repeated = given[:1] if memory is not None and self.support_repeats else ()
+            predict = Function(partial(self._predict, i, type(known), sum(x.shape[1] for x in repeated)), (self,))
+            mu, sigma, support = self.bounded(f"prediction {i}", [predict], given, memory)
             y_hat_i = code_part(i, mu, sigma)
-            residual = self.lrp_transforms[i](torch.cat([support, y_hat_i.to(support.dtype)], dim=1))
-            y_hats.append(y_hat_i + 0.5 * torch.tanh(full_precision(residual)))
+            residual = Function(partial(self._residual, i))
+            (change,) = self.bounded(f"residual {i}", [residual], (*repeated, support, y_hat_i), memory)
+            y_hats.append(y_hat_i + change)
+            del support, given, repeated  # before the next ones are made
             known = self.extend(known, y_hats[-1])
             mus.append(mu)
             sigmas.append(sigma)
         return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
+
+    def _predict(self, i: int, kind: Any, repeated: int, *known: Tensor) -> Prediction:
+        """A prediction whose support leaves out the channels that it repeats."""
+        mu, sigma, support = self.predict(i, kind(*known))
+        return Prediction(full_precision(mu), full_precision(sigma), support[:, repeated:] if repeated else support)
+
+    def _residual(self, i: int, *seen: Tensor) -> Tensor:
+        """Of slice i, from its support and ŷ before it."""
+        *support, y_hat_i = seen
+        residual = self.lrp_transforms[i](torch.cat([*support, y_hat_i.to(support[0].dtype)], dim=1))
+        return 0.5 * torch.tanh(full_precision(residual))

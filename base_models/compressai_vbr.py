@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import CodePart, Quality, Walk, interpolate_geometric
+from .base import CodePart, Memory, Quality, Walk, interpolate_geometric
 from .compressai_zoo import LAMBDAS, MOST_CHANNELS, STEP_PRECISION, MeanScaleHyperprior, ScaleHyperprior, ZooModel
 from .entropy_models import LowerBound
 from .limits import check_lambdas, check_ranges
@@ -76,13 +76,21 @@ class VariableRate(ZooModel):
         gain = interpolate_geometric(self.Gain.abs(), torch.as_tensor(quality, device=self.Gain.device))
         return gain.reshape(-1, 1, 1, 1).to(device=like.device, dtype=like.dtype)
 
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        z, medians = super().hyper_analysis(y, quality), self.z_medians()
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        z, medians = super().hyper_analysis(y, quality, memory), self.z_medians()
         return (z - medians) / self._z_step(quality, z) + medians
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
         medians = self.z_medians().to(z_hat.dtype)
-        walk = super().walk((z_hat - medians) * self._z_step(quality, z_hat) + medians, quality, code_part)
+        z_hat = (z_hat - medians) * self._z_step(quality, z_hat) + medians
+        walk = super().walk(z_hat, quality, code_part, memory=memory)
         assert walk.sigma is not None
         return walk._replace(y_hat=walk.y_hat - self.offset(walk.y_hat - walk.mu, walk.sigma, quality))
 

@@ -24,9 +24,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint_sequential
 
-from .base import BaseModel, CodePart, LatentShapes, Quality, Walk, full_precision
+from .base import BaseModel, CodePart, LatentShapes, Memory, Quality, Walk, full_precision
 from .blocks import bias_of
 from .derived_tables import rescaled_tables
 from .entropy_models import FactorizedPrior, GaussianConditional
@@ -94,15 +93,14 @@ class ZooModel(BaseModel):
         """What CompressAI's class is made with."""
         return (self.config.N, self.config.M) if self.takes_m else (self.config.N,)
 
-    def analysis(self, x: Tensor, quality: Quality = 1.0) -> Tensor:
+    def analysis(self, x: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         self.check_sides(x)
-        return full_precision(self.g_a(x)) * self.gain(quality, x)
+        (y,) = self.bounded("g_a", self.g_a, (x,), memory)
+        return full_precision(y) * self.gain(quality, x)
 
-    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, recompute: bool = False) -> Tensor:
-        y_hat = y_hat / self.gain(quality, y_hat)
-        if recompute:
-            return full_precision(checkpoint_sequential(self.g_s, len(self.g_s), y_hat, use_reentrant=False))
-        return full_precision(self.g_s(y_hat))
+    def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        (x_hat,) = self.bounded("g_s", self.g_s, (y_hat / self.gain(quality, y_hat),), memory)
+        return full_precision(x_hat)
 
     def gain(self, quality: Quality, like: Tensor) -> Tensor | float:
         """What y is multiplied by before quantization, [B, 1, 1, 1]."""
@@ -191,10 +189,17 @@ class Factorized(ZooModel):
     def is_own(cls, state: dict[str, Tensor]) -> bool:
         return {"g_a.1.beta", "entropy_bottleneck.quantiles"} <= state.keys() and "h_a.0.weight" not in state
 
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         return y[:, :0]
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
         """μ is the medians of y; `z_hat` only says how large y is."""
         medians = self.entropy_bottleneck.medians().to(z_hat.dtype) * self.gain(quality, z_hat)
         mu = medians.expand(len(z_hat), -1, *z_hat.shape[-2:]).contiguous()
@@ -231,11 +236,20 @@ class ScaleHyperprior(ZooModel):
             and len(state["h_s.4.weight"]) == len(state["g_a.6.weight"])
         )
 
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        return full_precision(self.h_a((y / self.gain(quality, y)).abs()))
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        (z,) = self.bounded("h_a", self.h_a, ((y / self.gain(quality, y)).abs(),), memory)
+        return full_precision(z)
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
-        sigma = full_precision(self.h_s(z_hat)) * self.gain(quality, z_hat)
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
+        (sigma,) = self.bounded("h_s", self.h_s, (z_hat,), memory)
+        sigma = full_precision(sigma) * self.gain(quality, z_hat)
         mu = torch.zeros_like(sigma)
         return Walk(code_part(0, mu, sigma), mu, sigma)
 
@@ -253,11 +267,20 @@ class MeanScaleHyperprior(ZooModel):
     def is_own(cls, state: dict[str, Tensor]) -> bool:
         return _has_means(state) and "context_prediction.weight" not in state
 
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        return full_precision(self.h_a(y / self.gain(quality, y)))
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        (z,) = self.bounded("h_a", self.h_a, (y / self.gain(quality, y),), memory)
+        return full_precision(z)
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
-        sigma, mu = (full_precision(self.h_s(z_hat)) * self.gain(quality, z_hat)).chunk(2, 1)
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
+        (found,) = self.bounded("h_s", self.h_s, (z_hat,), memory)
+        sigma, mu = (full_precision(found) * self.gain(quality, z_hat)).chunk(2, 1)
         return Walk(code_part(0, mu, sigma), mu, sigma)
 
 
@@ -278,8 +301,15 @@ class Autoregressive(MeanScaleHyperprior):
     def is_own(cls, state: dict[str, Tensor]) -> bool:
         return _has_means(state) and "context_prediction.weight" in state
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
-        hyper, gain = self.h_s(z_hat), self.gain(quality, z_hat)
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
+        (hyper,), gain = self.bounded("h_s", self.h_s, (z_hat,), memory), self.gain(quality, z_hat)
         if y_hat is None:
             return self._serial_walk(hyper, gain, code_part)
         context = self.context_prediction((y_hat / gain).to(hyper.dtype))

@@ -20,7 +20,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .base import Quality, rename
+from .base import Memory, Quality, rename
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .dictionary import DictionaryAttention
@@ -93,7 +93,7 @@ class HyperFeatures(NamedTuple):
     """
 
     query: Tensor
-    dictionary: Tensor | None
+    dictionary: Tensor | None = None
 
 
 class DictionaryCoded(ChannelSlices):
@@ -119,10 +119,11 @@ class DictionaryCoded(ChannelSlices):
     def make_dictionary(self, c: DCAEConfig) -> None:
         self.dt = nn.Parameter(torch.randn(c.dict_entries, c.dict_heads * c.dict_head_dim))
 
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> HyperFeatures:
+    def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> HyperFeatures:
         z_hat = z_hat / self.gain("gain_z", quality, z_hat)
-        query = torch.cat([self.h_z_s1(z_hat), self.h_z_s2(z_hat)], dim=1)
-        return HyperFeatures(query, self.dt if self.config.dict_entries else None)
+        (of_sigma,) = self.bounded("h_z_s1", self.h_z_s1, (z_hat,), memory)
+        (of_mu,) = self.bounded("h_z_s2", self.h_z_s2, (z_hat,), memory)
+        return HyperFeatures(torch.cat([of_sigma, of_mu], dim=1), self.dt if self.config.dict_entries else None)
 
     def predict(self, i: int, known: HyperFeatures) -> Prediction:
         """From the dictionary, asked with all that is known so far (001 Eq. 1)."""

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import CodePart, Quality, SlicedModel, Walk, full_precision, rename
+from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision, rename
 from .blocks import ResidualBottleneck, bias_of, conv, deconv
 from .double import as_matrix_products
 from .initialization import init_from_images
@@ -162,8 +162,15 @@ class ELIC(SlicedModel):
     def join_y(self, parts: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
         return super().join_y([join_checkerboard(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)])
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
-        hyper = self.h_s(z_hat / self.gain("gain_z", quality, z_hat))
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
+        (hyper,) = self.bounded("h_s", self.h_s, (z_hat / self.gain("gain_z", quality, z_hat),), memory)
         groups, y_hats, mus, sigmas = [], [], [], []
         for k in range(self.slices):
             contexts = split_checkerboard(self.context(k, hyper, groups))

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import CodePart, Quality, SlicedModel, Walk, full_precision
+from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision
 from .blocks import bias_of, conv
 from .entropy_models import IntegerGaussian
 from .initialization import init_from_images
@@ -356,10 +356,19 @@ class FTIC(SlicedModel):
         self.make_entropy_models(c.M, c.N)
         self.gaussian_conditional = IntegerGaussian()
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
         """Contexts are ŷ before residual prediction; they are computed once per slice also where ŷ is known."""
         z_hat = z_hat / self.gain("gain_z", quality, z_hat)
-        features = torch.cat([self.h_mean_s(z_hat), self.h_scale_s(z_hat)], 1)
+        (of_mu,) = self.bounded("h_mean_s", self.h_mean_s, (z_hat,), memory)
+        (of_sigma,) = self.bounded("h_scale_s", self.h_scale_s, (z_hat,), memory)
+        features = torch.cat([of_mu, of_sigma], 1)
         hyper = self.tca.hyper_trans(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).chunk(self.slices, 1)
         token = self.tca.TCA.start_token_from_hyperprior(features)
         memories: list[list] = [[] for _ in self.tca.TCA.layers]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import LatentShapes, Quality, full_precision
+from .base import LatentShapes, Memory, Quality, full_precision
 from .dcae import DCAE, DCAEConfig, HyperFeatures
 from .initialization import Z_STD
 from .limits import check_ranges
@@ -66,17 +66,18 @@ class GlobalTokenDCAE(DCAE):
     def make_dictionary(self, c: DCAEConfig) -> None:
         self.dt = nn.Linear(c.N, c.dict_heads * c.dict_head_dim)
 
-    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0) -> Tensor:
-        z, tokens = full_precision(self.h_a(y)), full_precision(self.tokens(y))
+    def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
+        (z,) = self.bounded("h_a", self.h_a, (y,), memory)
+        z, tokens = full_precision(z), full_precision(self.tokens(y))
         values = torch.cat([z.flatten(2), tokens], 2)[..., None] * self.gain("gain_z", quality, y)
         filler = self.z_medians().expand(len(z), -1, -values.shape[2] % z.shape[-1], -1)
         return torch.cat([values, filler], 2).squeeze(-1).unflatten(2, (-1, z.shape[-1]))
 
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> HyperFeatures:
+    def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> HyperFeatures:
         count = self.config.dict_entries
         rows = -(-count // z_hat.shape[-1])
         tokens = (z_hat / self.gain("gain_z", quality, z_hat))[:, :, -rows:].flatten(2)[..., :count]
-        query = super().hyper_features(z_hat[:, :, :-rows], quality).query
+        query = super().hyper_features(z_hat[:, :, :-rows], quality, memory).query
         return HyperFeatures(query, self.dt(tokens.transpose(1, 2)))
 
     def latent_shapes(self, height: int, width: int) -> LatentShapes:

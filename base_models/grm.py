@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import CodePart, Quality, SlicedModel, Walk, full_precision
+from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision
 from .blocks import bias_of, conv, deconv
 from .double import as_matrix_products
 from .entropy_models import IntegerGaussian
@@ -205,8 +205,15 @@ class GRM(SlicedModel):
 
     # ---- walk -----------------------------------------------------------------------------------------------
 
-    def walk(self, z_hat: Tensor, quality: Quality, code_part: CodePart, y_hat: Tensor | None = None) -> Walk:
-        hyper = self.h_s(z_hat / self.gain("gain_z", quality, z_hat))
+    def walk(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Walk:
+        (hyper,) = self.bounded("h_s", self.h_s, (z_hat / self.gain("gain_z", quality, z_hat),), memory)
         if y_hat is None:
             return self._serial_walk(hyper, code_part)
         size = (y_hat.shape[-2], y_hat.shape[-1])

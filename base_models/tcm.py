@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .base import Quality, rename
+from .base import Memory, Quality, rename
 from .blocks import WindowAttention, conv
 from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .limits import check_lambdas, check_multiple, check_ranges
@@ -179,14 +179,17 @@ class TCM(ChannelSlices):
         def attention(channels: int) -> nn.Sequential:
             return nn.Sequential(SwinAttention(channels, c.attention_channels, c.attention_head_dim, c.window))
 
+        self.support_repeats = not c.residual_sees_attention
         self.atten_mean = nn.ModuleList(map(attention, known))
         self.atten_scale = nn.ModuleList(map(attention, known))
         self.make_heads(c.M, c.num_slices, known, c.context_widths)
         self.make_entropy_models(c.M, c.z_channels)
 
-    def hyper_features(self, z_hat: Tensor, quality: Quality) -> HyperFeatures:
+    def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> HyperFeatures:
         z_hat = z_hat / self.gain("gain_z", quality, z_hat)
-        return HyperFeatures(self.h_mean_s(z_hat), self.h_scale_s(z_hat))
+        (mean,) = self.bounded("h_mean_s", self.h_mean_s, (z_hat,), memory)
+        (scale,) = self.bounded("h_scale_s", self.h_scale_s, (z_hat,), memory)
+        return HyperFeatures(mean, scale)
 
     def predict(self, i: int, known: HyperFeatures) -> Prediction:
         support = self.atten_mean[i](known.mean)

@@ -95,7 +95,7 @@ def measure_tto(codec: Codec, path: Path, quality: float, native: bool, runs: in
 def measure_compressai(network: torch.nn.Module, path: Path, coder: tuple[type, str] | None, runs: int) -> Timing:
     network = network.eval()
     network.update(force=True)
-    x = pad_to_multiple(to_tensor(load_picture(path).rgb), 64)
+    x = to_tensor(pad_to_multiple(load_picture(path).rgb, 64))
     return measure(
         lambda: network.compress(x), lambda out: network.decompress(out["strings"], out["shape"]), coder, runs
     )

@@ -34,7 +34,7 @@ from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
 from tto.hub import PREFIX, parse_address
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
-from tto.memory import memory_for
+from tto.memory import Room, memory_for
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL, as_base_model, load_model, load_side
 from tto.padding import to_uint8
@@ -129,7 +129,8 @@ class Codec:
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
-        self.latent_coder = LatentCoder(self.model)
+        self.room = Room.on(self.device)
+        self.latent_coder = LatentCoder(self.model, self.room)
         self.side_coder = SideCoder(None if side_modules is None else side_modules.to(self.device), self.device)
         self._batch = Batch()
 
@@ -192,7 +193,7 @@ class Codec:
 
     def analyse(self, rgb: np.ndarray, quality: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents y and z of uint8 pixels [H, W, 3], in units of the quantization step."""
-        return analyse(self.model, rgb, quality)
+        return analyse(self.model, rgb, quality, self.room.for_picture(*rgb.shape[:2]))
 
     def pack(
         self,
@@ -240,7 +241,8 @@ class Codec:
     @torch.inference_mode()
     def pixels(self, y_hat: torch.Tensor, quality: float, frame: Frame, side: Side = NO_SIDE) -> np.ndarray:
         """ŷ and side information → uint8 pixels [H, W, 3]."""
-        return to_uint8(reconstruct(self.model, quality, y_hat.float(), frame, side))
+        memory = self.room.for_picture(frame.height, frame.width)
+        return to_uint8(reconstruct(self.model, quality, y_hat.float(), frame, side, memory))
 
     def checked_quality(self, quality: float) -> float:
         """As a file can have it. Raises `BadArgument`."""
@@ -325,6 +327,7 @@ class _Compression:
             picture.grayscale,
             side_coder=codec.side_coder,
             bfloat16=descends_in_bfloat16(codec.device),
+            memory=codec.room.for_picture(picture.height, picture.width),
             evaluate=codec._batch.evaluate,
         )
         left = (self.request.budget or 0.0) - (time.perf_counter() - self.start) - FINISHING * judging

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from base_models import BaseModel, LatentShapes
+from base_models import BaseModel, LatentShapes, Memory
 from tto.container import (
     SectionType,
     join_y,
@@ -30,6 +30,7 @@ from tto.container import (
 )
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
+from tto.memory import Room
 from tto.table_choice import ByChannel, ByScale, ByScaleAndFraction, Centre, TableChoice
 
 MAX_SYMBOL = 1 << 30
@@ -56,7 +57,9 @@ class LatentCoder:
     is faster, and decodes only where the arithmetic is the same.
     """
 
-    def __init__(self, model: BaseModel):
+    def __init__(self, model: BaseModel, room: Room | None = None):
+        """Walks keep within `room` in portable mode; tiles would change the float32 that native files rely on."""
+        self._room = room
         self._native_walker = model
         self.portable_walker = model.entropy_walker(torch.float64)
         self._z_tables: dict[float, Tables] = {}
@@ -68,6 +71,11 @@ class LatentCoder:
     def walker(self, native: bool) -> tuple[BaseModel, torch.dtype]:
         """What walks over the parts, and in which precision."""
         return (self._native_walker, torch.float32) if native else (self.portable_walker, torch.float64)
+
+    def _memory(self, shape: Sequence[int], native: bool) -> Memory:
+        """For a walk over y of a shape."""
+        height, width = (side * self._native_walker.y_stride for side in shape[-2:])
+        return None if native or self._room is None else self._room.for_picture(height, width)
 
     def tables(self, step: float, quality: float) -> Tables:
         """Those of y. Only a factorized prior has others for each step and quality."""
@@ -102,18 +110,19 @@ class LatentCoder:
 
         tables = self.tables(step, quality)
         coded: list[CodedPart] = []
-        y_parts, channels = walker.split_y(y.to(dtype)), self._channels(y.shape)
+        y_parts, channels = walker.split_y(y), self._channels(y.shape)
         on_integers = walker.grid == "integer"
         known = (y.to(dtype) / step).round() * step if on_integers and not native else None  # native: as the decoder
 
         def round_part(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
             centre = self.choice.centre(_flat_float(mu) / step, channels[i])
             around = 0.0 if on_integers else mu
-            whole = _checked(((y_parts[i] - around) / step).round())
+            whole = _checked(((y_parts[i].to(dtype) - around) / step).round())
             coded.append(CodedPart(_flat(whole) - centre.shift, centre, None if sigma is None else _flat_float(sigma)))
             return whole * step + around
 
-        y_hat = walker.walk(z_symbols.to(dtype) + self._medians.to(dtype), quality, round_part, known).y_hat
+        z_hat = z_symbols.to(dtype) + self._medians.to(dtype)
+        y_hat = walker.walk(z_hat, quality, round_part, known, self._memory(y.shape, native)).y_hat
         return {SectionType.Z: z_encoder.data()} | self._write(coded, tables, qp, fit_scales, native), y_hat
 
     def _write(
@@ -214,7 +223,7 @@ class LatentCoder:
             whole = _tensor(symbols + centre.shift, dtype, device).view_as(mu)
             return whole * step + (0.0 if on_integers else mu)
 
-        return walker.walk(z_hat, quality, read).y_hat
+        return walker.walk(z_hat, quality, read, memory=self._memory(shapes.y, native)).y_hat
 
     def _reader(self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, qp: int) -> IndexReader:
         """Raises `CorruptFile`."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from tto.errors import NotEnoughMemory
 
-BYTES_PER_PIXEL = 180
+BYTES_PER_PIXEL = 110
 """What decoding takes beside the weights, measured with the shipped model; larger networks take more."""
+WHOLE = 1 << 20
+"""Pixels of a picture that is computed at once, whatever that takes."""
+LEAST_ACTIVATIONS, MOST_ACTIVATIONS = 32e6, 128e6
+"""Bytes for a larger one's tiles. More is not faster on a processor, whose caches are small; a GPU gets more."""
 ALLOCATION_MESSAGES = ("can't allocate memory", "not enough memory", "bad_alloc")
 PROCESS, MACHINE = Path("/proc/self/status"), Path("/proc/meminfo")
 GROUP_LIMIT, GROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
@@ -40,6 +46,28 @@ def memory_for(width: int, height: int, device: torch.device) -> Iterator[None]:
         if not ran_out(error):
             raise
         raise NotEnoughMemory(f"not enough memory for a picture of {width}x{height}") from error
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that activations of a network may take at once.
+
+    They stay the same for as long as a codec lives: other tiles round otherwise, and what it decodes is compared.
+    """
+
+    bytes: float
+
+    @classmethod
+    def on(cls, device: torch.device) -> Room:
+        """Part of what is free now, within limits."""
+        free = free_memory(device)
+        part = math.inf if free is None else free / 8
+        most = math.inf if device.type == "cuda" else MOST_ACTIVATIONS
+        return cls(max(LEAST_ACTIVATIONS, min(most, part)))
+
+    def for_picture(self, height: int, width: int) -> float | None:
+        """None where no bound is needed, as networks take it."""
+        return None if height * width <= WHOLE else self.bytes
 
 
 def free_memory(device: torch.device) -> int | None:

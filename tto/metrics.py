@@ -15,6 +15,8 @@ from tto.ssimulacra2 import score
 
 MS_SSIM_MIN_SIDE = 161
 """Shortest side in pixels on whose five scales an 11×11 window fits (more than 10·2⁴)."""
+ROWS = 1024
+"""Rows of a picture whose errors are in memory at once."""
 
 
 def psnr(original: np.ndarray, decoded: np.ndarray) -> float:
@@ -23,9 +25,18 @@ def psnr(original: np.ndarray, decoded: np.ndarray) -> float:
     Raises ValueError where the arrays are not two uint8 pictures [H, W, 3] of one size.
     """
     _check_pair(original, decoded)
-    difference = original.astype(np.float64) - decoded.astype(np.float64)
-    mse = float(np.mean(difference * difference))
+    mse = mean_squared_error(original, decoded)
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
+
+
+def mean_squared_error(original: np.ndarray, decoded: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Of uint8 pixels [H, W, 3], in float64; `weights` [H, W] multiply each pixel's error."""
+    total = 0.0
+    for start in range(0, len(original), ROWS):
+        rows = slice(start, start + ROWS)
+        error = (original[rows].astype(np.float64) - decoded[rows]) ** 2
+        total += float(np.sum(error if weights is None else error * weights[rows, :, None]))
+    return total / original.size
 
 
 def ms_ssim(original: np.ndarray, decoded: np.ndarray) -> float:

@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+ROWS = 256
+"""Rows that are converted at a time."""
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
     """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].to(torch.float32).div(255).contiguous()
+    pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
+    return torch.empty(pixels.shape, dtype=torch.float32).copy_(pixels).div_(255)
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
     """[1, 3, H, W] nominally in [0, 1] -> uint8 [H, W, 3], clamped and rounded to the nearest level."""
-    levels = x.detach()[0].clamp(0, 1).mul(255).round().to(torch.uint8)  # [3, H, W]
-    return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+    levels = torch.empty(*x.shape[2:], 3, dtype=torch.uint8)
+    for rows, of_rows in zip(levels.split(ROWS), x.detach()[0].split(ROWS, 1), strict=True):
+        rows.copy_(of_rows.clamp(0, 1).mul(255).round().permute(1, 2, 0))
+    return levels.numpy()
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Grow [B, C, H, W] at the right and bottom to multiples of `multiple`, by repeating the edge.
+def pad_to_multiple(rgb: np.ndarray, multiple: int) -> np.ndarray:
+    """Grow [H, W, 3] at the right and bottom to multiples of `multiple`, by repeating the edge.
 
     Repeated edges cost fewer bits than zeros, which would be a sharp border.
     """
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    height, width = rgb.shape[:2]
+    return np.pad(rgb, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
 
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from base_models import BaseModel
+from base_models import BaseModel, Memory
 from tto.padding import crop, pad_to_multiple, to_tensor
 from tto.side.side import NO_SIDE, Side
 
@@ -34,11 +34,11 @@ class Frame:
 
 
 @torch.inference_mode()
-def analyse(model: BaseModel, rgb: np.ndarray, quality: float) -> tuple[Tensor, Tensor]:
-    """Latents y and z of uint8 pixels [H, W, 3], in units of the quantization step."""
-    x = pad_to_multiple(to_tensor(rgb).to(model.z_medians().device), model.stride)
-    y = model.analysis(x, quality)
-    return y, model.hyper_analysis(y, quality)
+def analyse(model: BaseModel, rgb: np.ndarray, quality: float, memory: Memory = None) -> tuple[Tensor, Tensor]:
+    """Latents y and z of uint8 pixels [H, W, 3], in units of the quantization step. `memory` as for the model's."""
+    x = to_tensor(pad_to_multiple(rgb, model.stride)).to(model.z_medians().device)
+    y = model.analysis(x, quality, memory)
+    return y, model.hyper_analysis(y, quality, memory)
 
 
 def synthesise(
@@ -47,20 +47,20 @@ def synthesise(
     y_hats: Sequence[Tensor],
     frames: Sequence[Frame],
     sides: Sequence[Side],
-    recompute: bool = False,
+    memory: Memory = None,
 ) -> list[Tensor]:
     """ŷ of pictures that go through the network together → x̂ of each, before what side information does to pictures.
 
-    ŷ [1, M, h, w] → [1, 3, H, W] float32, not clamped. `recompute` as for the model's synthesis.
+    ŷ [1, M, h, w] → [1, 3, H, W] float32, not clamped. `memory` as for the model's synthesis.
     """
     latents = [side.on_latent(y_hat) for side, y_hat in zip(sides, y_hats, strict=True)]
-    x_hats = model.synthesis(latents[0] if len(latents) == 1 else torch.cat(latents), quality, recompute).split(1)
+    x_hats = model.synthesis(latents[0] if len(latents) == 1 else torch.cat(latents), quality, memory).split(1)
     return [frame.cut(x_hat) for frame, x_hat in zip(frames, x_hats, strict=True)]
 
 
 def reconstruct(
-    model: BaseModel, quality: float, y_hat: Tensor, frame: Frame, side: Side = NO_SIDE, recompute: bool = False
+    model: BaseModel, quality: float, y_hat: Tensor, frame: Frame, side: Side = NO_SIDE, memory: Memory = None
 ) -> Tensor:
     """ŷ [1, M, h, w] and side information → x̂ [1, 3, H, W], not clamped."""
-    (x_hat,) = synthesise(model, quality, [y_hat], [frame], [side], recompute)
+    (x_hat,) = synthesise(model, quality, [y_hat], [frame], [side], memory)
     return side.on_picture(x_hat)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ import tto
 from tto.codec import Codec, rd_cost
 from tto.container import SectionType, read
 from tto.errors import BadArgument, LimitExceeded, WrongModel
+from tto.memory import Room
 from tto.refine.distortion import SquaredError
 from tto.request import MAX_LAMBDA
 
@@ -25,6 +28,38 @@ def test_every_size_round_trips_to_the_encoders_own_pixels(small_codec, size, ph
     decoded = small_codec.decompress(result.data)
     assert decoded.size == size
     assert np.array_equal(pixels(decoded), pixels(result.image))
+
+
+@pytest.fixture
+def tiled(small_codec, monkeypatch) -> Callable[[], Codec]:
+    """From when it is called on, the codec has room for tiles only."""
+
+    def arrange() -> Codec:
+        monkeypatch.setattr("tto.memory.WHOLE", 0)
+        for owner, name in ((small_codec, "room"), (small_codec.latent_coder, "_room")):
+            monkeypatch.setattr(owner, name, Room(8e6))
+        return small_codec
+
+    return arrange
+
+
+def test_file_made_over_tiles_decodes_whole_and_the_other_way_round(small_codec, tiled, photograph):
+    """What differs is rounding: at most one level of 255, at tiles' borders as elsewhere."""
+    picture = photograph(256, 128)
+    whole = small_codec.compress(picture)
+    over_tiles = tiled().compress(picture)
+    assert over_tiles.bytes == pytest.approx(whole.bytes, abs=8)
+    for data, expected in ((whole.data, whole.array), (over_tiles.data, over_tiles.array)):
+        decoded = pixels(small_codec.decompress(data))
+        assert np.abs(decoded.astype(int) - expected).max() <= 1 and (decoded != expected).mean() < 1e-3
+
+
+def test_refinement_over_tiles_ends_where_that_of_the_whole_does(small_codec, tiled, photograph):
+    picture = photograph(128, 128)
+    whole = small_codec.compress(picture, steps=3)
+    over_tiles = tiled().compress(picture, steps=3)
+    assert pytest.approx(whole.J, rel=1e-3) == over_tiles.J
+    assert over_tiles.base_J > over_tiles.J
 
 
 def test_container_adds_at_most_64_bytes_to_the_range_coded_payload(small_codec, photograph):

@@ -66,3 +66,14 @@ def test_memory_that_runs_out_is_an_error_of_ours(error):
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shapes"), memory.memory_for(30, 20, CPU):
         raise RuntimeError("shapes do not match")
+
+
+def test_small_pictures_are_computed_whole_and_large_ones_in_part_of_what_is_free(machine):
+    machine(500 << 20)
+    room = memory.Room.on(CPU)
+    assert room.bytes == (500 << 20) / 8
+    assert room.for_picture(1024, 1024) is None and room.for_picture(1024, 1025) == room.bytes
+    machine(64 << 30)
+    assert memory.Room.on(CPU).bytes == memory.MOST_ACTIVATIONS
+    machine(1 << 20)
+    assert memory.Room.on(CPU).bytes == memory.LEAST_ACTIVATIONS

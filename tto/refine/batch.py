@@ -95,4 +95,4 @@ def _kind(evaluation: Evaluation) -> Hashable:
     """Evaluations of one kind can go through the network together."""
     problem = evaluation.problem
     network = (problem.model, problem.quality, evaluation.y.shape)
-    return (*network, evaluation.loss is None, evaluation.exact, problem.bfloat16, problem.recompute)
+    return (*network, evaluation.loss is None, evaluation.exact, problem.bfloat16, problem.memory)

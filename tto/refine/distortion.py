@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
-from tto.metrics import MS_SSIM_MIN_SIDE, ms_ssim
+from tto.metrics import MS_SSIM_MIN_SIDE, mean_squared_error, ms_ssim
 from tto.padding import to_tensor
 from tto.perceptual import NETWORKS, Distance, load_distance
 from tto.side.filter import LUMA
@@ -39,13 +39,13 @@ class Against:
 
     @cached_property
     def levels(self) -> Tensor:
-        """Float32 [1, 3, H, W], 0…255."""
-        return torch.tensor(self.original).permute(2, 0, 1)[None].float().contiguous().to(self.device)
+        """Uint8 [1, 3, H, W]."""
+        return torch.tensor(self.original).permute(2, 0, 1)[None].contiguous().to(self.device)
 
     @cached_property
     def target(self) -> Tensor:
         """Float32 [1, 3, H, W] in [0, 1]."""
-        return self.levels / 255
+        return self.levels.float().div_(255)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class SquaredError(Against):
         return torch.tensor(self.weights, dtype=torch.float32, device=self.device)
 
     def of_pixels(self, decoded: np.ndarray) -> float:
-        error = (self.original.astype(np.float64) - decoded) ** 2
-        return float(np.mean(error if self.weights is None else error * self.weights[..., None]))
+        return mean_squared_error(self.original, decoded, self.weights)
 
     def curvature(self, x_hat: Tensor) -> float:
         """Second derivative for one of x̂'s values; weights are left out."""

@@ -33,6 +33,7 @@ from tto.side.filter import (
     FilterLevels,
     LevelModel,
     apply_filter,
+    bands,
     block_classes,
     luma_of,
     second_differences,
@@ -106,24 +107,32 @@ def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
     Values that clamping brings to where they belong are left out, and a transform that follows the filter is taken for
     a shift of the error.
     """
-    weights = error_weights(problem.distortion, x_hat)
-    error = problem.distortion.target.to(x_hat) - problem.side.without(Filter).on_picture(x_hat)
-    luma = luma_of(x_hat)
-    height, width = luma.shape[-2:]
-    classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:height, :width].flatten()
-    features = torch.cat([plane.flatten(1) for plane in second_differences(luma)])
     squares, products = np.zeros((ROWS, len(TAPS), len(TAPS))), np.zeros((ROWS, len(TAPS)))
-    weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
-    for number in range(CLASSES):
-        own = features[:, classes == number]
-        squares[number] = ((own * weight[classes == number]) @ own.T).double().cpu()
-        products[number] = (own @ pull[classes == number]).double().cpu()
+    others = problem.side.without(Filter).on_picture(x_hat)
+    parts = list(bands(*x_hat.shape[2:]))
+    for rows, around, inside in parts:
+        luma = luma_of(x_hat[:, :, around])
+        features = torch.cat([plane[:, :, inside].flatten(1) for plane in second_differences(luma)])
+        classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+        classes = classes[: luma.shape[2], : luma.shape[3]][inside].flatten()
+        error = problem.distortion.target[:, :, rows].to(x_hat) - others[:, :, rows]
+        weights = error_weights(problem.distortion, x_hat, rows)
+        weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
+        for number in range(CLASSES):
+            own = features[:, classes == number]
+            squares[number] += ((own * weight[classes == number]) @ own.T).double().cpu().numpy()
+            products[number] += (own @ pull[classes == number]).double().cpu().numpy()
     best = torch.from_numpy(FilterMoments(squares, products).best())
     best[CLASSES] = 0.0
-    error = error - (apply_filter(x_hat, best.to(x_hat)) - x_hat)
-    chroma = torch.stack([plane.flatten() for plane in second_differences((x_hat - luma).transpose(0, 1))])
-    squares[CLASSES] = ((chroma * weights.flatten()) @ chroma.T).double().cpu()
-    products[CLASSES] = (chroma @ (weights * error).flatten()).double().cpu()
+    change = apply_filter(x_hat, best.to(x_hat)).sub_(x_hat)
+    for rows, around, inside in parts:
+        part = x_hat[:, :, around]
+        planes = second_differences((part - luma_of(part)).transpose(0, 1))
+        chroma = torch.stack([plane[:, :, inside].flatten() for plane in planes])
+        error = problem.distortion.target[:, :, rows].to(x_hat) - others[:, :, rows] - change[:, :, rows]
+        weight = error_weights(problem.distortion, x_hat, rows)
+        squares[CLASSES] += ((chroma * weight.flatten()) @ chroma.T).double().cpu().numpy()
+        products[CLASSES] += (chroma @ (weight * error).flatten()).double().cpu().numpy()
     return FilterMoments(squares, products)
 
 

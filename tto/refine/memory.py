@@ -14,16 +14,19 @@ from tto.refine.distortion import SquaredError
 from tto.refine.problem import Evaluation, Problem, evaluate
 from tto.side.side import NO_SIDE
 
+LITTLE = 32e6
+"""Bytes for activations where memory ran out."""
+
 
 def with_less_memory(problem: Problem, error: BaseException) -> Problem:
-    """The problem after `error`: g_s recomputed piece by piece, then also gradients in bfloat16.
+    """The problem after `error`: over small tiles, then also with gradients in bfloat16.
 
     Raises `error` itself where it is another one, and `NotEnoughMemory` where nothing is left to try.
     """
     if not ran_out(error):
         raise error
-    if not problem.recompute:
-        return replace(problem, recompute=True)
+    if problem.memory is None or problem.memory > LITTLE:
+        return replace(problem, memory=LITTLE)
     if not problem.bfloat16:
         return replace(problem, bfloat16=True)
     side = largest_side(problem)

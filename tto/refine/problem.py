@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from base_models import BaseModel
+from base_models import BaseModel, Memory
 from tto.container import step_size
 from tto.reconstruction import Frame, reconstruct, synthesise
 from tto.refine.distortion import Distortion
@@ -146,11 +146,11 @@ def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
         return _batch(y_hat)
 
     bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
-    walk = model.walk(_batch(z_hats), first.quality, code_part, known)
+    walk = model.walk(_batch(z_hats), first.quality, code_part, known, first.memory)
     y_hats, mus = walk.y_hat.split(1), walk.mu.split(1)
     sigmas = [None] * len(evaluations) if walk.sigma is None else walk.sigma.split(1)
     frames, sides = zip(*((one.problem.frame, one.problem.side) for one in evaluations), strict=True)
-    x_hats = synthesise(model, first.quality, y_hats, frames, sides, first.recompute)
+    x_hats = synthesise(model, first.quality, y_hats, frames, sides, first.memory)
     outcomes = []
     for n, (problem, qp) in enumerate((one.problem, one.qp) for one in evaluations):
         x_hat = problem.side.on_picture(x_hats[n]).clamp(0, 1)
@@ -178,8 +178,8 @@ class Problem:
     """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
 
     `side` is in force in every evaluation, its bits included; `side_coder` makes more of it.
-    `bfloat16`: whether evaluations that only give gradients run the network in it. `recompute`: whether the backward
-    pass computes g_s anew, piece by piece, instead of remembering all of it. `evaluate`: who sees to its evaluations.
+    `bfloat16`: whether evaluations that only give gradients run the network in it. `memory`: bytes that
+    activations may take; where they take more, backward passes compute them anew. `evaluate`: who sees to evaluations.
     """
 
     model: BaseModel
@@ -192,7 +192,7 @@ class Problem:
     side: Side = NO_SIDE
     side_coder: SideCoder = SideCoder()
     bfloat16: bool = False
-    recompute: bool = False
+    memory: Memory = None
     evaluate: Callable[[Evaluation], Evaluated] = evaluate_alone
 
     @property
@@ -227,12 +227,12 @@ class Problem:
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""
-        x_hat = reconstruct(self.model, self.quality, y_hat, self.frame, self.side, self.recompute)
+        x_hat = reconstruct(self.model, self.quality, y_hat, self.frame, self.side, self.memory)
         return x_hat.clamp(0, 1)
 
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W], not clamped, before what side information does to pictures."""
-        return synthesise(self.model, self.quality, [y_hat], [self.frame], [self.side], self.recompute)[0]
+        return synthesise(self.model, self.quality, [y_hat], [self.frame], [self.side], self.memory)[0]
 
     def z_symbols(self, z_hat: Tensor) -> Tensor:
         return (z_hat - self.medians).round()

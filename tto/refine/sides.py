@@ -39,9 +39,13 @@ def judge_sides(
     return best
 
 
-def error_weights(distortion: Distortion, x_hat: Tensor) -> Tensor:
-    """What the squared error of each value of x̂ [1, 3, H, W] counts in 255²·MSE; nothing where clamping mends it."""
-    weights = ((x_hat >= 0) & (x_hat <= 1)).to(x_hat) * 255**2 / x_hat.numel()
+def error_weights(distortion: Distortion, x_hat: Tensor, rows: slice = slice(None)) -> Tensor:
+    """What the squared error of each value of some rows of x̂ [1, 3, H, W] counts in 255²·MSE.
+
+    Nothing where clamping mends it.
+    """
+    values = x_hat[:, :, rows]
+    weights = ((values >= 0) & (values <= 1)).to(x_hat) * 255**2 / x_hat.numel()
     if isinstance(distortion, SquaredError) and distortion.weights is not None:
-        weights = weights * distortion.pixel_weights.to(weights)
+        weights = weights * distortion.pixel_weights[rows].to(weights)
     return weights

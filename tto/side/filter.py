@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ TAPS = tuple(
 """One of each pair of taps, (rows down, columns right); the other is opposite, and has the same coefficient."""
 RINGS = tuple(abs(dy) + abs(dx) - 1 for dy, dx in TAPS)
 BLOCK = 4
+BAND = 1 << 20
+"""Pixels that are filtered at once."""
 ACTIVITIES = (6.0, 20.0)
 """Between classes of activity: mean absolute second difference down plus across, levels of 255."""
 DIRECTIONS = 5
@@ -44,8 +47,34 @@ ROWS = CLASSES + 1
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
+class Band(NamedTuple):
+    """Rows of a picture, what is needed to filter them, and where the rows are in that."""
+
+    rows: slice
+    around: slice
+    inside: slice
+
+
+def bands(height: int, width: int) -> Iterator[Band]:
+    """The rows of a picture, as many at a time as have `BAND` pixels."""
+    count = max(BAND // width // BLOCK, 1) * BLOCK
+    for start in range(0, height, count):
+        stop = min(height, start + count)
+        above = max(0, start - 2 * BLOCK)
+        yield Band(slice(start, stop), slice(above, min(height, stop + 2 * BLOCK)), slice(start - above, stop - above))
+
+
 def apply_filter(x_hat: Tensor, coefficients: Tensor) -> Tensor:
-    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]."""
+    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]; without gradients a band at a time."""
+    if x_hat.requires_grad or x_hat[0, 0].numel() <= BAND:
+        return _filtered(x_hat, coefficients)
+    filtered = torch.empty(x_hat.shape, dtype=x_hat.dtype, device=x_hat.device)
+    for rows, around, inside in bands(*x_hat.shape[2:]):
+        filtered[:, :, rows] = _filtered(x_hat[:, :, around], coefficients)[:, :, inside]
+    return filtered
+
+
+def _filtered(x_hat: Tensor, coefficients: Tensor) -> Tensor:
     luma = luma_of(x_hat)
     height, width = luma.shape[-2:]
     of_luma, of_chroma = coefficients[:CLASSES], coefficients[CLASSES]

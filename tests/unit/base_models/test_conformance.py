@@ -182,3 +182,22 @@ def test_refinement_lowers_J_and_the_file_decodes(case):
     result = codec.compress(case.rgb[:50, :70], case.quality, effort="fast")
     assert result.base_J >= result.J
     assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+
+
+@torch.inference_mode()
+def test_tiles_give_what_the_whole_gives(case):
+    """In little memory, in float32 and, as files are coded, in float64."""
+    model, memory = case.model, 3e5
+    y, z = model.analysis(case.x, case.quality, memory), model.hyper_analysis(case.y, case.quality, memory)
+    x_hat, tiled = (model.synthesis(case.y, case.quality, bound) for bound in (None, memory))
+    for found, expected in ((y, case.y), (z, case.z), (tiled, x_hat)):
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max() if expected.numel() else 1)
+        )
+    walker, z_hat = case.coder.portable_walker, (case.z - model.z_medians()).round().double()
+    whole, tiled = (
+        walker.walk(z_hat, case.quality, lambda i, mu, sigma: mu.round(), memory=bound) for bound in (None, memory)
+    )
+    for found, expected in zip(tiled, whole, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

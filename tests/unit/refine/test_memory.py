@@ -13,7 +13,7 @@ from tto.refine import problem as problem_module
 from tto.refine.descent import Phase
 from tto.refine.engine import refine
 from tto.refine.flips import FlipSymbols
-from tto.refine.memory import largest_side, ran_out, with_less_memory
+from tto.refine.memory import LITTLE, largest_side, ran_out, with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
@@ -45,9 +45,9 @@ def run(problem, latents):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_recomputing_is_tried_first_and_gives_the_same_latents(problem, latents, short_of_memory, error):
+def test_small_tiles_are_tried_first_and_gives_the_same_latents(problem, latents, short_of_memory, error):
     unlimited = run(problem, latents)
-    short_of_memory(error, lambda problem: problem.recompute)
+    short_of_memory(error, lambda problem: problem.memory == LITTLE)
     limited = run(problem, latents)
     expected = pytest.approx(unlimited.candidates[-1].J, rel=1e-5)
     assert limited.steps == unlimited.steps == 4
@@ -55,12 +55,12 @@ def test_recomputing_is_tried_first_and_gives_the_same_latents(problem, latents,
 
 
 def test_then_gradients_are_taken_in_bfloat16(problem, latents, short_of_memory):
-    short_of_memory(ERRORS[0], lambda problem: problem.recompute and problem.bfloat16)
+    short_of_memory(ERRORS[0], lambda problem: problem.memory == LITTLE and problem.bfloat16)
     assert run(problem, latents).steps == 4
 
 
 def test_what_does_not_fit_is_said_with_what_does(problem, short_of_memory):
-    large = replace(problem, height=300, width=260, recompute=True, bfloat16=True)
+    large = replace(problem, height=300, width=260, memory=LITTLE, bfloat16=True)
     short_of_memory(ERRORS[2], lambda problem: problem.width < 150)
     with pytest.raises(NotEnoughMemory, match="not enough memory to refine 260x300; 128x128 fits"):
         with_less_memory(large, ERRORS[2])
@@ -70,7 +70,7 @@ def test_where_nothing_fits_refinement_is_to_be_left_out(problem, short_of_memor
     short_of_memory(ERRORS[1], lambda problem: False)
     assert largest_side(problem) == 0
     with pytest.raises(NotEnoughMemory, match="leave refinement out"):
-        with_less_memory(replace(problem, recompute=True, bfloat16=True), ERRORS[1])
+        with_less_memory(replace(problem, memory=LITTLE, bfloat16=True), ERRORS[1])
 
 
 def test_other_errors_pass(problem):
