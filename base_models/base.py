@@ -16,7 +16,7 @@ import copy
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -34,6 +34,8 @@ Quality = float | Tensor
 """A number or a tensor [B] in 1…Q; a model of one quality ignores it."""
 Memory = float | None
 """Bytes that a transform's activations may take at once; more go over tiles. None sets no bound."""
+LAST_LAYERS = 10
+"""How many convolutions of the synthesis a picture may change."""
 CodePart = Callable[[int, Tensor, Tensor | None], Tensor]
 
 
@@ -212,6 +214,28 @@ class BaseModel(nn.Module, ABC):
         }
         memo[id(self._findings)] = {}
         return as_matrix_products(copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False))
+
+    # ---- one picture's own weights --------------------------------------------------------------------------
+
+    def last_weights(self) -> dict[str, Tensor]:
+        """Weights and biases of the last convolutions of the synthesis, by name, in the order of computing."""
+        synthesis = cast(nn.Module, self.g_s)
+        layers = [(name, layer) for name, layer in synthesis.named_modules() if _is_dense(layer)][-LAST_LAYERS:]
+        own = [(f"g_s.{name}.{kind}", getattr(layer, kind)) for name, layer in layers for kind in ("weight", "bias")]
+        return {name: tensor for name, tensor in own if tensor is not None}
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> BaseModel:
+        """A copy that has these tensors in the synthesis, and shares everything else; gradients reach them."""
+        memo: dict[int, Any] = {id(child): child for name, child in self.named_children() if name != "g_s"}
+        memo |= {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        memo[id(self._findings)] = self._findings
+        changed = copy.deepcopy(self, memo)
+        for name, tensor in weights.items():
+            path, _, kind = name.rpartition(".")
+            layer = changed.get_submodule(path)
+            delattr(layer, kind)
+            setattr(layer, kind, tensor)
+        return changed
 
     # ---- rates ----------------------------------------------------------------------------------------------
 
@@ -409,6 +433,10 @@ class SlicedModel(BaseModel):
 def earlier_names(predictions: int) -> list[str]:
     """Likelihoods of y by all predictions but the last, as `BaseModel.forward` calls them."""
     return [f"y{k}" for k in range(1, predictions)]
+
+
+def _is_dense(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == 1
 
 
 def interpolate_geometric(values: Sequence[float] | Tensor, quality: Quality) -> Tensor:

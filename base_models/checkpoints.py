@@ -108,7 +108,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
                 state = {key: file.get_tensor(key) for key in keys}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
-            name, overrides = metadata["model"], json.loads(metadata["config"])
+            name, overrides = str(metadata["model"]), json.loads(metadata["config"])
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):

@@ -82,6 +82,7 @@ class SectionType(IntEnum):
     COMPENSATION = MANDATORY | 6  # mask and codes of the masked compensation (MSC)
     ALPHA = MANDATORY | 7  # lossless alpha plane
     FILTER = MANDATORY | 8  # quantized coefficients of the decoder-side filter
+    ADAPTATION = MANDATORY | 9  # quantized changes of the synthesis' last weights
     ICC = 16  # deflated ICC profile
     EXIF = 17  # deflated EXIF data, without the leading "Exif\0\0"
     XMP = 18  # deflated XMP packet

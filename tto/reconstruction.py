@@ -54,7 +54,11 @@ def synthesise(
     ŷ [1, M, h, w] → [1, 3, H, W] float32, not clamped. `memory` as for the model's synthesis.
     """
     latents = [side.on_latent(y_hat) for side, y_hat in zip(sides, y_hats, strict=True)]
-    x_hats = model.synthesis(latents[0] if len(latents) == 1 else torch.cat(latents), quality, memory).split(1)
+    networks = [side.on_network(model) for side in sides]
+    if all(network is model for network in networks):
+        x_hats = model.synthesis(latents[0] if len(latents) == 1 else torch.cat(latents), quality, memory).split(1)
+    else:
+        x_hats = [own.synthesis(y_hat, quality, memory) for own, y_hat in zip(networks, latents, strict=True)]
     return [frame.cut(x_hat) for frame, x_hat in zip(frames, x_hats, strict=True)]
 
 

@@ -25,7 +25,7 @@ MAX_LAMBDA = 1e9
 class Request:
     """How a picture is to be compressed.
 
-    `quality` is a number from 1 to the model's highest. Refinement: `effort` is none, fast, balanced or best (by
+    `quality` is a number from 1 to the model's highest. Refinement: `effort` is none, fast, balanced, best or max (by
     default none, or fast where `roi` or `metric` says what to refine for); or give a number of `steps`; or a `budget`
     in seconds for the whole compression. Where one `target_…` is given (PSNR in dB), quality is only where the search
     for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists, or any function that

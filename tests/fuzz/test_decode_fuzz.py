@@ -111,6 +111,8 @@ def test_damage_behind_valid_checksums_never_crashes_or_hangs(tmp_path, small, t
     for number in range(20):
         filtered = {**container.sections, SectionType.FILTER: generator.randbytes(generator.randrange(60))}
         cases[f"filter-{number}"] = write(Container(container.header, filtered))
+        adapted = {**container.sections, SectionType.ADAPTATION: generator.randbytes(generator.randrange(60))}
+        cases[f"adaptation-{number}"] = write(Container(container.header, adapted))
     listed = {**container.sections, SectionType.INDEX_LIST: b"\x01\xff\xff\xff\xff\x0f\x3f\x00"}
     cases["index-list"] = write(Container(container.header, listed))
     outcomes = decode_all(cases, tmp_path, tiny_checkpoint)

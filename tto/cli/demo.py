@@ -55,7 +55,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path("tto-demo"),
     model: Model = DEFAULT_MODEL,
     effort: Annotated[
-        Effort, typer.Option(metavar="EFFORT", help="Refinement to show: none, fast, balanced or best.")
+        Effort, typer.Option(metavar="EFFORT", help="Refinement to show: none, fast, balanced, best or max.")
     ] = Effort.fast,
     device: Device = "auto",
     threads: Threads = None,

@@ -23,6 +23,7 @@ class Effort(str, Enum):
     fast = "fast"
     balanced = "balanced"
     best = "best"
+    max = "max"
 
 
 Output = Annotated[

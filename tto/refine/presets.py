@@ -8,6 +8,7 @@ with a higher J.
 from __future__ import annotations
 
 from tto.errors import BadArgument
+from tto.refine.adaptation import FitAdaptation
 from tto.refine.compensation import ChooseCodes
 from tto.refine.descent import Phase
 from tto.refine.filtering import FitFilter
@@ -43,11 +44,14 @@ SIDE: Stage = (
     FlipSymbols(10),
 )
 """What travels beside the latents. With it in place flips find more, so they come after it."""
+OWN: Stage = (FitAdaptation(84), AnnealSymbols(16), FlipSymbols(12), FitFilter(), FlipSymbols(8))
+"""Weights of the picture's own: they pay where it is unlike what the network was trained on."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),
     "fast": (FAST,),
     "balanced": (FAST, BALANCED),
     "best": (FAST, BALANCED, BEST, SIDE),
+    "max": (FAST, BALANCED, BEST, SIDE, OWN),
 }
 
 

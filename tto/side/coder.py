@@ -9,6 +9,7 @@ import torch
 
 from tto.container import SectionType
 from tto.errors import BadArgument, WrongModel
+from tto.side.adaptation import AdaptationCoder
 from tto.side.compensation import CompensationCoder
 from tto.side.filter import FilterCoder
 from tto.side.side import NO_SIDE, PartCoder, Side
@@ -17,7 +18,7 @@ from tto.side.transform import TransformCoder
 if TYPE_CHECKING:
     from tto.side.weights import SideModules
 
-KINDS: tuple[type[PartCoder], ...] = (CompensationCoder, FilterCoder, TransformCoder)
+KINDS: tuple[type[PartCoder], ...] = (AdaptationCoder, CompensationCoder, FilterCoder, TransformCoder)
 CPU = torch.device("cpu")
 OneKind = TypeVar("OneKind", bound=PartCoder)
 

@@ -1,6 +1,7 @@
 """Side information of one picture: an ordered tuple of parts, each of another kind.
 
     ŷ ── part.on_latent, one after the other ── g_s ── x̂ ── part.on_picture, one after the other ── picture
+                                                 └ of part.on_network
 
 A part says what it changes (for example levels of filter coefficients), has the bytes that say so in the file, and does
 it. A model's `PartCoder` of that kind makes and reads it.
@@ -19,6 +20,7 @@ from tto.container import MODULES_FINGERPRINT, SectionType, section_name, sectio
 from tto.errors import CorruptFile, WrongModel
 
 if TYPE_CHECKING:
+    from base_models import BaseModel
     from tto.side.weights import SideModules
 
 
@@ -35,6 +37,10 @@ class Part(ABC):
     def on_latent(self, y_hat: Tensor) -> Tensor:
         """ŷ [1, M, h, w] after LRP, gains not undone, as the synthesis is to have it."""
         return y_hat
+
+    def on_network(self, model: BaseModel) -> BaseModel:
+        """The network whose synthesis this picture is to have. Raises `CorruptFile` where that cannot be."""
+        return model
 
     def on_picture(self, x_hat: Tensor) -> Tensor:
         """x̂ [1, 3, H, W], not clamped; its three channels are equal where the picture is gray."""
@@ -81,6 +87,11 @@ class Side:
         for part in self.parts:
             y_hat = part.on_latent(y_hat)
         return y_hat
+
+    def on_network(self, model: BaseModel) -> BaseModel:
+        for part in self.parts:
+            model = part.on_network(model)
+        return model
 
     def on_picture(self, x_hat: Tensor) -> Tensor:
         """x̂ [1, 3, H, W], not clamped."""

@@ -201,3 +201,15 @@ def test_tiles_give_what_the_whole_gives(case):
     for found, expected in zip(tiled, whole, strict=True):
         if expected is not None:
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_picture_may_have_last_weights_of_its_own(case):
+    """They are used in place of the model's, which stay, and gradients reach them."""
+    model = case.model
+    own = {name: tensor.detach().clone().requires_grad_() for name, tensor in model.last_weights().items()}
+    x_hat = model.with_weights(own).synthesis(case.y, case.quality)
+    with torch.no_grad():
+        torch.testing.assert_close(x_hat.detach(), model.synthesis(case.y, case.quality))
+    gradients = torch.autograd.grad(x_hat.square().sum(), list(own.values()))
+    assert sum(float(gradient.abs().sum()) > 0 for gradient in gradients) >= 2
+    assert not any(tensor.requires_grad for tensor in model.last_weights().values())

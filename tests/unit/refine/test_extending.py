@@ -76,6 +76,7 @@ class Shrink(Operation):
 def codec(tiny_codec, monkeypatch):
     codec = Codec(tiny_codec.model, device="cpu")
     codec.side_coder = SideCoder(kinds=(*(kind for kind in KINDS if kind is not TransformCoder), BrightnessCoder))
+    monkeypatch.delitem(EFFORTS, "max")
     monkeypatch.setitem(EFFORTS, "best", ((Shrink(2), FitBrightness()),))
     return codec
 

@@ -1,0 +1,153 @@
+"""The adaptation of one picture: low-rank changes of the synthesis' last weights, by descent on J **[ours]**.
+
+Factors begin with the strongest directions of the gradient, whose other half is zero. In the second half of the descent
+they are rounded, with the gradient of the identity. Then every tensor's change has to pay for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tto.reconstruction import reconstruct
+from tto.refine.filtering import fit_filter
+from tto.refine.memory import ran_out
+from tto.refine.operation import SideSearch
+from tto.refine.problem import Candidate, Problem
+from tto.refine.state import KeepOn
+from tto.side.adaptation import Adaptation, AdaptationCoder, Change, Changes, changed
+from tto.side.bits import LARGEST_LEVEL
+from tto.side.filter import Filter
+from tto.side.side import Side
+from tto.side.transform import Transform
+
+RATE = 0.02
+START = 0.3
+"""Root mean square of the factor that does not begin at zero."""
+LARGEST_PICTURE = 1 << 22
+"""In pixels: a step of the descent holds all activations of the synthesis."""
+JUDGING = 4
+"""Evaluations that a search needs after its descent."""
+
+
+@dataclass(frozen=True)
+class FitAdaptation(SideSearch):
+    """`steps` counts those of the descent, each forward and back through the synthesis alone, and a few to judge."""
+
+    steps: int
+    rank: int = 1
+    exponent: int = 4
+
+    def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+        """Where memory does not suffice, the candidate as it was."""
+        try:
+            return self._search(problem, candidate, keep_on)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            return candidate
+
+    def _search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
+        fit = _Fit(problem, candidate, self)
+        for step in range(self.steps - JUDGING):
+            fit.descend(step / max(1, self.steps - JUDGING - 1))
+            if not keep_on(candidate):
+                return candidate
+        return fit.judged(keep_on)
+
+    def possible(self, problem: Problem) -> bool:
+        return AdaptationCoder in problem.side_coder and problem.pixels <= LARGEST_PICTURE
+
+
+class _Fit:
+    def __init__(self, problem: Problem, candidate: Candidate, settings: FitAdaptation):
+        self.problem, self.candidate, self.settings = problem, candidate, settings
+        self.outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
+        self.side = problem.side.without(Adaptation).without(Filter).without(Transform)
+        self.weights = {name: tensor.detach() for name, tensor in problem.model.last_weights().items()}
+        self.factors = self._start()
+        leaves = [factor for factors in self.factors for factor in factors]
+        self.adam = torch.optim.Adam(leaves, lr=RATE, betas=(0.9, 0.95))
+
+    def _start(self) -> list[tuple[Tensor, ...]]:
+        leaves = [tensor.clone().requires_grad_() for tensor in self.weights.values()]
+        gradients = torch.autograd.grad(self._loss(leaves), leaves)
+        factors = []
+        for tensor, gradient in zip(leaves, gradients, strict=True):
+            if tensor.dim() == 1:
+                factors.append((torch.zeros_like(tensor).requires_grad_(),))
+                continue
+            rank = min(self.settings.rank, len(tensor), gradient[0].numel())
+            right = torch.linalg.svd(gradient.flatten(1), full_matrices=False).Vh[:rank]
+            right = (START * right.shape[1] ** 0.5 * right).contiguous()
+            left = torch.zeros(len(tensor), rank).to(right)
+            factors.append((left.requires_grad_(), right.requires_grad_()))
+        return factors
+
+    def _loss(self, weights: Sequence[Tensor]) -> Tensor:
+        """λ·D with these weights."""
+        problem = self.problem
+        with torch.enable_grad(), problem.for_gradients():
+            network = problem.model.with_weights(dict(zip(self.weights, weights, strict=True)))
+            x_hat = reconstruct(
+                network, problem.quality, self.outcome.y_hat, problem.frame, self.side, problem.memory
+            ).clamp(0, 1)
+            with torch.autocast(x_hat.device.type, enabled=False):
+                return problem.lambda_ * problem.distortion(x_hat)
+
+    def descend(self, done: float) -> None:
+        """One step of Adam; `done` goes from 0 to 1."""
+        step = 2.0**-self.settings.exponent
+        self.adam.param_groups[0]["lr"] = RATE * (1 - 0.9 * done)
+        with torch.enable_grad():
+            factors = self.factors
+            if done > 0.5:
+                factors = [tuple(f + ((f / step).round() * step - f).detach() for f in own) for own in factors]
+            weights = [changed(tensor, own) for tensor, own in zip(self.weights.values(), factors, strict=True)]
+            bits = sum(torch.log2(1 + f.abs() / step).sum() for own in self.factors for f in own)
+            loss = self._loss(weights) + 1.5 * bits / self.problem.pixels
+            self.adam.zero_grad()
+            loss.backward()
+        self.adam.step()
+
+    def judged(self, keep_on: KeepOn) -> Candidate:
+        """The candidate with its changes rounded and chosen, with a filter for them; or as it was."""
+        changes = [self._levels(own) for own in self.factors]
+        found = self._with(changes)
+        for number in range(len(changes)):
+            if not changes[number]:
+                continue
+            without = self._with([*changes[:number], (), *changes[number + 1 :]])
+            if without.J <= found.J:
+                found, changes[number] = without, ()
+        if not keep_on(min(self.candidate, found, key=lambda one: one.J)) or not any(changes):
+            return min(self.candidate, found, key=lambda one: one.J)
+        with_filter = fit_filter(
+            replace(self.problem, side=found.side),
+            found,
+            lambda best: keep_on(min(self.candidate, best, key=lambda one: one.J)),
+        )
+        return min(self.candidate, with_filter, key=lambda one: one.J)
+
+    def _levels(self, factors: Sequence[Tensor]) -> Change:
+        levels = [
+            np.clip(np.round(f.detach().cpu().numpy() * 2**self.settings.exponent), -LARGEST_LEVEL, LARGEST_LEVEL)
+            for f in factors
+        ]
+        return tuple(one.astype(np.int64) for one in levels) if all(one.any() for one in levels) else ()
+
+    @torch.no_grad()
+    def _with(self, changes: Sequence[Change]) -> Candidate:
+        """The candidate with these changes and without filter and transform."""
+        part = self.problem.side_coder[AdaptationCoder].make(Changes(tuple(changes), self.settings.exponent))
+        side: Side = self.side.with_(part)
+        problem, outcome = self.problem, self.outcome
+        x_hat = reconstruct(problem.model, problem.quality, outcome.y_hat, problem.frame, side, problem.memory)
+        bits = outcome.bits - problem.side.bits + side.bits
+        return replace(problem, side=side).candidate_of(
+            outcome._replace(bits=bits, x_hat=x_hat.clamp(0, 1)), self.candidate.qp
+        )

@@ -1,0 +1,136 @@
+"""Adaptation: a picture's own change of the last weights of the synthesis **[ours]**, told in a few hundred bytes.
+
+It is for pictures unlike those that the network was trained on. After low-rank updates of weights (E. Hu, "LoRA", ICLR
+2022) and content-adaptive decoders (K. Tsubota, H. Akutsu, K. Aizawa, "Universal Deep Image Compression via
+Content-Adaptive Optimization with Adapters", WACV 2023); here the weights themselves change, and decoding takes no
+longer.
+
+A weight [D, ...] seen as a matrix [D, E] gets `r·L·R` more, L [D, rank], R [rank, E], r the root mean square of its
+values; a bias [D] gets `r·l` more. L, R and l are levels times 2^−exponent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tto.container import SectionType, section_name
+from tto.entropy_coding import SymbolDecoder, SymbolEncoder
+from tto.errors import CorruptFile
+from tto.side.bits import LARGEST_EXPONENT, BitModel
+from tto.side.filter import LevelModel
+from tto.side.side import Part, PartCoder
+
+if TYPE_CHECKING:
+    from base_models import BaseModel
+
+LEFT, RIGHT, BIAS = range(3)
+"""Kinds of levels, each with probabilities of its own."""
+LARGEST_RANK = 4
+
+Change = tuple[np.ndarray, ...]
+"""Levels of one tensor: L [D, rank] and R [rank, E], or l [D], or nothing where it stays."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Of all tensors of `BaseModel.last_weights`, in their order."""
+
+    changes: tuple[Change, ...]
+    exponent: int
+
+
+def scale_of(tensor: Tensor) -> float:
+    """r, the same on every machine."""
+    return float(tensor.detach().double().cpu().square().mean().sqrt().float())
+
+
+def changed(tensor: Tensor, change: Sequence[Tensor]) -> Tensor:
+    """A weight or bias with factors or a vector in place of levels; differentiable."""
+    more = change[0] @ change[1] if len(change) == 2 else change[0]
+    return tensor + (scale_of(tensor) * more).to(tensor).view_as(tensor)
+
+
+# --- what travels in the file ------------------------------------------------------------------------------------
+
+
+def encode_changes(found: Changes) -> bytes:
+    """One byte, the exponent; then for every tensor its rank (biases: 0 or 1) in unary, and its levels."""
+    encoder, ranks, model = SymbolEncoder(), BitModel(LARGEST_RANK), LevelModel((LEFT, RIGHT, BIAS))
+    for change in found.changes:
+        rank = change[0].shape[1] if len(change) == 2 else len(change)
+        for number in range(min(rank + 1, LARGEST_RANK)):
+            ranks.encode(encoder, number, rank > number)
+        kinds = (LEFT, RIGHT) if len(change) == 2 else (BIAS,) * len(change)
+        for kind, levels in zip(kinds, change, strict=True):
+            for level in levels.ravel().tolist():
+                model.encode(encoder, kind, False, level)
+    return bytes([found.exponent]) + encoder.data()
+
+
+def decode_changes(data: bytes, tensors: Sequence[Tensor]) -> Changes:
+    """Inverse of `encode_changes`. Raises `CorruptFile`."""
+    name = section_name(SectionType.ADAPTATION)
+    if not data or data[0] > LARGEST_EXPONENT:
+        raise CorruptFile(name, f"exponent {data[0]}" if data else "it is empty")
+    decoder, ranks = SymbolDecoder(data[1:], name), BitModel(LARGEST_RANK)
+    model, changes = LevelModel((LEFT, RIGHT, BIAS)), []
+
+    def read(kind: int, *shape: int) -> np.ndarray:
+        return np.array([model.decode(decoder, kind, False) for _ in range(int(np.prod(shape)))]).reshape(shape)
+
+    for tensor in tensors:
+        rank = 0
+        while rank < LARGEST_RANK and ranks.decode(decoder, rank):
+            rank += 1
+        if tensor.dim() == 1:
+            if rank > 1:
+                raise CorruptFile(name, f"a bias of rank {rank}")
+            changes.append((read(BIAS, len(tensor)),) if rank else ())
+            continue
+        rows = len(tensor)
+        changes.append((read(LEFT, rows, rank), read(RIGHT, rank, tensor.numel() // rows)) if rank else ())
+    return Changes(tuple(changes), data[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation(Part):
+    """What the section says is known only beside a network: `on_network` reads it."""
+
+    section = SectionType.ADAPTATION
+    place = 0
+
+    body: bytes = field(repr=False)
+    _networks: dict[int, BaseModel] = field(default_factory=dict, repr=False)
+
+    def on_network(self, model: BaseModel) -> BaseModel:
+        if id(model) not in self._networks:
+            self._networks[id(model)] = model.with_weights(self._weights(model))
+        return self._networks[id(model)]
+
+    @torch.no_grad()
+    def _weights(self, model: BaseModel) -> dict[str, Tensor]:
+        own = model.last_weights()
+        found = decode_changes(self.body, list(own.values()))
+        step = 2.0**-found.exponent
+        return {
+            name: changed(tensor, [torch.from_numpy(levels).double() * step for levels in change])
+            for (name, tensor), change in zip(own.items(), found.changes, strict=True)
+            if change
+        }
+
+
+class AdaptationCoder(PartCoder):
+    part = Adaptation
+
+    def make(self, found: Changes) -> Adaptation:
+        """Where nothing changes it says nothing."""
+        return Adaptation(encode_changes(found) if any(found.changes) else b"")
+
+    def read(self, body: bytes, size: tuple[int, int]) -> Adaptation:
+        return Adaptation(body)
