@@ -347,7 +347,7 @@ class Gains(nn.Module):
         """Quality [B] → gain [B, C, 1, 1]."""
         position = (quality - 1).clamp(0, len(self.log_gain) - 1)
         low = position.floor().clamp(max=len(self.log_gain) - 2).long()
-        part = (position - low).to(self.log_gain.dtype)[:, None]
+        part = (position - low).to(self.log_gain)[:, None]
         log_gain = self.log_gain[low] * (1 - part) + self.log_gain[low + 1] * part
         return log_gain.exp()[:, :, None, None]
 
@@ -427,7 +427,7 @@ class SlicedModel(BaseModel):
         """`gain_y` or `gain_z` [B, C, 1, 1] at a quality; 1 for a model of one quality."""
         if self.qualities == 1:
             return 1.0
-        return getattr(self, name)(torch.as_tensor(quality, device=like.device).reshape(-1).to(torch.float64))
+        return getattr(self, name)(torch.as_tensor(quality).reshape(-1).to(torch.float64))
 
 
 def earlier_names(predictions: int) -> list[str]:

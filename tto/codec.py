@@ -242,7 +242,7 @@ class Codec:
     def pixels(self, y_hat: torch.Tensor, quality: float, frame: Frame, side: Side = NO_SIDE) -> np.ndarray:
         """ŷ and side information → uint8 pixels [H, W, 3]."""
         memory = self.room.for_picture(frame.height, frame.width)
-        return to_uint8(reconstruct(self.model, quality, y_hat.float(), frame, side, memory))
+        return to_uint8(reconstruct(self.model, quality, y_hat.float().to(self.device), frame, side, memory))
 
     def checked_quality(self, quality: float) -> float:
         """As a file can have it. Raises `BadArgument`."""

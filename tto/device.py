@@ -12,7 +12,7 @@ KINDS = ("cpu", "cuda", "mps", "xpu")
 def pick_device(name: str = "auto") -> torch.device:
     """A device by PyTorch's name, `cuda:1` for example; `auto` is CUDA where there is it, else the CPU.
 
-    Raises `BadArgument` where this machine does not have it, or it has no float64 (Apple's mps).
+    Raises `BadArgument` where this machine does not have it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,8 +24,6 @@ def pick_device(name: str = "auto") -> torch.device:
         raise BadArgument(f"unknown device {name!r}: auto, {', '.join(KINDS)}, or one of several as in cuda:1")
     if device.type != "cpu" and (device.index or 0) >= _count(device.type):
         raise BadArgument(f"no {name} on this machine; cpu is always there")
-    if not _has_float64(device):
-        raise BadArgument(f"{name} has no float64, by which files decode anywhere; use cpu")
     return device
 
 
@@ -36,10 +34,11 @@ def _count(kind: str) -> int:
     return module.device_count() if available else 0
 
 
-def _has_float64(device: torch.device) -> bool:
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in it; Apple's mps and some of Intel's do not."""
     try:
         return float(torch.ones(1, dtype=torch.float64, device=device).sum()) == 1.0
-    except (RuntimeError, TypeError):  # what Apple's and some of Intel's say
+    except (RuntimeError, TypeError):
         return False
 
 

@@ -102,7 +102,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
 @torch.inference_mode()
 def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
     """What the filter is given, [1, 3, H, W]."""
-    header, y_hat = contents.header, contents.y_hat.float()
+    header, y_hat = contents.header, contents.y_hat.float().to(codec.device)
     memory = codec.room.for_picture(header.height, header.width)
     (x_hat,) = synthesise(codec.model, header.quality, [y_hat], [frame_of(header)], [contents.side], memory)
     return contents.side.before(Filter).on_picture(x_hat)

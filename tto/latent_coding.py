@@ -7,6 +7,7 @@ Shapes: one image; `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from tto.container import (
     step_size,
     write_index_list,
 )
+from tto.device import has_float64
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
 from tto.memory import Room
@@ -61,7 +63,10 @@ class LatentCoder:
         """Walks keep within `room` in portable mode; tiles would change the float32 that native files rely on."""
         self._room = room
         self._native_walker = model
-        self.portable_walker = model.entropy_walker(torch.float64)
+        device = model.z_medians().device
+        self._exact_device = device if has_float64(device) else torch.device("cpu")
+        exact = model if self._exact_device == device else copy.deepcopy(model).cpu()
+        self.portable_walker = exact.entropy_walker(torch.float64)
         self._z_tables: dict[float, Tables] = {}
         self._y_tables: dict[tuple[float, float], Tables] = {}
         self.choice = table_choice(model)
@@ -69,8 +74,12 @@ class LatentCoder:
         self.num_slices = model.slices
 
     def walker(self, native: bool) -> tuple[BaseModel, torch.dtype]:
-        """What walks over the parts, and in which precision."""
+        """What walks over the parts, and in which precision: on the model's device, if that has float64."""
         return (self._native_walker, torch.float32) if native else (self.portable_walker, torch.float64)
+
+    def _device(self, native: bool) -> torch.device:
+        """Where that is."""
+        return self._medians.device if native else self._exact_device
 
     def _memory(self, shape: Sequence[int], native: bool) -> Memory:
         """For a walk over y of a shape."""
@@ -105,6 +114,8 @@ class LatentCoder:
         step = step_size(qp)
         y, z = y.contiguous(), z.contiguous()  # the decoder's layout: another would round ŷ otherwise
         z_symbols = _checked((z - self._medians).round())
+        device = self._device(native)
+        y = y.to(device)
         z_encoder = SymbolEncoder()
         z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self.z_tables(quality))
 
@@ -121,7 +132,7 @@ class LatentCoder:
             coded.append(CodedPart(_flat(whole) - centre.shift, centre, None if sigma is None else _flat_float(sigma)))
             return whole * step + around
 
-        z_hat = z_symbols.to(dtype) + self._medians.to(dtype)
+        z_hat = z_symbols.to(device).to(dtype) + self._medians.to(device).to(dtype)
         y_hat = walker.walk(z_hat, quality, round_part, known, self._memory(y.shape, native)).y_hat
         return {SectionType.Z: z_encoder.data()} | self._write(coded, tables, qp, fit_scales, native), y_hat
 
@@ -207,7 +218,7 @@ class LatentCoder:
         `on_part` is called with the bits of each part's symbols, in the part's shape.
         """
         walker, dtype = self.walker(native)
-        device = self._medians.device
+        device = self._device(native)
         step = step_size(qp)
         z_hat = self.decode_z(sections, shapes, quality, dtype)
         tables, reader = self.tables(step, quality), self._reader(sections, shapes, qp)
@@ -250,7 +261,8 @@ class LatentCoder:
         shape = (1, *shapes.z)
         decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
         symbols = decoder.decode(_channel_indexes(shape), self.z_tables(quality))
-        return _tensor(symbols, dtype, self._medians.device).view(shape) + self._medians.to(dtype)
+        device = self._device(native=dtype != torch.float64)
+        return _tensor(symbols, dtype, device).view(shape) + self._medians.to(device).to(dtype)
 
     def _channels(self, shape: Sequence[int]) -> list[np.ndarray | None]:
         """For each part the channel of y of each of its values, flat, where tables depend on it."""
@@ -321,7 +333,7 @@ def _flat(symbols: Tensor) -> np.ndarray:
 
 
 def _flat_float(x: Tensor) -> np.ndarray:
-    return x.reshape(-1).to(torch.float64).cpu().numpy()
+    return x.reshape(-1).cpu().to(torch.float64).numpy()
 
 
 def _tensor(symbols: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:

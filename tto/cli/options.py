@@ -48,7 +48,9 @@ DecoderModel = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(metavar="DEVICE", help="Where to compute: auto, cpu, cuda, cuda:1 or xpu.", rich_help_panel=MACHINE),
+    typer.Option(
+        metavar="DEVICE", help="Where to compute: auto, cpu, cuda, cuda:1, mps or xpu.", rich_help_panel=MACHINE
+    ),
 ]
 Threads = Annotated[
     int | None,

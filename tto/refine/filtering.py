@@ -120,8 +120,8 @@ def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
         weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
         for number in range(CLASSES):
             own = features[:, classes == number]
-            squares[number] += ((own * weight[classes == number]) @ own.T).double().cpu().numpy()
-            products[number] += (own @ pull[classes == number]).double().cpu().numpy()
+            squares[number] += ((own * weight[classes == number]) @ own.T).cpu().double().numpy()
+            products[number] += (own @ pull[classes == number]).cpu().double().numpy()
     best = torch.from_numpy(FilterMoments(squares, products).best())
     best[CLASSES] = 0.0
     change = apply_filter(x_hat, best.to(x_hat)).sub_(x_hat)
@@ -131,8 +131,8 @@ def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
         chroma = torch.stack([plane[:, :, inside].flatten() for plane in planes])
         error = problem.distortion.target[:, :, rows].to(x_hat) - others[:, :, rows] - change[:, :, rows]
         weight = error_weights(problem.distortion, x_hat, rows)
-        squares[CLASSES] += ((chroma * weight.flatten()) @ chroma.T).double().cpu().numpy()
-        products[CLASSES] += (chroma @ (weight * error).flatten()).double().cpu().numpy()
+        squares[CLASSES] += ((chroma * weight.flatten()) @ chroma.T).cpu().double().numpy()
+        products[CLASSES] += (chroma @ (weight * error).flatten()).cpu().double().numpy()
     return FilterMoments(squares, products)
 
 
