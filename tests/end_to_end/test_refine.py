@@ -144,6 +144,7 @@ def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
     step: its exit code, stdout and stderr."""
     other = tmp_path / "other.png"
     Image.new("RGB", (20, 20)).save(other)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def run(*numbers) -> tuple[int, str, str]:
         left = list(numbers)
@@ -158,7 +159,8 @@ def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
         captured = capfd.readouterr()
         return caught.value.code, captured.out, captured.err
 
-    return run
+    yield run
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
