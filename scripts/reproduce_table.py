@@ -145,13 +145,13 @@ def _timed(clock: Clock, method: Callable) -> Callable:
 
 
 def _timed_walk(clock: Clock, walk: Callable) -> Callable:
-    def timed(model, z_hat, quality, code_part, y_hat=None):
+    def timed(model, z_hat, quality, code_part, *others):
         def timed_part(*arguments):
             with clock.measuring("called back"):
                 return code_part(*arguments)
 
         with clock.measuring("entropy model"):
-            return walk(model, z_hat, quality, timed_part, y_hat)
+            return walk(model, z_hat, quality, timed_part, *others)
 
     return timed
 
