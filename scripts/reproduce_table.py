@@ -145,13 +145,13 @@ def _timed(clock: Clock, method: Callable) -> Callable:
 
 
 def _timed_walk(clock: Clock, walk: Callable) -> Callable:
-    def timed(model, z_hat, quality, code_part, *others):
+    def timed(model, z_hat, quality, code_part, *others, **options):
         def timed_part(*arguments):
             with clock.measuring("called back"):
                 return code_part(*arguments)
 
         with clock.measuring("entropy model"):
-            return walk(model, z_hat, quality, timed_part, *others)
+            return walk(model, z_hat, quality, timed_part, *others, **options)
 
     return timed
 
