@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision
+from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import bias_of, conv
 from .initialization import init_from_images
+from .sliced import SlicedModel
 from .tiles import Function
 
 LATENT_CODEC = (

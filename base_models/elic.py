@@ -24,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision, rename
+from .base import CodePart, Memory, Quality, Walk, full_precision, rename
 from .blocks import ResidualBottleneck, bias_of, conv, deconv
 from .double import as_matrix_products
 from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .registry import register
 from .residual import GatedAttention
+from .sliced import SlicedModel
 
 
 @dataclass(frozen=True)

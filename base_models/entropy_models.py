@@ -10,6 +10,7 @@ conditional Gaussians of Minnen 2018.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from itertools import zip_longest
 from typing import cast
 
@@ -52,7 +53,7 @@ class LowerBound(nn.Module):
         return cast(Tensor, _LowerBound.apply(x, self.bound))
 
 
-class EntropyModel(nn.Module):
+class EntropyModel(nn.Module, ABC):
     """Integer tables in buffers that are empty until `update_tables` has built them or a state dict brings them."""
 
     TABLES = ("_offset", "_quantized_cdf", "_cdf_length")
@@ -71,9 +72,9 @@ class EntropyModel(nn.Module):
         return self._quantized_cdf.numel() > 0
 
     @property
+    @abstractmethod
     def table_count(self) -> int:
         """How many tables there must be."""
-        raise NotImplementedError
 
     def tables(self) -> IntegerTables:
         """The tables as arrays. Raises `ValueError` where there are none."""

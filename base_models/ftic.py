@@ -23,13 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision
+from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import bias_of, conv
 from .entropy_models import IntegerGaussian
 from .initialization import init_from_images
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
 from .residual import ResidualDown, ResidualUp, subpixel
+from .sliced import SlicedModel
 
 BRANCHES = 4
 

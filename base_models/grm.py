@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import CodePart, Memory, Quality, SlicedModel, Walk, full_precision
+from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import bias_of, conv, deconv
 from .double import as_matrix_products
 from .entropy_models import IntegerGaussian
@@ -47,6 +47,7 @@ from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, in_coding_order, in_raster_order, join_diagonals, split_diagonals
 from .registry import register
 from .residual import GSDN
+from .sliced import SlicedModel
 
 LEVELS = 1 << 16
 """Similarities are multiples of its inverse."""

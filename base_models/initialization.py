@@ -21,8 +21,8 @@ from .blocks import bias_of
 from .residual import GatedAttention, ResidualDown, ResidualUp
 
 if TYPE_CHECKING:
-    from .base import SlicedModel
     from .compressai_zoo import ZooModel
+    from .sliced import SlicedModel
 
     FittedModel = SlicedModel | ZooModel
 

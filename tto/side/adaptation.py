@@ -46,7 +46,7 @@ class Changes:
 
 
 def scale_of(tensor: Tensor) -> float:
-    """r, the same on every machine."""
+    """r; the sum is in float64, so that rounding it to float32 almost always gives the same."""
     return float(tensor.detach().double().cpu().square().mean().sqrt().float())
 
 
@@ -106,12 +106,12 @@ class Adaptation(Part):
     place = 0
 
     body: bytes = field(repr=False)
-    _networks: dict[int, BaseModel] = field(default_factory=dict, repr=False)
+    _made: dict[BaseModel, BaseModel] = field(default_factory=dict, repr=False)
 
     def on_network(self, model: BaseModel) -> BaseModel:
-        if id(model) not in self._networks:
-            self._networks[id(model)] = model.with_weights(self._weights(model))
-        return self._networks[id(model)]
+        if model not in self._made:
+            self._made[model] = model.with_weights(self._weights(model))
+        return self._made[model]
 
     @torch.no_grad()
     def _weights(self, model: BaseModel) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ to named values [B]; `loss` is minimized.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ class Place(NamedTuple):
     slope: Tensor
 
 
-class SideStage(nn.Module):
+class SideStage(nn.Module, ABC):
     """What the stages share."""
 
     def __init__(self, model: BaseWithSide, loss: LossSettings, refine_steps: int = 0):
@@ -84,9 +85,9 @@ class SideStage(nn.Module):
         found = self.reconstruct(images, quality)
         return self.terms(images, quality, found.before, found.after)
 
+    @abstractmethod
     def reconstruct(self, images: Tensor, quality: Tensor) -> Reconstruction:
         """Pictures with the stage's own side information everywhere."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def quantized(self, images: Tensor, quality: Tensor) -> Quantized:
@@ -227,7 +228,7 @@ class CodebookStage(CompensationStage):
 def init_from_images(model: BaseWithSide, images: Tensor) -> None:
     """Fits new side modules to crops [B, 3, H, W]; those that came with a checkpoint stay as they are."""
     if model.is_new:
-        stage = CompensationStage(model, LossSettings())
+        stage = MSCStage(model, LossSettings())
         quality = torch.linspace(1, stage.objective.qualities, len(images), dtype=torch.float64)
         places = [stage.place(image[None], q[None]) for image, q in zip(images, quality, strict=True)]
         model.init_from_steps(torch.cat([stage.newton_step(place) for place in places]))
