@@ -66,7 +66,6 @@ class FitAdaptation(SideSearch):
 class _Fit:
     def __init__(self, problem: Problem, candidate: Candidate, settings: FitAdaptation):
         self.problem, self.candidate, self.settings = problem, candidate, settings
-        self.outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
         self.side = problem.side.without(Adaptation).without(Filter).without(Transform)
         self.weights = {name: tensor.detach() for name, tensor in problem.model.last_weights().items()}
         self.factors = self._start()
@@ -94,7 +93,7 @@ class _Fit:
         with torch.enable_grad(), problem.for_gradients():
             network = problem.model.with_weights(dict(zip(self.weights, weights, strict=True)))
             x_hat = reconstruct(
-                network, problem.quality, self.outcome.y_hat, problem.frame, self.side, problem.memory
+                network, problem.quality, self.candidate.y_hat, problem.frame, self.side, problem.memory
             ).clamp(0, 1)
             with torch.autocast(x_hat.device.type, enabled=False):
                 return problem.lambda_ * problem.distortion(x_hat)
@@ -145,9 +144,6 @@ class _Fit:
         """The candidate with these changes and without filter and transform."""
         part = self.problem.side_coder[AdaptationCoder].make(Changes(tuple(changes), self.settings.exponent))
         side: Side = self.side.with_(part)
-        problem, outcome = self.problem, self.outcome
-        x_hat = reconstruct(problem.model, problem.quality, outcome.y_hat, problem.frame, side, problem.memory)
-        bits = outcome.bits - problem.side.bits + side.bits
-        return replace(problem, side=side).candidate_of(
-            outcome._replace(bits=bits, x_hat=x_hat.clamp(0, 1)), self.candidate.qp
-        )
+        problem, y_hat = self.problem, self.candidate.y_hat
+        x_hat = reconstruct(problem.model, problem.quality, y_hat, problem.frame, side, problem.memory)
+        return replace(problem, side=side).with_picture(self.candidate, x_hat.clamp(0, 1))

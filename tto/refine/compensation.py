@@ -87,8 +87,6 @@ class CodeSearch:
         self.vectors = torch.cat([coder.compensations, torch.zeros_like(coder.compensations[:1])])
         self.none = len(coder.compensations)
         self._code_bits = -torch.log2(torch.from_numpy(coder.frequencies).to(self.vectors) / TOTAL)
-        self._outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
-        self._latent_bits = self._outcome.bits - problem.side.bits
         self._size = tuple(candidate.y.shape[-2:])
         present = problem.side.get(Compensation)
         codes = np.full(self._size, NO_CODE) if present is None else present.codes
@@ -116,7 +114,7 @@ class CodeSearch:
 
     def landscape(self) -> Landscape:
         problem = self.problem
-        y_hat = self._outcome.y_hat.detach().requires_grad_(True)
+        y_hat = self.best.y_hat.detach().requires_grad_(True)
         with problem.for_gradients():
             x_hat = problem.picture(y_hat)
         weight = problem.lambda_ * problem.pixels
@@ -181,9 +179,8 @@ class CodeSearch:
         numbers = torch.where(codes == self.none, NO_CODE, codes).view(self._size).cpu().numpy()
         side = self.problem.side.with_(self._coder.make(numbers))
         problem = replace(self.problem, side=side)
-        x_hat = problem.picture(self._outcome.y_hat)
-        outcome = self._outcome._replace(bits=self._latent_bits + side.bits, x_hat=x_hat)
-        found = problem.candidate_of(outcome, self.best.qp)
+        x_hat = problem.picture(self.best.y_hat)
+        found = problem.with_picture(self.best, x_hat)
         self._learn_stiffness(found, float(changes.linear[some].sum()), float(changes.quadratic[some].sum()))
         if found.J >= self.best.J:
             return False

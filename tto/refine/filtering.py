@@ -77,12 +77,11 @@ def fit_filter(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candi
 
     `keep_on` is called with the best after every evaluation and may end the search.
     """
-    outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        x_hat = problem.synthesise(outcome.y_hat)
+        x_hat = problem.synthesise(candidate.y_hat)
     found = problem.side_coder[FilterCoder].make(fit_levels(problem, moments_of(problem, x_hat)))
     sides = (problem.side.with_(found), problem.side.without(Filter))
-    return judge_sides(problem, candidate, outcome, x_hat, sides, keep_on)
+    return judge_sides(problem, candidate, x_hat, sides, keep_on)
 
 
 def finished(problem: Problem, best: Candidate) -> Candidate:

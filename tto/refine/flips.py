@@ -80,8 +80,7 @@ class Symbols(NamedTuple):
 
 
 def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
-    outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
-    return Symbols(problem.y_symbols(outcome, candidate.qp), problem.z_symbols(outcome.z))
+    return Symbols(candidate.symbols, problem.z_symbols(candidate.z))
 
 
 def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Evaluation:

@@ -265,27 +265,44 @@ class Problem:
     @torch.no_grad()
     def candidate_of(self, outcome: Outcome, qp: int) -> Candidate:
         """A candidate from an evaluation whose rounding was hard, its distortion that of 8-bit pixels."""
-        levels = outcome.x_hat.mul(255).round()
-        bpp, distortion = float(outcome.bits) / self.pixels, float(self.distortion(levels / 255))
+        y, z, y_hat = (value.detach() for value in (outcome.y, outcome.z, outcome.y_hat))
+        symbols, bits = self.y_symbols(outcome, qp).detach(), float(outcome.bits) - self.side.bits
+        return self.with_picture(Rounded(y, z, qp, symbols, y_hat, bits), outcome.x_hat)
+
+    @torch.no_grad()
+    def with_picture(self, rounded: Rounded, x_hat: Tensor) -> Candidate:
+        """Rounded latents of which this problem's side information makes x̂ [1, 3, H, W], clamped."""
+        levels = x_hat.mul(255).round()
+        bpp, distortion = (rounded.bits + self.side.bits) / self.pixels, float(self.distortion(levels / 255))
         mse = float(((levels - self.distortion.levels.to(levels)) ** 2).mean())
         psnr = 10 * math.log10(255**2 / max(mse, 1e-10))
-        J = bpp + self.lambda_ * distortion
-        return Candidate(outcome.y.detach(), outcome.z.detach(), qp, bpp, distortion, psnr, J, self.side)
+        latents = (rounded.y, rounded.z, rounded.qp, rounded.symbols, rounded.y_hat, rounded.bits)
+        return Candidate(*latents, self.side, bpp, distortion, psnr, bpp + self.lambda_ * distortion)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Latents that round to the wanted symbols on any machine, with estimated figures.
+class Rounded:
+    """Latents that round to the wanted symbols on any machine.
 
     y is ŷ before LRP: each value lies in the middle of its cell, so that the coder's own μ, which differs from ours by
-    float32's precision, gives the same symbols.
+    float32's precision, gives the same symbols. `symbols` of y are as `Problem.y_symbols` gives them, `y_hat` is after
+    LRP, and `bits` are estimated, without those of side information.
     """
 
     y: Tensor
     z: Tensor
     qp: int
+    symbols: Tensor
+    y_hat: Tensor
+    bits: float
+
+
+@dataclass(frozen=True)
+class Candidate(Rounded):
+    """Latents, the side information beside them, and estimated figures of both."""
+
+    side: Side
     bpp: float
     distortion: float
     psnr: float
     J: float
-    side: Side

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tto.refine.distortion import Distortion, SquaredError
-from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.problem import Candidate, Problem
 from tto.refine.state import KeepOn
 from tto.side.side import Side
 
@@ -17,22 +17,20 @@ from tto.side.side import Side
 def judge_sides(
     problem: Problem,
     candidate: Candidate,
-    outcome: Outcome,
     x_hat: Tensor,
     sides: Iterable[Side],
     keep_on: KeepOn,
 ) -> Candidate:
     """The candidate, or it with one of `sides`, which differ from the problem's in filter or transform: the lowest J.
 
-    `outcome` is the candidate's, `x_hat` [1, 3, H, W] the picture before filter and transform, not clamped. `keep_on`
-    is called with the best after every side and may end the search.
+    `x_hat` [1, 3, H, W] is the picture before filter and transform, not clamped. `keep_on` is called with the best
+    after every side and may end the search.
     """
-    best, latent_bits = candidate, outcome.bits - problem.side.bits
+    best = candidate
     for side in sides:
         with torch.no_grad():
             pixels = side.on_picture(x_hat).clamp(0, 1)
-        trial = outcome._replace(bits=latent_bits + side.bits, x_hat=pixels)
-        found = replace(problem, side=side).candidate_of(trial, candidate.qp)
+        found = replace(problem, side=side).with_picture(candidate, pixels)
         best = min(best, found, key=lambda one: one.J)
         if not keep_on(best):
             break

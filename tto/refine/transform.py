@@ -66,12 +66,11 @@ def fit_transform(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Ca
     if problem.grayscale:
         return candidate
     others = problem.side.without(Transform)
-    outcome = problem.judge(candidate.y, candidate.z, candidate.qp)
     with torch.no_grad():
-        x_hat = problem.synthesise(outcome.y_hat)
+        x_hat = problem.synthesise(candidate.y_hat)
         untransformed = others.on_picture(x_hat)
     found = problem.side_coder[TransformCoder].make(fit_syntax(problem, moments_of(problem, untransformed)))
-    return judge_sides(problem, candidate, outcome, x_hat, (others.with_(found), others), keep_on)
+    return judge_sides(problem, candidate, x_hat, (others.with_(found), others), keep_on)
 
 
 @torch.no_grad()
