@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import compress
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, pad
 
 from tto.container import SectionType, section_name
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder
@@ -45,6 +46,8 @@ CLASSES = DIRECTIONS * (len(ACTIVITIES) + 1)
 ROWS = CLASSES + 1
 """Of coefficients [ROWS, T]: one for each class, then chroma's."""
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+RED_IN_GREEN, BLUE_IN_GREEN = -LUMA[0] / LUMA[1], -LUMA[2] / LUMA[1]
+"""What green less luma is of red's and blue's."""
 
 
 class Band(NamedTuple):
@@ -65,39 +68,97 @@ def bands(height: int, width: int) -> Iterator[Band]:
 
 
 def apply_filter(x_hat: Tensor, coefficients: Tensor) -> Tensor:
-    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]; without gradients a band at a time."""
-    if x_hat.requires_grad or x_hat[0, 0].numel() <= BAND:
-        return _filtered(x_hat, coefficients)
-    filtered = torch.empty(x_hat.shape, dtype=x_hat.dtype, device=x_hat.device)
-    for rows, around, inside in bands(*x_hat.shape[2:]):
-        filtered[:, :, rows] = _filtered(x_hat[:, :, around], coefficients)[:, :, inside]
-    return filtered
+    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]; gradients are those of x̂, with classes fixed."""
+    return cast(Tensor, _Filtering.apply(x_hat, coefficients))
 
 
-def _filtered(x_hat: Tensor, coefficients: Tensor) -> Tensor:
-    luma = luma_of(x_hat)
-    height, width = luma.shape[-2:]
-    of_luma, of_chroma = coefficients[:CLASSES], coefficients[CLASSES]
-    used = of_luma.any(0).tolist()
-    weights = of_luma[:, used].to(x_hat)
-    weights = torch.cat([weights, weights.sum(1, keepdim=True)], 1)  # the last is of the pixel itself
-    of_block = weights[block_classes(luma)].permute(2, 0, 1)[None].contiguous()
-    of_pixel = interpolate(of_block, scale_factor=BLOCK, mode="nearest")[..., :height, :width]  # [1, used + 1, H, W]
-    *of_tap, total = of_pixel.split(1, 1)
-    change = torch.zeros_like(luma)
-    for pair, weight in zip(_pairs(luma, used), of_tap, strict=True):
-        change.addcmul_(pair, weight)
-    filtered = x_hat + change.addcmul_(luma, total, value=-2)
-    if not of_chroma.any():
+class _Filtering(torch.autograd.Function):
+    """A band at a time. Autograd's own backward pass would fill a plane with zeros for every tap."""
+
+    @staticmethod
+    def forward(ctx, x_hat: Tensor, coefficients: Tensor) -> Tensor:
+        filtered, classes = torch.empty(x_hat.shape, dtype=x_hat.dtype, device=x_hat.device), []
+        for rows, around, inside in bands(*x_hat.shape[2:]):
+            part = x_hat[:, :, around]
+            luma = luma_of(part)
+            classes.append(block_classes(luma))
+            part = part + _change_of_luma(luma, classes[-1], coefficients[:CLASSES])
+            if coefficients[CLASSES].any():
+                part = part + _change_of_chroma(x_hat[:, :, around] - luma, coefficients[CLASSES])
+            filtered[:, :, rows] = part[:, :, inside]
+        ctx.save_for_backward(coefficients, *classes)
         return filtered
-    chroma = (x_hat - luma)[:, ::2]  # of red and blue; green's follows, as luma has none
-    change = -2 * float(of_chroma.sum()) * chroma
-    used = of_chroma.bool().tolist()
-    for pair, weight in zip(_pairs(chroma, used), of_chroma[used].tolist(), strict=True):
+
+    @staticmethod
+    def backward(ctx, *upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,), (coefficients, *classes) = upstream, ctx.saved_tensors
+        total = gradient.clone()
+        for (rows, around, inside), of_band in zip(bands(*gradient.shape[2:]), classes, strict=True):
+            part = torch.zeros_like(gradient[:, :, around])
+            part[:, :, inside] = gradient[:, :, rows]
+            luma = _luma_transposed(part, of_band, coefficients[:CLASSES])
+            if coefficients[CLASSES].any():
+                chroma = _chroma_transposed(part, coefficients[CLASSES])
+                luma -= chroma.sum(1, keepdim=True)
+                total[:, ::2, around] += chroma
+            total[:, :, around] += luma * luma.new_tensor(LUMA).view(1, 3, 1, 1)
+        return total, None
+
+
+def _change_of_luma(luma: Tensor, classes: Tensor, coefficients: Tensor) -> Tensor:
+    """[1, 1, H, W], its blocks' classes, coefficients [C, T] → [1, 1, H, W]."""
+    height, width = luma.shape[-2:]
+    whole = pad(luma, (0, -width % BLOCK, 0, -height % BLOCK), "replicate")
+    used, (*of_tap, total) = _weights(classes, coefficients.to(luma))
+    change = torch.zeros_like(whole)
+    for pair, weight in zip(_pairs(whole, used), of_tap, strict=True):
+        _by_blocks(change).addcmul_(_by_blocks(pair), weight)
+    _by_blocks(change).addcmul_(_by_blocks(whole), total, value=-2)
+    return change[..., :height, :width]
+
+
+def _luma_transposed(gradient: Tensor, classes: Tensor, coefficients: Tensor) -> Tensor:
+    """Gradient of what was filtered [1, 3, H, W] → that of luma by `_change_of_luma` [1, 1, H, W]."""
+    height, width = gradient.shape[-2:]
+    own = pad(gradient.sum(1, keepdim=True), (0, -width % BLOCK, 0, -height % BLOCK))
+    used, weights = _weights(classes, coefficients.to(gradient))
+
+    def weighted(weight: Tensor) -> Tensor:
+        return (_by_blocks(own) * weight).view_as(own)[..., :height, :width]
+
+    *of_tap, total = map(weighted, weights)
+    return _pairs_transposed(of_tap, used).sub_(total, alpha=2)
+
+
+def _weights(classes: Tensor, coefficients: Tensor) -> tuple[list[bool], Sequence[Tensor]]:
+    """Which taps any class uses; for each of these its weight in every block, then their sum: [⌈H/4⌉, 1, 4·⌈W/4⌉]."""
+    used = coefficients.any(0).tolist()
+    weights = coefficients[:, used]
+    weights = torch.cat([weights, weights.sum(1, keepdim=True)], 1)
+    return used, weights[classes].permute(2, 0, 1).repeat_interleave(BLOCK, 2)[:, :, None].unbind()
+
+
+def _by_blocks(plane: Tensor) -> Tensor:
+    """[1, 1, H, W] → a view [H/4, 4, W]."""
+    return plane[0, 0].unflatten(0, (-1, BLOCK))
+
+
+def _change_of_chroma(chroma: Tensor, coefficients: Tensor) -> Tensor:
+    """[1, 3, H, W] and coefficients [T] → [1, 3, H, W]: of red and blue; green's follows, as luma has none."""
+    used, chroma = coefficients.bool().tolist(), chroma[:, ::2]
+    change = -2 * float(coefficients.sum()) * chroma
+    for pair, weight in zip(_pairs(chroma, used), coefficients[used].tolist(), strict=True):
         change.add_(pair, alpha=weight)
     red, blue = change.split(1, 1)
-    green = -(LUMA[0] / LUMA[1]) * red - (LUMA[2] / LUMA[1]) * blue
-    return filtered + torch.cat([red, green, blue], 1)
+    return torch.cat([red, RED_IN_GREEN * red + BLUE_IN_GREEN * blue, blue], 1)
+
+
+def _chroma_transposed(gradient: Tensor, coefficients: Tensor) -> Tensor:
+    """Gradient of what was filtered [1, 3, H, W] → that of red and blue less luma [1, 2, H, W]."""
+    red, green, blue = gradient.split(1, 1)
+    own, used = torch.cat([red + RED_IN_GREEN * green, blue + BLUE_IN_GREEN * green], 1), coefficients.bool().tolist()
+    of_tap = (own * weight for weight in coefficients[used].tolist())
+    return _pairs_transposed(of_tap, used).sub_(own, alpha=2 * float(coefficients.sum()))
 
 
 def luma_of(x_hat: Tensor) -> Tensor:
@@ -112,7 +173,7 @@ def second_differences(plane: Tensor, taps: Iterable[tuple[int, int]] = TAPS) ->
 
 
 def _pairs(plane: Tensor, used: Sequence[bool]) -> Iterator[Tensor]:
-    return _sums(plane, [tap for tap, is_used in zip(TAPS, used, strict=True) if is_used])
+    return _sums(plane, compress(TAPS, used))
 
 
 def _sums(plane: Tensor, taps: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
@@ -124,6 +185,22 @@ def _sums(plane: Tensor, taps: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
         return wide[..., RADIUS + dy : RADIUS + dy + height, RADIUS + dx : RADIUS + dx + width]
 
     return (at(dy, dx) + at(-dy, -dx) for dy, dx in taps)
+
+
+def _pairs_transposed(gradients: Iterable[Tensor], used: Sequence[bool]) -> Tensor:
+    """Transpose of `_pairs`, summed over taps: for each used one a gradient [1, K, H, W] → [1, K, H, W]."""
+    wide, r = torch.zeros(()), RADIUS
+    for gradient, (dy, dx) in zip(gradients, compress(TAPS, used), strict=True):
+        height, width = gradient.shape[-2:]
+        if not wide.dim():
+            wide = gradient.new_zeros(*gradient.shape[:2], height + 2 * r, width + 2 * r)
+        for down, right in ((dy, dx), (-dy, -dx)):
+            wide[..., r + down : r + down + height, r + right : r + right + width] += gradient
+    for border, edge in ((wide[..., :r, :], r), (wide[..., -r:, :], -r - 1)):
+        wide[..., edge, :] += border.sum(-2)
+    for border, edge in ((wide[..., :r], r), (wide[..., -r:], -r - 1)):
+        wide[..., edge] += border.sum(-1)
+    return wide[..., r:-r, r:-r]
 
 
 def block_classes(luma: Tensor) -> Tensor:
