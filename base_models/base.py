@@ -236,6 +236,20 @@ class BaseModel(nn.Module, ABC):
             setattr(layer, kind, tensor)
         return changed
 
+    def lowered(self, dtype: torch.dtype) -> BaseModel:
+        """A copy whose dense layers have their weights in `dtype`: what autocast makes of frozen ones at every call.
+
+        It gives what this model gives under autocast to `dtype`, and shares everything else.
+        """
+        memo: dict[int, Any] = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        memo[id(self._findings)] = self._findings
+        copied = copy.deepcopy(self, memo)
+        for layer in copied.modules():
+            if type(layer) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear):
+                for kind, tensor in list(layer.named_parameters(recurse=False)):
+                    setattr(layer, kind, nn.Parameter(tensor.detach().to(dtype), requires_grad=False))
+        return copied
+
     # ---- rates ----------------------------------------------------------------------------------------------
 
     @property

@@ -43,7 +43,8 @@ def measure(
     model.update_tables()
     picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     reduced = descends_in_bfloat16(torch.device("cpu"))
-    problem = Problem(model, 1.0, 0.01, size, size, SquaredError(picture), bfloat16=reduced)
+    lowered = model.lowered(torch.bfloat16) if reduced else None
+    problem = Problem(model, 1.0, 0.01, size, size, SquaredError(picture), bfloat16=reduced, lowered=lowered)
     x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         y = model.analysis(x)

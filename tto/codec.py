@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -142,6 +143,11 @@ class Codec:
         """
         shared = "/" in model and not model.startswith(PREFIX) and not Path(model).exists()
         return load_codec(str(parse_address(model)) if shared else model, device)
+
+    @cached_property
+    def lowered(self) -> BaseModel:
+        """The model for gradients in bfloat16."""
+        return self.model.lowered(torch.bfloat16)
 
     @property
     def qualities(self) -> int:
@@ -317,6 +323,7 @@ class _Compression:
     ) -> Refinement:
         """`judging` is how many seconds one trial takes."""
         codec, picture = self.codec, self.picture
+        reduced = descends_in_bfloat16(codec.device)
         problem = Problem(
             codec.model,
             quality,
@@ -326,7 +333,8 @@ class _Compression:
             self.distortion,
             picture.grayscale,
             side_coder=codec.side_coder,
-            bfloat16=descends_in_bfloat16(codec.device),
+            bfloat16=reduced,
+            lowered=codec.lowered if reduced else None,
             memory=codec.room.for_picture(picture.height, picture.width),
             evaluate=codec._batch.evaluate,
         )

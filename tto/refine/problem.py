@@ -80,14 +80,17 @@ class Evaluated(NamedTuple):
 
 def evaluate(evaluations: Sequence[Evaluation]) -> list[Evaluated]:
     """Evaluations that differ in nothing the network sees but the values of latents."""
-    first, reduced = evaluations[0], nullcontext()
+    first = evaluations[0]
+    model, reduced = first.problem.model, nullcontext()
     if first.loss is None:
         with torch.no_grad():
-            return [Evaluated(outcome) for outcome in forward(evaluations)]
+            return [Evaluated(outcome) for outcome in forward(evaluations, model)]
     if not first.exact:
         reduced = first.problem.for_gradients()
+        models = {one.problem.model_for_gradients for one in evaluations}
+        model = models.pop() if len(models) == 1 else model
     with torch.enable_grad(), reduced:
-        outcomes = forward(evaluations)
+        outcomes = forward(evaluations, model)
     pairs = list(zip(evaluations, outcomes, strict=True))
     losses = [one.loss(outcome) for one, outcome in pairs if one.loss is not None]
     projecting = [(one, outcome.x_hat) for one, outcome in pairs if one.projection is not None]
@@ -112,14 +115,13 @@ def _leaves(evaluations: Sequence[Evaluation]) -> list[Tensor]:
     return [leaf for one in evaluations for leaf in one.leaves]
 
 
-def forward(evaluations: Sequence[Evaluation]) -> list[Outcome]:
-    """One walk and one synthesis of evaluations that share model, quality and size of latents.
+def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome]:
+    """One walk and one synthesis of evaluations that share model, quality and size of latents; `model` may be its copy.
 
     On the integer grid rounding does not depend on the walk, so all of ŷ is known before it and contexts are computed
     in parallel; what the estimate counts is what is coded: ŷ = round(y/Δ)·Δ.
     """
-    first = evaluations[0].problem
-    model, on_integers = first.model, first.model.grid == "integer"
+    first, on_integers = evaluations[0].problem, model.grid == "integer"
     height, width = evaluations[0].y.shape[-2:]
     steps, size = [step_size(one.qp) for one in evaluations], (height, width)
     z_rounded = [one.rounding(one.z - one.problem.medians) for one in evaluations]
@@ -178,7 +180,8 @@ class Problem:
     """One picture to refine with one model at one quality; `lambda_` weighs distortion in bits per pixel.
 
     `side` is in force in every evaluation, its bits included; `side_coder` makes more of it.
-    `bfloat16`: whether evaluations that only give gradients run the network in it. `memory`: bytes that
+    `bfloat16`: whether evaluations that only give gradients run the network in it, and `lowered` the model for that if
+    its weights are to be converted only once (`BaseModel.lowered`). `memory`: bytes that
     activations may take; where they take more, backward passes compute them anew. `evaluate`: who sees to evaluations.
     """
 
@@ -192,6 +195,7 @@ class Problem:
     side: Side = NO_SIDE
     side_coder: SideCoder = SideCoder()
     bfloat16: bool = False
+    lowered: BaseModel | None = None
     memory: Memory = None
     evaluate: Callable[[Evaluation], Evaluated] = evaluate_alone
 
@@ -224,6 +228,12 @@ class Problem:
     def for_gradients(self) -> torch.autocast:
         """Around an evaluation of which only gradients are used; candidates are always judged in float32."""
         return torch.autocast(self.medians.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    @property
+    def model_for_gradients(self) -> BaseModel:
+        """For evaluations inside `for_gradients`. Weights of a picture's own are converted every time."""
+        own = self.side.on_network(self.model) is not self.model
+        return self.model if own or self.lowered is None or not self.bfloat16 else self.lowered
 
     def picture(self, y_hat: Tensor) -> Tensor:
         """ŷ → x̂ [1, 3, H, W] in [0, 1], gray where the picture is."""

@@ -68,7 +68,7 @@ def bands(height: int, width: int) -> Iterator[Band]:
 
 
 def apply_filter(x_hat: Tensor, coefficients: Tensor) -> Tensor:
-    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]; gradients are those of x̂, with classes fixed."""
+    """Filters x̂ [1, 3, H, W], not clamped, with coefficients [ROWS, T]. Gradients are x̂'s, with classes fixed."""
     return cast(Tensor, _Filtering.apply(x_hat, coefficients))
 
 

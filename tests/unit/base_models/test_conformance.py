@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from tto.codec import Codec
 from tto.container import NEUTRAL_QP, SectionType, step_size
 from tto.latent_coding import LatentCoder
 from tto.refine.distortion import SquaredError
-from tto.refine.problem import Evaluation, Problem
+from tto.refine.problem import Evaluation, Problem, evaluate_alone
 from tto.refine.rate import expected_bits
 
 
@@ -156,6 +157,21 @@ def test_gradients_of_rate_and_distortion_reach_y_and_z(case):
     (of_distortion,) = problem.evaluate(of_y).gradients
     for gradient in (of_rate[0], of_distortion, *(of_rate[1:] if z.numel() else ())):
         assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_a_lowered_model_gives_what_autocast_gives_and_leaves_the_model_alone(case):
+    problem = Problem(case.model, case.quality, 0.01, *case.size, SquaredError(case.rgb), bfloat16=True)
+    lowered = case.model.lowered(torch.bfloat16)
+    y = case.y.clone().requires_grad_(True)
+    evaluation = Evaluation(problem, y, case.z, NEUTRAL_QP, round_through, expected_bits, exact=False)
+    evaluation = evaluation._replace(loss=lambda outcome: outcome.bits + 1e3 * outcome.distortion, leaves=(y,))
+    plain, fast = (
+        evaluate_alone(evaluation._replace(problem=one)) for one in (problem, replace(problem, lowered=lowered))
+    )
+    assert torch.equal(plain.gradients[0], fast.gradients[0])
+    assert torch.equal(plain.outcome.x_hat, fast.outcome.x_hat)
+    assert {parameter.dtype for parameter in case.model.parameters()} == {torch.float32}
+    assert torch.bfloat16 in {parameter.dtype for parameter in lowered.parameters()}
 
 
 def test_a_saved_model_is_the_same_model(case, tmp_path):

@@ -29,6 +29,14 @@ def test_symbols_give_the_candidate_back(problem, latents):
     assert abs(again.J - candidate.J) < 1e-6 * candidate.J
 
 
+def test_a_candidate_knows_what_an_evaluation_of_it_would_tell(problem, latents):
+    candidate = problem.candidate(*latents, 131)
+    outcome = problem.judge(candidate.y, candidate.z, 131)
+    assert torch.equal(candidate.symbols, problem.y_symbols(outcome, 131))
+    assert torch.equal(candidate.y_hat, outcome.y_hat)
+    assert candidate.bits == float(outcome.bits)
+
+
 def test_own_bits_are_predicted_exactly(problem, latents):
     """In the last slice, on which no other depends, and where distortion weighs nothing, that is all there is."""
     only_rate = replace(problem, lambda_=1e-12)

@@ -30,10 +30,10 @@ def short_of_memory(monkeypatch):
     forward = problem_module.forward
 
     def arrange(error, enough):
-        def limited(evaluations):
+        def limited(evaluations, model):
             if torch.is_grad_enabled() and not all(enough(one.problem) for one in evaluations):
                 raise error
-            return forward(evaluations)
+            return forward(evaluations, model)
 
         monkeypatch.setattr(problem_module, "forward", limited)
 

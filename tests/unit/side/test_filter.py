@@ -8,6 +8,7 @@ import torch
 
 from tto.errors import CorruptFile
 from tto.padding import to_tensor
+from tto.side import filter as filters
 from tto.side.filter import (
     ACTIVITIES,
     CLASSES,
@@ -96,10 +97,19 @@ def test_classes_are_by_activity_and_direction():
     assert block_classes(torch.full((1, 1, 8, 8), 0.5)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_gradients_go_through(coefficients):
-    x_hat = torch.rand(1, 3, 12, 12, requires_grad=True)
-    (gradient,) = torch.autograd.grad(apply_filter(x_hat, coefficients).sum(), x_hat)
-    assert gradient.abs().max() > 0.5
+@pytest.mark.parametrize("size", [(12, 12), (13, 18), (2, 1)])
+@pytest.mark.parametrize("band", [1 << 20, 64])
+def test_gradients_are_those_of_what_the_filter_does(coefficients, size, band, monkeypatch):
+    """A small step along any direction changes a weighted sum as they say, in float64; classes stay."""
+    monkeypatch.setattr(filters, "BAND", band)
+    random = torch.Generator().manual_seed(1)
+    x_hat, weights, direction = (torch.rand(1, 3, *size, generator=random, dtype=torch.float64) for _ in range(3))
+    (gradient,) = torch.autograd.grad((weights * apply_filter(x_hat.requires_grad_(), coefficients)).sum(), x_hat)
+    step = 1e-7 * direction
+    with torch.no_grad():
+        ends = [(weights * apply_filter(x, coefficients)).sum() for x in (x_hat + step, x_hat - step)]
+    assert float((gradient * step).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2, rel=1e-5)
+    assert (gradient - weights).abs().max() > 1e-3 or size == (2, 1)
 
 
 def test_second_differences_of_a_slope_vanish_inside():
