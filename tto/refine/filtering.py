@@ -117,10 +117,11 @@ def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
         error = problem.distortion.target[:, :, rows].to(x_hat) - others[:, :, rows]
         weights = error_weights(problem.distortion, x_hat, rows)
         weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
-        for number in range(CLASSES):
-            own = features[:, classes == number]
-            squares[number] += ((own * weight[classes == number]) @ own.T).cpu().double().numpy()
-            products[number] += (own @ pull[classes == number]).cpu().double().numpy()
+        counts, order = classes.bincount(minlength=CLASSES).tolist(), classes.argsort(stable=True)
+        by_class = (values[..., order].split(counts, -1) for values in (features, weight, pull))
+        for number, (own, weight, pull) in enumerate(zip(*by_class, strict=True)):
+            squares[number] += ((own * weight) @ own.T).cpu().double().numpy()
+            products[number] += (own @ pull).cpu().double().numpy()
     best = torch.from_numpy(FilterMoments(squares, products).best())
     best[CLASSES] = 0.0
     change = apply_filter(x_hat, best.to(x_hat)).sub_(x_hat)
