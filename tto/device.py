@@ -56,3 +56,9 @@ def use_threads(number: int | None) -> None:
     """Compute with so many threads on the CPU from now on; None leaves it to PyTorch."""
     if number is not None:
         torch.set_num_threads(number)
+
+
+def use_gpu(place: int) -> None:
+    """Let `cuda` mean another GPU in each process of several, in turn."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())

@@ -153,7 +153,7 @@ def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
             while left and progress.step == 20:
                 os.kill(os.getpid(), left.pop(0))
 
-        monkeypatch.setattr("tto.cli.compress.row_of", row_of)
+        monkeypatch.setattr("tto.cli.compression.row_of", row_of)
         with pytest.raises(SystemExit) as caught:
             main(["compress", str(photo), str(other), "-m", str(tiny_checkpoint), "--steps", "1000000", "--json"])
         captured = capfd.readouterr()

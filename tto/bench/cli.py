@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,11 @@ from tto.bench.text import printable
 from tto.cli import EXIT_ERROR
 from tto.cli.log import print_line
 from tto.cli.options import Device
+from tto.cli.workplace import Workplace, absolute
 from tto.errors import BadArgument
 from tto.models import DEFAULT_MODEL
 from tto.packages import require
+from tto.workers import share_of_cores
 
 if TYPE_CHECKING:
     from tto.bench.coders import Series
@@ -72,10 +73,21 @@ def bench(
         Path, typer.Option(metavar="DIR", help="Folder for everything; a finished part of it is used again.")
     ] = Path("report"),
     jobs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes; the cores, or the GPUs, are shared out.")
-    ] = 1,
+        int | None, typer.Option(min=1, metavar="N", help="Processes; the cores, or the GPUs, are shared out.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Actors on a Ray cluster (HOST:PORT), or the one that runs here, or else one of this machine, one for "
+            "each GPU or each --threads cores; all its machines see the same folders.",
+        ),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads of each process; default: its share of the cores.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Threads of each process; default: its share of the cores, with --ray 1."
+        ),
     ] = None,
     device: Device = "auto",
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Only the first so many images.")] = 0,
@@ -98,6 +110,10 @@ def bench(
         raise BadArgument("which images? for example: tto bench kodak")
     if published:
         return print_published(dataset)
+    workplace = Workplace(jobs, ray, threads or (share_of_cores(jobs or 1) if ray is None else None), device)
+    workplace.check()
+    if ray is not None:  # whose workers may be in other folders
+        dataset, out = absolute(dataset), out.resolve()
     # Here because torch takes a while.
     from tto.bench.anchors import ANCHORS
     from tto.bench.coders import anchor_series, missing_anchors, model_series
@@ -111,16 +127,19 @@ def bench(
     missing = missing_anchors(named)
     for name, reason in missing.items():
         print_line(f"{name} is left out: {reason}")
-    series = model_series(parse_names(model), parse_efforts(effort), parse_numbers(quality), device)
+    models = [name if ray is None else absolute(name) for name in parse_names(model)]
+    series = model_series(models, parse_efforts(effort), parse_numbers(quality), device)
     series += anchor_series([name for name in named if name not in missing])
     if not series:
         raise BadArgument("nothing to measure: no model and no anchor")
     published_here = images.name if images.complete and not (limit or crop) else ""
     check_reference(against, series, published_here)
-    machine = Machine(out, device, jobs, threads or max(1, (os.cpu_count() or 1) // jobs))
-    tasks = plan(sources(images, limit, crop), series, machine)
-    with progress(len(tasks)) as on_row:
-        measured = measure(tasks, machine, wanted, on_row)
+    with workplace.open() as workforce:
+        number = workforce.number
+        machine = Machine(out, device, number, workforce.threads or 1)
+        tasks = plan(sources(images, limit, crop), series, machine)
+        with progress(len(tasks)) as on_row:
+            measured = measure(tasks, machine, wanted, on_row, workforce)
     options = Options(
         title=images.title + ", first images only" * (limit > 0) + f", centre {crop}x{crop}" * (crop > 0),
         published=published_here,

@@ -7,14 +7,11 @@ plan (images × series × qualities)  →  tasks without a finished row  →  wo
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +28,7 @@ from tto.bench.text import printable
 from tto.errors import TTOError
 from tto.files import write_atomic
 from tto.image import central, load_picture
+from tto.workers import Workforce, processes, work_through
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Machine:
-    """How to measure. threads: of each process; device: auto, cpu or cuda; jobs: processes."""
+    """How to measure. device: auto, cpu or cuda; jobs: workers at the same time; threads: of each."""
 
     folder: Path
     device: str = "auto"
@@ -88,10 +86,6 @@ class Measured(NamedTuple):
     tasks: list[Task]
     rows: list[Row]
     failures: list[Failure]
-
-
-class WorkerLost(TTOError):
-    """A measuring process died, most often for want of memory."""
 
 
 class NothingMeasured(TTOError):
@@ -130,13 +124,16 @@ def measure(
     machine: Machine,
     metrics: Sequence[str] = ALWAYS,
     on_row: Callable[[Row | Failure, bool], None] = lambda row, is_new: None,
+    workforce: Workforce | None = None,
 ) -> Measured:
     """The rows of all tasks, in their order; finished ones come from `rows.jsonl` in the machine's folder.
 
     A finished row that lacks a score is only decoded. A task that fails does not stop the others. `on_row` hears of
-    each row, and whether it was measured now. Raises `TTOError`, after which, as after Ctrl-C or a kill, the same call
-    goes on where this one stopped.
+    each row, and whether it was measured now. `workforce` are other workers than processes of this machine. Raises
+    `TTOError`, after which, as after Ctrl-C or a kill, the same call goes on where this one stopped.
     """
+    if workforce is None:
+        workforce = processes(machine.jobs, machine.threads)
     with RowLog(machine.folder / "rows.jsonl") as log:
         work, failures = [], []
         for task in {task.identity.key: task for task in tasks}.values():
@@ -145,12 +142,13 @@ def measure(
                 on_row(known, False)
             else:
                 work.append(Work(task, tuple(metrics), known))
-        for outcome in _measure_all(work, machine):
-            if isinstance(outcome, Row):
-                log.append(outcome)
-            else:
-                failures.append(outcome)
-            on_row(outcome, True)
+        with closing(_measure_all(work, machine, workforce)) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Row):
+                    log.append(outcome)
+                else:
+                    failures.append(outcome)
+                on_row(outcome, True)
         finished = [task for task in tasks if task.identity.key in log.finished]
         if not finished:
             raise NothingMeasured(f"nothing could be measured: {failures[0].reason}")
@@ -220,47 +218,20 @@ def _compress(task: Task, machine: Machine, coder: Coder, quality: float, origin
     )
 
 
-# --- processes -------------------------------------------------------------------------------------
+# --- workers ---------------------------------------------------------------------------------------
 
 
-def _measure_all(work: Sequence[Work], machine: Machine) -> Iterator[Row | Failure]:
+def _measure_all(work: Sequence[Work], machine: Machine, workforce: Workforce) -> Generator[Row | Failure, None, None]:
     """Rows as they are finished."""
-    if not work:
-        return
-    if machine.jobs == 1:
-        _use_threads(machine.threads)
-        for one in work:
-            yield attempt(one, machine)
-        return
-    context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
-    gpus = context.Queue()
-    for job in range(machine.jobs):
-        gpus.put(job)
-    pool = ProcessPoolExecutor(machine.jobs, context, _start_worker, (machine.threads, gpus))
-    try:
-        for future in as_completed([pool.submit(attempt, one, machine) for one in work]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise WorkerLost(
-            "a measuring process died (out of memory?); finished rows are kept, try again with fewer --jobs"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with closing(work_through(workforce, partial(_measuring, machine), work)) as outcomes:
+        for one, outcome in outcomes:
+            if isinstance(outcome, Exception):  # its workers died
+                identity = one.task.identity
+                yield Failure(identity.label, identity.quality, identity.image, str(outcome))
+            else:
+                yield outcome
 
 
-def _start_worker(threads: int, gpus: multiprocessing.Queue) -> None:
-    """Each worker has its own GPU, in turn, and does not outlive the process that started it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    _use_threads(threads)
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(gpus.get() % torch.cuda.device_count())
-
-
-def _use_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+def _measuring(machine: Machine) -> Callable[[Work], Row | Failure]:
+    """What a worker does with each; it loads a model when the first row asks for it."""
+    return partial(attempt, machine=machine)

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,11 +16,7 @@ from tto.bench.scores import METRICS
 from tto.bench.text import printable, shield, unshield
 from tto.errors import BadArgument, FileError
 from tto.files import read_bytes, write_atomic
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there one person must not start two runs on one folder
-    fcntl = None
+from tto.journal import Journal
 
 _PARSERS = {"str": lambda value: printable(str(value)), "int": int, "float": float}
 
@@ -120,57 +115,33 @@ def row_to_json(row: Row) -> dict[str, Any]:
 
 
 class RowLog:
-    """Rows as lines of JSON in a file that only grows; every row is on the disk before the next is measured.
-
-    A process that is killed leaves at most one unfinished line, which the next one cuts off. The file is
-    locked, so that two runs cannot measure the same thing. Use it as a context manager.
-    """
+    """Rows as lines of a `Journal`: every row is on the disk before the next is measured. A context manager."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file. Raises `FileError` if it is in use or is not a file of rows."""
         self.path = path
+        self._journal = Journal(path, "give another folder with --out")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115 closed by __exit__
-        except OSError as error:
-            raise FileError(f"cannot open {path}: {error.strerror}") from error
-        try:
-            self._lock()
             self.finished = self._read()
         except BaseException:
-            self._file.close()
+            self._journal.__exit__()
             raise
 
     def __enter__(self) -> RowLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        self._journal.__exit__(*exception)
 
     def append(self, row: Row) -> None:
         """Write one row and wait until the disk has it."""
-        self._file.write((json.dumps(row_to_json(row)) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._journal.append(row_to_json(row))
         self.finished[row.key] = row
 
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FileError(f"{self.path} is in use by another run; give another folder with --out") from error
-
     def _read(self) -> dict[str, Row]:
-        """Finished rows by key; an unfinished last line is removed from the file."""
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            self._file.truncate(len(whole))
+        """Finished rows by key."""
         try:
-            rows = [Row.from_record(json.loads(line)) for line in whole.splitlines()]
+            rows = [Row.from_record(record) for record in self._journal.read()]
         except (ValueError, KeyError, TypeError) as error:
             hint = "or was made by another version of tto; give another folder with --out"
             raise FileError(f"{self.path} is not a file of measurements, {hint}") from error

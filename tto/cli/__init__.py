@@ -7,13 +7,14 @@ imports torch, so that `tto info` starts at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from tto.cli.log import logging_to_stderr, print_line, set_level
 from tto.cli.options import OUTPUT, Verbose, with_common_options
@@ -33,6 +34,8 @@ COMMANDS = {
 EXIT_CODES = (
     "Exit codes: 0 done; 2 an error that you can mend, in one line; 130 after Ctrl-C (143 after SIGTERM); 1 a bug."
 )
+ADDRESS = re.compile(r"auto|local|(ray://)?(\[[\da-fA-F:]+\]|[\w.-]+):\d+")
+"""Of a Ray cluster."""
 EXIT_ERROR = 2
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
@@ -42,6 +45,17 @@ EXIT_PIPE = 141
 
 class _PipeClosed(Exception):
     """Whoever read the output has gone. (Typer would end with its own code.)"""
+
+
+class Command(TyperCommand):
+    """Takes `--ray` without its address, too: what follows is one only if it looks so."""
+
+    def parse_args(self, ctx, args):
+        options = args[: args.index("--")] if "--" in args else args
+        for place, option in enumerate(options):
+            if option == "--ray" and not ADDRESS.fullmatch(next(iter(options[place + 1 :]), "")):
+                args[place] = "--ray="
+        return super().parse_args(ctx, args)
 
 
 class LazyGroup(TyperGroup):
@@ -59,7 +73,7 @@ class LazyGroup(TyperGroup):
         if not isinstance(target, typer.Typer):
             function, target = target, typer.Typer(add_completion=False)
             epilog = "\n\n".join(filter(None, (getattr(module, "EPILOG", None), EXIT_CODES)))
-            target.command(cmd_name, epilog=epilog)(with_common_options(function))
+            target.command(cmd_name, cls=Command, epilog=epilog)(with_common_options(function))
         command = typer.main.get_command(target)
         command.name = cmd_name
         return command

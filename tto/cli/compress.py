@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from enum import Enum
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tto.cli.bars import Bars, waiting
-from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs, write_output
-from tto.cli.naming import BIN_SUFFIX, COMPRESSION, STREAM, Job, plan_jobs
+from tto.cli.compression import Compression
+from tto.cli.jobs import Printing, Record, check_jobs, end, run_jobs
+from tto.cli.manifest import Manifest, finished, folder_of, noting
+from tto.cli.naming import COMPRESSION, plan_jobs
 from tto.cli.options import (
     FILES,
     OUTPUT,
     Device,
     Effort,
+    Jobs,
     Json,
     Model,
     NoOverwrite,
     Output,
+    Ray,
     Recursive,
     SkipExisting,
     Threads,
 )
-from tto.cli.refining import row_of
-from tto.errors import BadArgument
+from tto.cli.workplace import Workplace, absolute
 from tto.files import make_folder
 from tto.interruption import Interruption
 from tto.models import DEFAULT_MODEL, check_model
 from tto.packages import require
 
 if TYPE_CHECKING:
-    from tto.codec import AnyCodec, Result
-    from tto.image import Picture
+    from tto.codec import AnyCodec
 
-LOG = logging.getLogger(__name__)
 REFINEMENT = "Refinement"
 SEARCH = "Search for the quality that gives"
 EPILOG = """Examples:
@@ -45,6 +46,8 @@ EPILOG = """Examples:
 tto compress photo.png -q 3 --effort fast
 
 tto compress -r photos/ -o small/ --skip-existing --json
+
+tto compress -r photos/ -o small/ --jobs 4 --skip-existing
 
 convert in.psd png:- | tto compress - -o out.tto
 
@@ -166,86 +169,61 @@ def compress(
     as_json: Json = False,
     device: Device = "auto",
     threads: Threads = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
 ) -> None:
     """Compress pictures to .tto files.
 
     An output -o named .bin is written as the published DCAE code writes it, given its checkpoint with -m.
     """
+    workplace = Workplace(jobs, ray, threads, device)
     planned = plan_jobs(inputs, output, COMPRESSION, recursive)
+    workplace.check(planned, batch)
     check_model(model)
-    jobs, refused = check_jobs(planned, not no_overwrite, skip_existing)
     if explain is not None:  # what is missing is said before compressing
         require("matplotlib", "bench")
-        make_folder(explain)
-    if not jobs:
-        return
-    codec = open_codec(model, device, threads)
-    from tto.image import load_picture
-    from tto.request import Request
 
-    request = Request(
-        codec.default_quality if quality is None else codec.checked_quality(quality),
-        effort=None if effort is None else effort.value,
-        steps=steps,
-        budget=budget,
-        target_bpp=target_bpp,
-        target_psnr=target_psnr,
-        target_ssimulacra2=target_ssimulacra2,
-        target_ms_ssim=target_ms_ssim,
-        metric=metric.value,
-        roi=None if roi is None else load_picture(roi, convert=True),
-        native=native,
-        lambda_=lambda_,
-    )
+    @cache
+    def compression() -> Compression:
+        """Needs the model, which is not loaded where there is nothing to do."""
+        codec = open_codec(model, "cpu" if workplace.is_elsewhere else device, threads)
+        from tto.image import load_picture
+        from tto.request import Request
 
-    def work(job: Job) -> Record:
-        is_file = job.input != STREAM and job.input.is_file()
-        picture = load_picture(job.input if is_file else read_input(job.input), convert)
-        result = compressed(job, picture) if job.target.suffix != BIN_SUFFIX else published(picture)
-        drawings = {} if explain is None else draw(explain, job, picture, result)
-        write_output(job.target, result.data)
-        for path, data in drawings.items():
-            write_output(path, data)
-        if budget is not None and result.steps == 0:
-            LOG.warning("%s: %g s are too short to refine it, so it is not refined", job.input, budget)
-        return record_of(result) | measured(picture, result) | ({"drawings": [*map(str, drawings)]} if drawings else {})
+        request = Request(
+            codec.default_quality if quality is None else codec.checked_quality(quality),
+            effort=None if effort is None else effort.value,
+            steps=steps,
+            budget=budget,
+            target_bpp=target_bpp,
+            target_psnr=target_psnr,
+            target_ssimulacra2=target_ssimulacra2,
+            target_ms_ssim=target_ms_ssim,
+            metric=metric.value,
+            roi=None if roi is None else load_picture(roi, convert=True),
+            native=native,
+            lambda_=lambda_,
+        )
+        fingerprint = codec.fingerprint + codec.side_coder.fingerprint
+        return Compression(absolute(model), device, request, convert, explain, fingerprint)
 
-    def compressed(job: Job, picture: Picture) -> Result:
-        from tto.refine.state import Callbacks
-
-        with bars.steps(f"coding {job.input}") as show:
-            callbacks = Callbacks(lambda progress: show(row_of(progress)), interruption.asked)
-            return codec.compress(picture, callbacks=callbacks, **vars(request))
-
-    def published(picture: Picture) -> Result:
-        from tto.published_bin import compress_to_bin
-
-        if request.refines or request.searches:
-            raise BadArgument("published .bin files are not refined, and have the one rate of their model")
+    with Manifest(folder_of(planned, output), workplace.is_chosen) as manifest:
+        is_done = finished(manifest, lambda: compression().making) if skip_existing else lambda job: False
+        todo, refused = check_jobs(planned, not no_overwrite, is_done)
         if explain is not None:
-            raise BadArgument("--explain draws .tto files, not published .bin files")
-        return compress_to_bin(codec, picture, lambda_)
-
-    def draw(folder: Path, job: Job, picture: Picture, result: Result) -> dict[Path, bytes]:
-        from tto.explain import explain as explain_file
-
-        drawings = explain_file(codec, picture, result.data)
-        stem = "stdout" if job.output == STREAM else job.target.stem
-        return {folder / f"{stem}-{name}": data for name, data in drawings.items()}
-
-    def measured(picture: Picture, result: Result) -> Record:
-        """What was aimed at, where that is not PSNR."""
-        from tto.metrics import ms_ssim
-
-        record = {} if target_ssimulacra2 is None else {"ssimulacra2": result.reached}
-        if metric == Metric.ms_ssim or target_ms_ssim is not None:
-            record["ms_ssim"] = ms_ssim(picture.rgb, load_picture(result.image).rgb)
-        return record
-
-    interruption = Interruption()
-    # Where nothing is refined or searched for there is nothing to keep of a half-done work.
-    with interruption.caught() if request.refines or request.searches else nullcontext(), Bars(len(jobs)) as bars:
-        failed = run_jobs(jobs, work, describe, as_json, bars, batch, interruption)
+            make_folder(explain)
+        if not todo:
+            return
+        task = compression()
+        interruption = Interruption()
+        # Where nothing is refined or searched for, or others do it, there is nothing to keep of a half-done work.
+        keeps_best = (task.request.refines or task.request.searches) and not workplace.is_elsewhere
+        with interruption.caught() if keeps_best else nullcontext(), Bars(len(todo)) as bars:
+            printing = Printing(describe, as_json)
+            start = task.start if workplace.is_elsewhere else partial(task.start, bars, interruption)
+            with workplace.open(batch) as workforce:
+                note = noting(manifest, task.making)
+                failed = run_jobs(todo, start, printing, bars, workforce, interruption, before_writing=note)
     end(refused or failed)
 
 
@@ -257,11 +235,6 @@ def open_codec(model: str, device: str, threads: int | None) -> AnyCodec:
 
         use_threads(threads)
         return cached_codec(model, device)
-
-
-def record_of(result: Result) -> Record:
-    names = ("width", "height", "bytes", "bpp", "psnr", "J", "base_bytes", "base_psnr", "base_J", "steps", "seconds")
-    return {name: getattr(result, name) for name in names}
 
 
 def describe(record: Record) -> str:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tto.cli.bars import Bars
-from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs, write_output
+from tto.cli.jobs import Made, Parcel, Printing, check_jobs, end, run_jobs
+from tto.cli.manifest import Making, Manifest, finished, folder_of, noting
 from tto.cli.naming import BIN_SUFFIX, DECOMPRESSION, STREAM, Job, plan_jobs
 from tto.cli.options import (
     DecoderModel,
     Device,
+    Jobs,
     Json,
     NoOverwrite,
     Output,
+    Ray,
     Recursive,
     SkipExisting,
     Threads,
 )
+from tto.cli.workplace import Workplace, absolute
 from tto.models import DEFAULT_MODEL, check_model
 
 if TYPE_CHECKING:
@@ -53,28 +59,54 @@ def decompress(
     model: DecoderModel = None,
     device: Device = "auto",
     threads: Threads = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> None:
     """Decompress .tto files to pictures: PNG, unless -o names another format.
 
     A .bin file of the published DCAE code is read, too, given its checkpoint with -m.
     """
+    workplace = Workplace(jobs, ray, threads, device)
     planned = plan_jobs(inputs, output, DECOMPRESSION, recursive)
-    jobs, refused = check_jobs(planned, not no_overwrite, skip_existing, check=require_format)
-    codec_for = decoder(model, device, threads)
+    workplace.check(planned)
+    if model is not None:
+        check_model(model)
+    task, making = Decompression(model and absolute(model), device), Making("", {"model": model})
+    with Manifest(folder_of(planned, output), workplace.is_chosen) as manifest:
+        is_done = finished(manifest, lambda: making) if skip_existing else lambda job: False
+        todo, refused = check_jobs(planned, not no_overwrite, is_done, check=require_format)
+        with Bars(len(todo)) as bars:
+            printing = Printing(LINE.format_map, as_json)
+            start = task.start if workplace.is_elsewhere else partial(task.start, bars)
+            with workplace.open() as workforce:
+                failed = run_jobs(todo, start, printing, bars, workforce, before_writing=noting(manifest, making))
+    end(refused or failed)
 
-    def work(job: Job) -> Record:
+
+@dataclass(frozen=True)
+class Decompression:
+    """How files are decompressed, here or in a worker. model: as for `decoder`."""
+
+    model: str | None
+    device: str
+
+    def start(self, bars: Bars | None = None) -> Callable[[Parcel], Made]:
+        """What decompresses one file, and says meanwhile what it is at; models are loaded when a file asks for one."""
+        return partial(self._decompress, decoder(self.model, self.device), bars or Bars(0))
+
+    def _decompress(self, codec_for: Callable[[bytes | None], AnyCodec], bars: Bars, parcel: Parcel) -> Made:
         from tto.image import encode_picture
 
-        data = read_input(job.input)
+        job, data = parcel.job, parcel.data
         is_published = job.input.suffix == BIN_SUFFIX
         with bars.steps(LOADING):
             codec = codec_for(None if is_published else data)
         start = time.perf_counter()
         with bars.steps(f"decoding {job.input}"):
             image = published(job, codec, data) if is_published else codec.decompress(data)
-        write_output(job.target, encode_picture(image, named(job.target)))
-        return {
+        picture = encode_picture(image, named(job.target))
+        record = {
             "width": image.width,
             "height": image.height,
             "mode": image.mode,
@@ -82,10 +114,7 @@ def decompress(
             "bpp": 8 * len(data) / (image.width * image.height),
             "seconds": time.perf_counter() - start,
         }
-
-    with Bars(len(jobs)) as bars:
-        failed = run_jobs(jobs, work, lambda record: LINE.format(**record), as_json, bars)
-    end(refused or failed)
+        return Made(record, {job.target: picture})
 
 
 def published(job: Job, codec: AnyCodec, data: bytes) -> Image.Image:
@@ -110,18 +139,14 @@ def require_format(job: Job) -> None:
     writable_format(named(job.target))
 
 
-def decoder(model: str | None, device: str, threads: int | None) -> Callable[[bytes | None], AnyCodec]:
+def decoder(model: str | None, device: str) -> Callable[[bytes | None], AnyCodec]:
     """A function from the bytes of a .tto file to the codec that made it, of `model` and the shipped ones; from None
-    to the codec of `model`. Loads each model once. Raises `BadArgument` where there is no such model, at once.
+    to the codec of `model`. Loads each model once.
     """
-    if model is not None:
-        check_model(model)
 
     def codec_for(data: bytes | None) -> AnyCodec:
         from tto import api
-        from tto.device import use_threads
 
-        use_threads(threads)
         if data is None:
             return api.cached_codec(model or DEFAULT_MODEL, device)
         return api.codec_for(data, () if model is None else (model,), device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tto.cli.bars import Bars
-from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs
+from tto.cli.jobs import Made, Printing, Record, check_jobs, end, run_jobs
 from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import Json, Recursive, TTOFiles
 from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
@@ -25,7 +25,8 @@ def info(inputs: TTOFiles, recursive: Recursive = False, as_json: Json = False) 
     """Print what .tto files contain; no model is needed, and nothing is decoded."""
     found = find_files(inputs, (TTO_SUFFIX,), recursive)
     jobs, refused = check_jobs([Job(each.file) for each in found])
-    failed = run_jobs(jobs, lambda job: contents(read_input(job.input)), describe, as_json, Bars(0), done_word="read")
+    printing = Printing(describe, as_json, done_word="read")
+    failed = run_jobs(jobs, lambda: lambda parcel: Made(contents(parcel.data)), printing, Bars(0))
     end(refused or failed)
 
 

@@ -6,10 +6,11 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -20,6 +21,7 @@ from tto.cli.naming import STREAM, Job
 from tto.errors import BadArgument, FileError, TTOError
 from tto.files import make_folder, read_bytes, require_writable, write_atomic
 from tto.interruption import Interrupted, Interruption
+from tto.workers import Here, Start, Workforce, work_through
 
 LOG = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -28,18 +30,18 @@ Record = dict[str, Any]
 def check_jobs(
     jobs: Sequence[Job],
     overwrite: bool = True,
-    skip_existing: bool = False,
+    is_done: Callable[[Job], bool] = lambda job: False,
     check: Callable[[Job], None] = lambda job: None,
 ) -> tuple[list[Job], bool]:
     """The jobs that can be done, and whether others were refused, each in one line, also where `check` refuses it.
 
-    With `skip_existing` those whose output is there are left out; without `overwrite` they are refused.
+    Those that are done are left out; without `overwrite` those whose output is there are refused.
     Raises `typer.Exit` where nothing is left of jobs that were refused.
     """
     possible, refused, skipped = [], False, 0
     for job in jobs:
         try:
-            if skip_existing and job.target.exists():
+            if is_done(job):
                 skipped += 1
                 continue
             _check(job, overwrite)
@@ -72,54 +74,133 @@ def _check(job: Job, overwrite: bool) -> None:
         require_writable(job.output)
 
 
+@dataclass(frozen=True)
+class Parcel:
+    """A job as a worker gets it: with the content of its input, and path and content of the original to compare with.
+
+    Workers read and write no pictures, so they may be on other machines.
+    """
+
+    index: int
+    job: Job
+    data: bytes = field(repr=False)
+    original: tuple[Path, bytes] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What work on a parcel gives: the record to print, and files to be written, the job's output first."""
+
+    record: Record
+    files: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Printing:
+    """How records are told: as JSON or as `describe` says it. done_word: for those that were done; stream: what was
+    standard output when this was made.
+    """
+
+    describe: Callable[[Record], str]
+    as_json: bool = False
+    done_word: str = "written"
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
+
+
+def read_parcel(index: int, job: Job) -> Parcel:
+    return Parcel(index, job, read_input(job.input))
+
+
 def run_jobs(
     jobs: Sequence[Job],
-    work: Callable[[Job], Record],
-    describe: Callable[[Record], str],
-    as_json: bool,
+    start: Start[Parcel, Made],
+    printing: Printing,
     bars: Bars,
-    at_once: int = 1,
+    workforce: Workforce = Here(),  # noqa: B008 (immutable)
     interruption: Interruption | None = None,
-    done_word: str = "written",
+    read: Callable[[int, Job], Parcel] = read_parcel,
+    before_writing: Callable[[Parcel, Made], None] = lambda parcel, made: None,
 ) -> bool:
-    """Do `work` for each job, `at_once` of them at the same time in threads, and print what it returns, as JSON or as
-    `describe` says it, in the order of the jobs. Where standard output is a job's, that is on stderr.
+    """Do the work of `start` (see `tto.workers`) for each job, write its files and print its record, in the order of
+    the jobs. Where standard output is a job's, that is on stderr.
 
     A job that fails is reported in one line; then the others go on. Returns whether one did.
     Work that knows of an `interruption` ends early by itself and leaves something to be written; jobs after it are not
     begun. Raises `Interrupted`, which says how many were done.
     """
     interruption = interruption or Interruption()
-    stream = sys.stderr if any(job.output == STREAM for job in jobs) else None
+    rows = _Rows(jobs, printing)
 
-    def attempt(job: Job) -> Record | Exception | None:
-        if interruption.asked():
-            return None
-        try:
-            output = {} if job.output is None else {"output": str(job.output)}
-            return {"input": str(job.input)} | output | work(job)
-        except Exception as error:
-            return error
-        finally:
-            bars.file_done()
+    def parcels() -> Iterator[Parcel]:
+        for index, job in enumerate(jobs):
+            if interruption.asked():
+                return
+            try:
+                yield read(index, job)
+            except Exception as error:
+                rows.add(index, error)
+                bars.file_done()
 
-    failed = done = 0
     try:
-        with ThreadPoolExecutor(at_once) as threads:
-            for job, record in zip(jobs, (map if at_once == 1 else threads.map)(attempt, jobs), strict=True):
-                if isinstance(record, Exception):
-                    report(record, job.input)
-                    failed += 1
-                elif record is not None:
-                    if as_json or not is_quiet():
-                        print(to_json(record) if as_json else describe(record), file=stream, flush=True)
-                    done += 1
+        with closing(work_through(workforce, start, parcels())) as outcomes:
+            for parcel, outcome in outcomes:
+                if isinstance(outcome, Made):
+                    before_writing(parcel, outcome)
+                    outcome = _written(outcome)
+                rows.add(parcel.index, outcome)
+                bars.file_done()
     except KeyboardInterrupt:
-        raise Interrupted(f"{done} of {len(jobs)} {done_word}") from None
+        rows.print_rest()
+        raise Interrupted(f"{rows.done} of {len(jobs)} {printing.done_word}") from None
     if interruption.number is not None:
-        best = ", the last with the best so far" if done else ""
-        raise Interrupted(f"{done} of {len(jobs)} {done_word}{best}", interruption.number)
-    return failed > 0
+        rows.print_rest()
+        best = ", the last with the best so far" if rows.done else ""
+        raise Interrupted(f"{rows.done} of {len(jobs)} {printing.done_word}{best}", interruption.number)
+    return rows.failed
+
+
+def _written(made: Made) -> Record | Exception:
+    try:
+        for path, data in made.files.items():
+            write_output(path, data)
+    except Exception as error:
+        return error
+    return made.record
+
+
+class _Rows:
+    """Prints what becomes of jobs, each when those before it have been printed."""
+
+    def __init__(self, jobs: Sequence[Job], printing: Printing):
+        self._jobs, self._printing = jobs, printing
+        self._stream = sys.stderr if any(job.output == STREAM for job in jobs) else printing.stream
+        self._waiting: dict[int, Record | Exception] = {}
+        self._next = self.done = 0
+        self.failed = False
+
+    def add(self, index: int, outcome: Record | Exception) -> None:
+        self._waiting[index] = outcome
+        while self._next in self._waiting:
+            self._print(self._next, self._waiting.pop(self._next))
+            self._next += 1
+
+    def print_rest(self) -> None:
+        """Also those before which one will never come."""
+        for index in sorted(self._waiting):
+            self._print(index, self._waiting.pop(index))
+
+    def _print(self, index: int, outcome: Record | Exception) -> None:
+        job = self._jobs[index]
+        if isinstance(outcome, Exception):
+            report(outcome, job.input)
+            self.failed = True
+            return
+        self.done += 1
+        if self._printing.as_json or not is_quiet():
+            output = {} if job.output is None else {"output": str(job.output)}
+            record = {"input": str(job.input)} | output | outcome
+            text = to_json(record) if self._printing.as_json else self._printing.describe(record)
+            print(text, file=self._stream, flush=True)
 
 
 def end(failed: bool) -> None:

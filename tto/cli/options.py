@@ -54,7 +54,33 @@ Device = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Threads on the CPU; default: PyTorch's own.", rich_help_panel=MACHINE),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Threads on the CPU, of each worker; default: PyTorch's own, with --jobs its share of the cores, with "
+        "--ray 1.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Share the files out among so many processes. What dies is replaced; with outputs, tto-manifest.jsonl "
+        "beside them tells what each was made from, and --skip-existing goes on where a run ended.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="The same on a Ray cluster (HOST:PORT), or the one that runs here, or else one of this machine: an actor "
+        "for each GPU, or for each --threads cores.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per file, one to a line.", rich_help_panel=OUTPUT)

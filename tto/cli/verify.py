@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tto.cli.bars import Bars
 from tto.cli.decompress import LOADING, decoder
-from tto.cli.jobs import Record, check_jobs, end, read_input, run_jobs
+from tto.cli.jobs import Made, Parcel, Printing, Record, check_jobs, end, read_input, run_jobs
 from tto.cli.naming import TTO_SUFFIX, Job, find_files
-from tto.cli.options import FILES, DecoderModel, Device, Json, Recursive, Threads, TTOFiles
-from tto.errors import BadArgument, FileError
+from tto.cli.options import FILES, DecoderModel, Device, Jobs, Json, Ray, Recursive, Threads, TTOFiles
+from tto.cli.workplace import Workplace, absolute
+from tto.errors import BadArgument, FileError, TTOError
+from tto.files import read_bytes
 from tto.formats import PICTURE_SUFFIXES
+from tto.models import check_model
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tto.codec import AnyCodec
 
 EPILOG = """Examples:
 
@@ -37,28 +48,54 @@ def verify(
     model: DecoderModel = None,
     device: Device = "auto",
     threads: Threads = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> None:
     """Check every checksum of .tto files and decode them; write nothing. Exit code 2 where one is damaged."""
+    workplace = Workplace(jobs, ray, threads, device)
     found = find_files(inputs, (TTO_SUFFIX,), recursive)
+    planned = [Job(each.file) for each in found]
+    workplace.check(planned)
+    if model is not None:
+        check_model(model)
     if against is not None and len(found) > 1 and not against.is_dir():
         raise BadArgument(f"there are {len(found)} files: --against takes a folder then")
     places = {each.file: each.place for each in found}
-    jobs, refused = check_jobs([Job(file) for file in places])
-    codec_for = decoder(model, device, threads)
+    todo, refused = check_jobs(planned)
+    task = Verification(model and absolute(model), device)
 
-    def work(job: Job) -> Record:
+    def read(index: int, job: Job) -> Parcel:
         data = read_input(job.input)
-        with bars.steps(LOADING):
-            codec = codec_for(data)
-        with bars.steps(f"decoding {job.input}"):
-            image = codec.decompress(data)
-        record = {"width": image.width, "height": image.height, "mode": image.mode, "bytes": len(data)}
-        return record if against is None else record | measure(image, original_of(places[job.input], against))
+        original = None if against is None else original_of(places[job.input], against)
+        return Parcel(index, job, data, None if original is None else (original, read_bytes(original)))
 
-    with Bars(len(jobs)) as bars:
-        failed = run_jobs(jobs, work, describe, as_json, bars, done_word="verified")
+    with Bars(len(todo)) as bars:
+        printing = Printing(describe, as_json, "verified")
+        start = task.start if workplace.is_elsewhere else partial(task.start, bars)
+        with workplace.open() as workforce:
+            failed = run_jobs(todo, start, printing, bars, workforce, read=read)
     end(refused or failed)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How files are verified, here or in a worker. model: as for `decoder`."""
+
+    model: str | None
+    device: str
+
+    def start(self, bars: Bars | None = None) -> Callable[[Parcel], Made]:
+        """What decodes one file and measures it; models are loaded when a file asks for one."""
+        return partial(self._verify, decoder(self.model, self.device), bars or Bars(0))
+
+    def _verify(self, codec_for: Callable[[bytes | None], AnyCodec], bars: Bars, parcel: Parcel) -> Made:
+        with bars.steps(LOADING):
+            codec = codec_for(parcel.data)
+        with bars.steps(f"decoding {parcel.job.input}"):
+            image = codec.decompress(parcel.data)
+        record = {"width": image.width, "height": image.height, "mode": image.mode, "bytes": len(parcel.data)}
+        return Made(record if parcel.original is None else record | measure(image, *parcel.original))
 
 
 def original_of(place: Path, against: Path) -> Path:
@@ -72,12 +109,15 @@ def original_of(place: Path, against: Path) -> Path:
     raise FileError(f"no original of {place} in {against}")
 
 
-def measure(decoded, original: Path) -> Record:
-    """PSNR in dB and MS-SSIM of a decoded PIL image. Raises `BadArgument` where the sizes differ."""
+def measure(decoded: Image.Image, original: Path, content: bytes) -> Record:
+    """PSNR in dB and MS-SSIM of a decoded picture. Raises `BadArgument` where the sizes differ."""
     from tto.image import load_picture
     from tto.metrics import ms_ssim, psnr
 
-    first, second = load_picture(original, convert=True), load_picture(decoded)
+    try:
+        first, second = load_picture(content, convert=True), load_picture(decoded)
+    except TTOError as error:
+        raise type(error)(f"{original}: {error}") from error
     if first.rgb.shape != second.rgb.shape:
         sizes = f"{first.width}x{first.height} and {second.width}x{second.height}"
         raise BadArgument(f"{original} and the decoded picture differ in size: {sizes}")

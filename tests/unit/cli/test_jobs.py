@@ -13,10 +13,11 @@ import pytest
 import typer
 
 from tto.cli.bars import Bars, Row
-from tto.cli.jobs import check_jobs, read_input, run_jobs, to_json, write_output
+from tto.cli.jobs import Made, Parcel, Printing, check_jobs, read_input, run_jobs, to_json, write_output
 from tto.cli.naming import STREAM, Job
 from tto.errors import FileError
 from tto.interruption import Interrupted, Interruption
+from tto.workers import Here
 
 
 @pytest.fixture
@@ -51,9 +52,9 @@ def test_existing_outputs_are_refused_or_skipped_on_request(folder, capsys, capl
     there, new = Job(Path("b.png"), Path("c.tto")), Job(Path("b.png"), Path("d.tto"))
     assert check_jobs([there, new], overwrite=False) == ([new], True)
     assert "c.tto exists" in capsys.readouterr().err
-    assert check_jobs([there, new], skip_existing=True) == ([new], False)
+    assert check_jobs([there, new], is_done=lambda job: job == there) == ([new], False)
     assert "1 of 2 exist" in caplog.text
-    assert check_jobs([there], skip_existing=True) == ([], False)
+    assert check_jobs([there], is_done=lambda job: True) == ([], False)
 
 
 def test_a_command_may_refuse_jobs_for_its_own_reasons(folder, capsys):
@@ -82,7 +83,7 @@ def test_a_terminal_is_neither_input_nor_output(folder, monkeypatch, capsys):
 
 def test_what_is_said_goes_to_stderr_where_stdout_has_the_file(folder, capsys):
     with Bars(1) as bars:
-        run_jobs([Job(Path("b.png"), STREAM)], lambda job: {}, lambda record: "said", False, bars)
+        run_jobs([Job(Path("b.png"), STREAM)], lambda: lambda parcel: Made({}), Printing(lambda record: "said"), bars)
     assert capsys.readouterr() == ("", "said\n")
 
 
@@ -91,17 +92,22 @@ def test_json_has_null_for_numbers_it_cannot_write():
     assert json.loads(to_json(record)) == {"psnr": None, "J": None, "bpp": 0.5, "bytes": 3, "input": "ü"}
 
 
-def double(job: Job) -> dict[str, str]:
-    if job.input.name == "b.png":
+def double(parcel: Parcel) -> Made:
+    name = parcel.job.input.name
+    if name == "b.png":
         raise FileError("b is broken")
-    return {"twice": 2 * job.input.name}
+    return Made({"twice": 2 * name}, {parcel.job.target: 2 * name.encode()})
+
+
+def doubling():
+    return double
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_jobs_are_printed_in_order_and_a_failure_does_not_stop_the_others(folder, capsys, at_once):
     jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "b.png", "c.tto")]
     with Bars(3) as bars:
-        assert run_jobs(jobs, double, "{twice} to {output}".format_map, False, bars, at_once)
+        assert run_jobs(jobs, doubling, Printing("{twice} to {output}".format_map), bars, Here(at_once))
     assert capsys.readouterr() == ("a.JPGa.JPG to x\nc.ttoc.tto to x\n", "tto: b.png: b is broken\n")
 
 
@@ -109,37 +115,36 @@ def test_jobs_are_printed_in_order_and_a_failure_does_not_stop_the_others(folder
 def test_after_an_interruption_no_job_is_begun_and_the_number_of_written_files_is_said(folder, capsys, at_once):
     interruption = Interruption()
 
-    def work(job):
-        if job.input.name == "c.tto":
+    def work(parcel):
+        if parcel.job.input.name == "c.tto":
             interruption.number = signal.SIGTERM
-        return double(job)
+        return double(parcel)
 
     jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "b.png", "a.JPG", "a.JPG")]
     with Bars(5) as bars, pytest.raises(Interrupted, match="^interrupted: 2 of 5 written, the last") as ended:
-        run_jobs(jobs, work, "{twice}".format_map, False, bars, at_once, interruption)
+        run_jobs(jobs, lambda: work, Printing("{twice}".format_map), bars, Here(at_once), interruption)
     assert ended.value.exit_code == 143
     assert capsys.readouterr().out == "a.JPGa.JPG\nc.ttoc.tto\n"
 
 
 def test_a_job_that_is_broken_off_does_not_count_as_written(folder, capsys):
-    def work(job):
-        if job.input.name == "c.tto":
+    def work(parcel):
+        if parcel.job.input.name == "c.tto":
             raise KeyboardInterrupt
-        return double(job)
+        return double(parcel)
 
     jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "a.JPG")]
     with Bars(3) as bars, pytest.raises(Interrupted, match="^interrupted: 1 of 3 written$") as ended:
-        run_jobs(jobs, work, "{twice}".format_map, False, bars)
+        run_jobs(jobs, lambda: work, Printing("{twice}".format_map), bars)
     assert ended.value.exit_code == 130
 
 
 def test_jobs_at_once_meet(folder, capsys):
     """Each waits for the other, which would never end one after the other."""
     both = Barrier(2, timeout=500)
+    jobs, start = [Job(Path("a.JPG"))] * 2, lambda: lambda parcel: Made({"n": both.wait() >= 0})
     with Bars(2) as bars:
-        run_jobs(
-            [Job(Path("a.JPG"), Path("x"))] * 2, lambda job: {"n": both.wait() >= 0}, "{n}".format_map, False, bars, 2
-        )
+        run_jobs(jobs, start, Printing("{n}".format_map), bars, Here(2))
     assert capsys.readouterr().out == "True\nTrue\n"
 
 

@@ -1,0 +1,42 @@
+"""Lines that outlive whoever wrote them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tto.errors import FileError
+from tto.journal import Journal, parse
+
+
+def test_what_was_appended_is_there_for_the_next(tmp_path):
+    path = tmp_path / "new" / "lines.jsonl"
+    with Journal(path, "") as journal:
+        assert journal.read() == []
+        journal.append({"a": 1})
+        assert path.read_text() == '{"a": 1}\n'
+        journal.append({"b": "ü"})
+    with Journal(path, "") as journal:
+        assert journal.read() == [{"a": 1}, {"b": "ü"}]
+
+
+def test_an_unfinished_line_is_cut_off_before_the_next_is_written(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": 1}\n{"b": ')
+    assert parse(path.read_bytes()) == [{"a": 1}]
+    with Journal(path, "") as journal:
+        assert journal.read() == [{"a": 1}]
+        journal.append({"c": 3})
+    assert path.read_text() == '{"a": 1}\n{"c": 3}\n'
+
+
+def test_a_damaged_line_is_an_error(tmp_path):
+    with pytest.raises(ValueError):
+        parse(b'{"a": 1}\n{"b": \n{"c": 3}\n')
+
+
+def test_one_run_at_a_time(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    with Journal(path, ""), pytest.raises(FileError, match="in use by another run; wait"):
+        Journal(path, "wait")
+    with pytest.raises(FileError, match="cannot open"):
+        Journal(tmp_path, "")

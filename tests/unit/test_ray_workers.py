@@ -1,0 +1,76 @@
+"""Actors on a Ray of this machine: one start for all tests here, as it takes seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from functools import partial
+
+import pytest
+
+pytest.importorskip("ray")
+
+from tests.many_pictures import check_all_commands, make_pictures  # noqa: E402
+from tests.unit.test_workers import outcomes  # noqa: E402
+from tto.errors import BadArgument  # noqa: E402
+from tto.ray_workers import _actors, _connect, on_ray  # noqa: E402
+
+
+def node(alive: bool = True, **resources: float) -> dict:
+    return {"Alive": alive, "Resources": resources}
+
+
+def test_there_is_an_actor_for_each_gpu_or_for_so_many_cores():
+    nodes = [node(CPU=5, GPU=2), node(CPU=3), node(alive=False, CPU=100, GPU=8)]
+    for device, threads, expected in (("auto", 1, (2, 1)), ("cuda", 4, (2, 1)), ("cpu", 1, (8, 0)), ("cpu", 2, (3, 0))):
+        found = _actors(nodes, threads, device)
+        assert (found.number, found.gpus, found.threads) == (*expected, threads)
+    assert _actors([node(CPU=2)], 1, "auto").gpus == 0
+    with pytest.raises(BadArgument, match="no machine of this Ray has a GPU for --device cuda"):
+        _actors([node(CPU=2)], 1, "cuda")
+    with pytest.raises(BadArgument, match="no machine of this Ray has 3 cores"):
+        _actors([node(CPU=2), node(CPU=2)], 3, "auto")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999", "nowhere.invalid:6379"])
+def test_an_address_where_no_ray_is_is_refused_at_once(address):
+    with pytest.raises(BadArgument, match=f"no Ray at {address}: "):
+        _connect(address)
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A Ray of this machine, as if it had two cores."""
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_actors_answer_remark_fail_and_die_as_workers_here_do(running, tmp_path, caplog):
+    marker = tmp_path / "killed"
+    die_once = f"open({str(marker)!r}, 'x') and __import__('os').kill(__import__('os').getpid(), {signal.SIGKILL})"
+    items = [
+        "__import__('torch').get_num_threads()",
+        "__import__('logging').getLogger('tto.x').warning('a %s', 'remark')",
+        "1 / 0",
+        die_once,
+        "__import__('os').getpid()",
+    ]
+    with caplog.at_level(logging.WARNING, "tto"), on_ray("", None, "cpu") as actors:
+        assert actors.number == 2
+        found = outcomes(actors, items)
+        with pytest.raises(ZeroDivisionError):
+            outcomes(actors, ["1"], partial(eval, "1 / 0"))
+    assert found[items[0]] == 1
+    assert [record.getMessage() for record in caplog.records if record.name == "tto.x"] == ["a remark"]
+    assert isinstance(found[items[2]], ZeroDivisionError)
+    assert isinstance(found[die_once], FileExistsError)  # done anew, by another actor
+    assert found[items[4]] != os.getpid()
+
+
+def test_actors_do_what_one_process_does(running, capsys, photograph, tmp_path, tiny_checkpoint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_all_commands(capsys, make_pictures(tmp_path / "pictures", photograph), tiny_checkpoint, "--ray")

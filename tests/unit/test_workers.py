@@ -1,0 +1,182 @@
+"""Workers that start once: the same outcomes in every way, and nothing lost when one dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections import Counter
+from concurrent.futures import Future
+from functools import partial
+
+import pytest
+
+from tto.errors import BadArgument, CorruptFile, TTOError
+from tto.workers import (
+    TRIES,
+    DiedEarly,
+    Here,
+    Processes,
+    WorkerDied,
+    WorkerLost,
+    processes,
+    share_of_cores,
+    work_through,
+)
+
+EVALUATION = partial(partial, eval)
+"""Starts what evaluates an expression: any process can import that."""
+
+
+def outcomes(workforce, items, start=EVALUATION) -> dict:
+    return dict(work_through(workforce, start, items))
+
+
+class FakeWorkforce:
+    """`dies(place, item, times)` says whether a worker dies with an item, given how often it was tried; tells what was
+    hired, done and stopped.
+    """
+
+    threads = None
+
+    def __init__(self, number, dies=lambda place, item, times: None):
+        self.number, self.dies = number, dies
+        self.hired, self.stopped, self.tries = [], 0, Counter()
+
+    def prepare(self, start):
+        work = start()
+
+        def hire(place):
+            self.hired.append(place)
+            return FakeWorker(self, place, work)
+
+        return hire
+
+
+class FakeWorker:
+    def __init__(self, workforce, place, work):
+        self.workforce, self.place, self.work = workforce, place, work
+
+    def submit(self, item):
+        self.workforce.tries[item] += 1
+        future = Future()
+        if (death := self.workforce.dies(self.place, item, self.workforce.tries[item])) is not None:
+            future.set_exception(death)
+        else:
+            future.set_result(self.work(item))
+        return future
+
+    def stop(self):
+        self.workforce.stopped += 1
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_fails_is_an_outcome_like_any_other(number):
+    found = outcomes(Here(number), ["1 + 1", "1 / 0", "2 + 2"])
+    assert (found["1 + 1"], found["2 + 2"]) == (2, 4)
+    assert isinstance(found["1 / 0"], ZeroDivisionError)
+
+
+def test_items_are_drawn_when_a_worker_is_free():
+    drawn = []
+
+    def items():
+        for number in range(5):
+            drawn.append(number)
+            yield number
+
+    done = work_through(FakeWorkforce(2), lambda: str, items())
+    assert drawn == []
+    next(done)
+    assert drawn == [0, 1]
+    next(done)
+    assert drawn == [0, 1, 2]
+    done.close()
+
+
+def test_what_a_worker_that_died_was_doing_is_done_by_another():
+    force = FakeWorkforce(2, lambda place, item, times: WorkerDied("dead") if item == 3 and times == 1 else None)
+    assert outcomes(force, range(6), lambda: str) == {number: str(number) for number in range(6)}
+    assert force.tries == {number: 1 + (number == 3) for number in range(6)}
+    assert (len(force.hired), force.stopped) == (3, 3)
+
+
+def test_an_item_that_no_worker_survives_is_given_up_and_the_others_are_done():
+    force = FakeWorkforce(2, lambda place, item, times: WorkerDied("dead") if item == 3 else None)
+    found = outcomes(force, range(6), lambda: str)
+    assert force.tries[3] == TRIES and isinstance(found.pop(3), WorkerLost)
+    assert found == {number: str(number) for number in (0, 1, 2, 4, 5)}
+
+
+def test_workers_that_cannot_even_start_end_it():
+    force = FakeWorkforce(2, lambda place, item, times: DiedEarly("dead"))
+    with pytest.raises(WorkerLost, match="while they started"):
+        outcomes(force, range(100), lambda: str)
+    assert sum(force.tries.values()) <= TRIES + 2
+    assert force.stopped == len(force.hired)
+
+
+def test_a_worker_that_dies_while_it_starts_costs_its_item_nothing():
+    deaths = iter([DiedEarly("dead")] * (TRIES - 1))
+    force = FakeWorkforce(1, lambda place, item, times: next(deaths, None))
+    assert outcomes(force, ["a"], lambda: str.upper) == {"a": "A"}
+
+
+def test_workers_end_when_their_work_is_left():
+    force = FakeWorkforce(3)
+    done = work_through(force, lambda: str, range(10))
+    next(done)
+    done.close()
+    assert force.stopped == len(force.hired) == 3
+
+
+def test_no_item_is_no_worker():
+    force = FakeWorkforce(3)
+    assert outcomes(force, [], lambda: str) == {} and force.hired == []
+
+
+def test_cores_are_shared_out_and_never_less_than_one():
+    cores = share_of_cores(1)
+    assert [share_of_cores(cores), share_of_cores(10 * cores)] == [1, 1]
+    assert processes(1) == Here() and processes(2) == Processes(2, share_of_cores(2))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_processes_answer_remark_fail_and_die_as_workers_here_do(tmp_path, caplog):
+    marker = tmp_path / "killed"
+    die_once = f"open({str(marker)!r}, 'x') and __import__('os').kill(__import__('os').getpid(), {signal.SIGKILL})"
+    items = [
+        "__import__('torch').get_num_threads()",
+        "__import__('logging').getLogger('tto.x').warning('a %s', 'remark')",
+        "1 / 0",
+        "__import__('tto.files').files.read_bytes('/none')",
+        die_once,
+        "__import__('os').getpid()",
+    ]
+    with caplog.at_level(logging.WARNING, "tto"):
+        found = outcomes(Processes(2, 3), items)
+    assert found[items[0]] == 3
+    assert [record.getMessage() for record in caplog.records if record.name == "tto.x"] == ["a remark"]
+    assert isinstance(found[items[2]], ZeroDivisionError)
+    assert type(found[items[3]]) is TTOError and str(found[items[3]]).startswith("cannot read /none")
+    assert isinstance(found[die_once], FileExistsError)  # done anew, by another process
+    assert found[items[5]] != os.getpid()
+
+
+def test_errors_of_ours_keep_their_message_on_their_way():
+    from tto.workers import _sendable
+
+    error = _sendable(CorruptFile("header", "odd"))
+    assert type(error) is TTOError and str(error) == "corrupt file: header: odd"
+    assert str(_sendable(type("Odd", (Exception,), {})("text"))) == "Odd: text"
+
+
+def test_what_starting_raises_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        outcomes(Processes(2, 1), ["1"], partial(eval, "1 / 0"))
+    with pytest.raises(BadArgument):
+        outcomes(Here(), ["1"], partial(_raise, BadArgument("no")))
+
+
+def _raise(error):
+    raise error

@@ -1,0 +1,195 @@
+"""A list beside outputs of what each was made from, so that a second run knows what is done.
+
+One line of JSON for each output, the last one counts; the first line says the version. A line is written before its
+output is: it holds where the output's digest is the one it tells of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tto.cli.jobs import Made, Parcel
+from tto.cli.naming import STREAM, Job
+from tto.errors import FileError
+from tto.files import read_bytes
+from tto.journal import Journal, parse
+
+LOG = logging.getLogger(__name__)
+MANIFEST = "tto-manifest.jsonl"
+VERSION = 1
+HEADER = {"tto_manifest": VERSION}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one output came from.
+
+    output: path below the manifest's folder; input: absolute path; …_bytes, …_sha256: of the content; model:
+    fingerprint in hexadecimal, empty for a decoder's; settings: what else was asked for.
+    """
+
+    output: str
+    output_bytes: int
+    output_sha256: str
+    input: str
+    input_bytes: int
+    input_mtime_ns: int
+    input_sha256: str
+    model: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def from_record(cls, record: Any) -> Entry:
+        """Raises KeyError, TypeError or ValueError."""
+        entry = cls(**{field.name: record[field.name] for field in fields(cls)})
+        texts = (entry.output, entry.output_sha256, entry.input, entry.input_sha256, entry.model)
+        numbers = (entry.output_bytes, entry.input_bytes, entry.input_mtime_ns)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+            raise ValueError("a value of another kind")
+        return entry
+
+
+@dataclass(frozen=True)
+class Making:
+    """How outputs are made: the model's fingerprint in hexadecimal, and what else was asked for, as JSON has it."""
+
+    model: str
+    settings: Mapping[str, Any]
+
+
+class Manifest:
+    """Of one folder of outputs; where there is no folder, it knows nothing. A context manager.
+
+    There is no file until the first entry.
+    """
+
+    def __init__(self, folder: Path | None, grows: bool) -> None:
+        """grows: whether what `append` is told is kept. Raises `FileError` where the file is damaged, of another
+        version, or to grow and in use.
+        """
+        self._folder, self._grows = folder or Path(), grows and folder is not None
+        self._path = self._folder / MANIFEST
+        self._journal: Journal | None = None
+        self._entries: dict[str, Entry] = {}
+        if folder is not None and self._path.exists():
+            if grows:
+                self._open()
+            else:
+                self._entries = self._understood(lambda: parse(read_bytes(self._path)))
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._journal is not None:
+            self._journal.__exit__(*exception)
+
+    def entry(self, job: Job) -> Entry | None:
+        """What is known about a job's output."""
+        return self._entries.get(self._name(job))
+
+    def append(self, job: Job, source: bytes, output: bytes, making: Making) -> None:
+        """Tell of an output that is about to be written. Raises `FileError`."""
+        if not self._grows:
+            return
+        if self._journal is None:
+            self._open()
+        assert self._journal is not None
+        entry = Entry(
+            self._name(job), len(output), _digest(output),
+            os.path.abspath(job.input), len(source), _modified(job.input), _digest(source),
+            making.model, making.settings,
+        )  # fmt: skip
+        self._journal.append(asdict(entry))
+        self._entries[entry.output] = entry
+
+    def _name(self, job: Job) -> str:
+        return os.path.relpath(job.target, self._folder)
+
+    def _open(self) -> None:
+        journal = Journal(self._path, "wait for its end, or name another folder with -o")
+        try:
+            self._entries = self._understood(journal.read)
+            if not self._path.stat().st_size:
+                journal.append(HEADER)
+        except BaseException:
+            journal.__exit__()
+            raise
+        self._journal = journal
+
+    def _understood(self, read: Callable[[], list[Any]]) -> dict[str, Entry]:
+        """Entries by their outputs."""
+        try:
+            lines = read()
+            if lines and lines[0] != HEADER:
+                version = lines[0]["tto_manifest"]
+                raise FileError(f"{self._path} is of version {version}, and this tto knows version {VERSION}: move it")
+            entries = [Entry.from_record(line) for line in lines[1:]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(f"{self._path} is damaged, or no manifest of tto: move it to begin a new one") from error
+        return {entry.output: entry for entry in entries}
+
+
+def is_current(entry: Entry, job: Job, making: Making) -> bool:
+    """Whether a job's output is the one that an entry tells of, made so, and from what the input still is."""
+    return (
+        (entry.model, entry.settings) == (making.model, making.settings)
+        and _is_input(entry, job.input)
+        and job.target.stat().st_size == entry.output_bytes
+        and _digest(read_bytes(job.target)) == entry.output_sha256
+    )
+
+
+def _is_input(entry: Entry, path: Path) -> bool:
+    """Of the same size and, if it was touched since or lies elsewhere, the same content."""
+    if not path.is_file() or path.stat().st_size != entry.input_bytes:
+        return False
+    untouched = os.path.abspath(path) == entry.input and _modified(path) == entry.input_mtime_ns
+    return untouched or _digest(read_bytes(path)) == entry.input_sha256
+
+
+def folder_of(jobs: Sequence[Job], output: str | None) -> Path | None:
+    """Where the manifest of jobs lies: in the folder -o, or in the one that holds all outputs; None where there are no
+    files.
+    """
+    targets = [job.target for job in jobs if STREAM not in (job.input, job.output)]
+    if not targets:
+        return None
+    if output is not None and Path(output) not in targets:
+        return Path(output)
+    return Path(os.path.commonpath([os.path.abspath(target.parent) for target in targets]))
+
+
+def _modified(path: Path) -> int:
+    """In nanoseconds; 0 of what has no such time."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _digest(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
+def finished(manifest: Manifest, making: Callable[[], Making]) -> Callable[[Job], bool]:
+    """What says whether a job's output is there: any, where nothing is known about it, and else the current one."""
+
+    def is_done(job: Job) -> bool:
+        if not job.target.exists():
+            return False
+        entry = manifest.entry(job)
+        if entry is None or is_current(entry, job, making()):
+            return True
+        LOG.info("%s is made anew: its input, the model or the settings changed", job.output)
+        return False
+
+    return is_done
+
+
+def noting(manifest: Manifest, making: Making) -> Callable[[Parcel, Made], None]:
+    """What tells a manifest of an output before it is written."""
+    return lambda parcel, made: manifest.append(parcel.job, parcel.data, made.files[parcel.job.target], making)
