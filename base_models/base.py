@@ -183,7 +183,7 @@ class BaseModel(nn.Module, ABC):
         if self.scale_table is None:
             return rescaled_tables(self.y_prior.tables(), step)
         if self.grid == "integer":
-            return shifted_gaussian_tables(self.scale_table.double().cpu().numpy())
+            return shifted_gaussian_tables(self.scale_table.cpu().double().numpy())
         return self.y_prior.tables()
 
     def z_step(self, quality: float = 1.0) -> float:

@@ -72,8 +72,8 @@ class VariableRate(ZooModel):
         return (self.config.N, self.config.M, self.config.z_steps)
 
     def gain(self, quality: Quality, like: Tensor) -> Tensor:
-        """What y is multiplied by before quantization, [B, 1, 1, 1]."""
-        gain = interpolate_geometric(self.Gain.abs(), torch.as_tensor(quality, device=self.Gain.device))
+        """What y is multiplied by before quantization, [B, 1, 1, 1]; found on the CPU, in float64."""
+        gain = interpolate_geometric(self.Gain.abs().cpu(), torch.as_tensor(quality).cpu())
         return gain.reshape(-1, 1, 1, 1).to(device=like.device, dtype=like.dtype)
 
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
@@ -104,8 +104,8 @@ class VariableRate(ZooModel):
         """In float64, so that all machines round it to the same multiple."""
         if not self.config.z_steps:
             return 1.0
-        gain = self.gain(quality, torch.zeros((), dtype=torch.float64, device=self.Gain.device))
-        step = float(copy.deepcopy(self.gayn2zqstep).double()(1 / gain.reshape(-1, 1)))
+        gain = self.gain(quality, torch.zeros((), dtype=torch.float64))
+        step = float(copy.deepcopy(self.gayn2zqstep).cpu().double()(1 / gain.reshape(-1, 1)))
         return round(max(step, LEAST_Z_STEP) * STEP_PRECISION) / STEP_PRECISION
 
     def _z_step(self, quality: Quality, like: Tensor) -> Tensor | float:

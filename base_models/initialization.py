@@ -76,10 +76,13 @@ def _silence_residuals(transform: nn.Module) -> None:
 
 
 def _principal_components(blocks: Tensor, count: int) -> Tensor:
-    """The `count` directions of largest energy of vectors [B, K, h, w], orthonormal rows [count, K]."""
-    vectors = blocks.permute(1, 0, 2, 3).flatten(1).double()
+    """The `count` directions of largest energy of vectors [B, K, h, w], orthonormal rows [count, K].
+
+    In float64, which not every device has: on the CPU.
+    """
+    vectors = blocks.permute(1, 0, 2, 3).flatten(1).cpu().double()
     _, directions = torch.linalg.eigh(vectors @ vectors.T / vectors.shape[1])
-    return directions.flip(1)[:, :count].T.to(blocks.dtype)
+    return directions.flip(1)[:, :count].T.to(blocks)
 
 
 def _latent_scale(lambda_: float) -> float:

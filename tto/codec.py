@@ -126,7 +126,7 @@ class Codec:
     """
 
     def __init__(self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None):
-        """`model` in eval mode with its coding tables, and its side modules if any; `device` is auto, cpu or cuda."""
+        """`model` in eval mode with its coding tables, and its side modules if any; `device` as for `pick_device`."""
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)

@@ -85,7 +85,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
     shapes, bits = codec.latent_shapes(header), []
     y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, bits.append)
     z_hat = codec.latent_coder.decode_z(container.sections, shapes, header.quality)
-    maps = codec.model.explanations(z_hat, header.quality, y_hat.float())
+    maps = codec.model.explanations(z_hat, header.quality, y_hat.float().to(codec.device))
     side = codec.read_side(container)
     return Contents(
         header,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from base_models.published import StreamError, compress_bin, decompress_bin
 from tto.codec import AnyCodec, Codec, Result, rd_cost
+from tto.device import has_float64
 from tto.errors import BadArgument, BadCheckpoint, CorruptFile, LimitExceeded
 from tto.image import Picture, load_picture
 from tto.metrics import psnr
@@ -71,13 +72,14 @@ def compress_to_bin(codec: AnyCodec, image: PictureLike, lambda_: float | None =
 
 
 def decode_bin(codec: AnyCodec, data: bytes) -> tuple[Image.Image, str]:
-    """A `.bin` file → RGB picture and the arithmetic that could read it: float32, or float64 where that gave damage.
+    """A `.bin` file → RGB picture and the arithmetic that could read it: float32, or float64 where that gave damage and
+    the device has it.
 
     Raises `BadArgument`, or `CorruptFile` where neither can.
     """
     model = _suitable(codec)
     damage: list[StreamError] = []
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32, torch.float64)[: 1 + has_float64(codec.device)]:
         try:
             image = Picture(to_uint8(decompress_bin(model, data, dtype))).to_pil()
             return image, str(dtype).removeprefix("torch.")

@@ -49,8 +49,8 @@ class Rung:
 class Series:
     """One codec at one effort: a curve of the plot.
 
-    codec: its name in tables; effort: empty for anchors; device: cpu or cuda; settings and version: see `Identity`;
-    suffix: of the files; parameters: of a model.
+    codec: its name in tables; effort: empty for anchors; device: by PyTorch's name; settings and version: see
+    `Identity`; suffix: of the files; parameters: of a model.
     """
 
     codec: str
@@ -159,7 +159,7 @@ def model_series(
                     codec=printable(Path(model).stem if Path(model).exists() else model),
                     effort=effort,
                     rungs=rungs,
-                    device=codecs[0].device.type,
+                    device=str(codecs[0].device),
                     settings=f"on {codecs[0].device.type}",  # another kind of device gives other bytes
                     version=f"tto {source_version()}, weights {weights}",
                     suffix=".tto",

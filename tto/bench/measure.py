@@ -62,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Machine:
-    """How to measure. device: auto, cpu or cuda; jobs: workers at the same time; threads: of each."""
+    """How to measure. device: as for `pick_device`; jobs: workers at the same time; threads: of each."""
 
     folder: Path
     device: str = "auto"

@@ -15,13 +15,14 @@ _RESET_PEAK = "5"
 def reset_peak(device: str) -> float:
     """Start anew; the megabytes that are held now, as `peak_mb` counts them.
 
-    `device` is a torch device's name. What was freed goes back to the system first, where that can be had.
+    `device` is a torch device's name; `cuda` is the one in use. What was freed goes back to the system
+    first, where that can be had.
     """
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 1e6
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 1e6
     if not _CLEAR_REFS.exists():
         return math.nan
     with contextlib.suppress(OSError, AttributeError):
@@ -38,7 +39,7 @@ def peak_mb(device: str) -> float:
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.max_memory_allocated() / 1e6
+        return torch.cuda.max_memory_allocated(device) / 1e6
     if not _CLEAR_REFS.exists():
         return math.nan
     lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())

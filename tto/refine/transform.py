@@ -18,6 +18,7 @@ from tto.refine.problem import Candidate, Problem
 from tto.refine.sides import error_weights, judge_sides
 from tto.refine.state import KeepOn
 from tto.side.bits import LARGEST_LEVEL
+from tto.side.filter import bands
 from tto.side.transform import SYNTAX_SIZE, Syntax, Transform, TransformCoder, encode_syntax
 
 EXPONENTS = range(1, 6)
@@ -75,13 +76,15 @@ def fit_transform(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Ca
 
 @torch.no_grad()
 def moments_of(problem: Problem, x_hat: Tensor) -> ColorMoments:
-    """Of x̂ [1, 3, H, W], not clamped, against the original; float64."""
-    pixels = x_hat.double()
-    original = problem.distortion.target.to(pixels)
-    weights = error_weights(problem.distortion, pixels)
-    pixels, original, weights = (values[0].flatten(1) for values in (pixels, original, weights))
-    squares = torch.einsum("rp,ip,jp->rij", weights, pixels, pixels)
-    return ColorMoments(squares, (weights * (original - pixels)) @ pixels.T)
+    """Of x̂ [1, 3, H, W], not clamped, against the original; float64, on the CPU, as some devices do not have it."""
+    squares, products = torch.zeros(3, 3, 3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
+    for rows, *_ in bands(*x_hat.shape[2:]):
+        of_rows = (x_hat[:, :, rows], problem.distortion.target[:, :, rows])
+        values = (*of_rows, error_weights(problem.distortion, x_hat, rows))
+        pixels, original, weights = (value[0].flatten(1).cpu().double() for value in values)
+        squares += torch.einsum("rp,ip,jp->rij", weights, pixels, pixels)
+        products += (weights * (original - pixels)) @ pixels.T
+    return ColorMoments(squares, products)
 
 
 def fit_syntax(problem: Problem, moments: ColorMoments) -> Syntax:
@@ -89,10 +92,9 @@ def fit_syntax(problem: Problem, moments: ColorMoments) -> Syntax:
     coder = problem.side_coder[TransformCoder]
     assert coder.modules is not None
     weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
-    moments = ColorMoments(*(moment.cpu() for moment in moments))
     with torch.no_grad():
         start = coder.modules.ddt.encoder(problem.distortion.target.to(coder.device))
-    values = _descend(coder.decoder, moments, weight, start.double().cpu())
+    values = _descend(coder.decoder, moments, weight, start.cpu().double())
     tries = [_settle(coder.decoder, moments, weight, values, exponent) for exponent in EXPONENTS]
     return min(tries, key=lambda found: found[1])[0]
 

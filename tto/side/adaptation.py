@@ -47,7 +47,7 @@ class Changes:
 
 def scale_of(tensor: Tensor) -> float:
     """r; the sum is in float64, so that rounding it to float32 almost always gives the same."""
-    return float(tensor.detach().double().cpu().square().mean().sqrt().float())
+    return float(tensor.detach().cpu().double().square().mean().sqrt().float())
 
 
 def changed(tensor: Tensor, change: Sequence[Tensor]) -> Tensor:

@@ -89,7 +89,7 @@ def _padded(matrix: Tensor, columns: int) -> Tensor:
 
 def integer_frequencies(counts: Tensor) -> Tensor:
     """Counts [K], not negative → int64 [K] in proportion, each at least 1, of sum 2^16."""
-    counts = counts.detach().double().cpu() + 1e-9
+    counts = counts.detach().cpu().double() + 1e-9
     spare = TOTAL - len(counts)
     shares = counts / counts.sum() * spare
     frequencies = shares.floor().long()

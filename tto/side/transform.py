@@ -71,11 +71,12 @@ class DDTDecoder(nn.Module):
     def start_linear(self, samples: int = 4096) -> None:
         """Fits the last layer so that K is nearly `SCALE` times the syntax, and zero for zero.
 
-        A syntax can then become any small matrix, as it should where it is optimized for one picture.
+        A syntax can then become any small matrix, as it should where it is optimized for one picture. Samples are drawn
+        on the CPU, and fitted there.
         """
         syntax = torch.randn(samples, SYNTAX_SIZE)
-        features = self.hidden(syntax)
-        rest = self.hidden(torch.zeros(1, SYNTAX_SIZE))
+        hidden = copy.deepcopy(self.hidden).cpu()
+        features, rest = hidden(syntax), hidden(torch.zeros(1, SYNTAX_SIZE))
         weight = torch.linalg.lstsq(features - rest, SCALE * syntax).solution
         self.head.weight.copy_(weight.T)
         self.head.bias.copy_(-(rest @ weight)[0])
@@ -152,7 +153,7 @@ def decode_syntax(data: bytes) -> Syntax:
 
 @dataclass(frozen=True, eq=False)
 class Transform(Part):
-    """`matrix` [1, 3, 3] float64 is K."""
+    """`matrix` [1, 3, 3] float64, on the CPU, is K."""
 
     section = SectionType.SYNTAX
     place = 20
@@ -162,7 +163,7 @@ class Transform(Part):
     matrix: Tensor
 
     def on_picture(self, x_hat: Tensor) -> Tensor:
-        return apply_transform(x_hat, self.matrix.to(x_hat.dtype))
+        return apply_transform(x_hat, self.matrix.to(x_hat))
 
 
 class TransformCoder(ModulesPartCoder):
@@ -182,4 +183,4 @@ class TransformCoder(ModulesPartCoder):
 
     @torch.no_grad()
     def _part(self, body: bytes, syntax: Syntax) -> Transform:
-        return Transform(body, syntax, self.decoder(syntax.values).to(self.device))
+        return Transform(body, syntax, self.decoder(syntax.values))

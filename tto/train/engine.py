@@ -286,7 +286,7 @@ class Clock:
         passed = time.monotonic() - self._start
         if self.accelerator.num_processes > 1:
             own = [passed if self.accelerator.is_main_process else 0.0, float(stop_asked)]
-            own = torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)
+            own = torch.tensor(own, device=self.accelerator.device)
             passed, stops = cast(Tensor, self.accelerator.reduce(own, reduction="sum")).tolist()
             stop_asked = stops > 0
         self.progress.stage_seconds = self._earlier[0] + passed

@@ -41,7 +41,7 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
     if bound:
         figures["psnr_gained_by_best_matrix_db"] = torch.stack(bound).mean().item()
     if codes:
-        shares = torch.bincount(torch.cat(codes), minlength=len(stage.model.usage)).double()
+        shares = torch.bincount(torch.cat(codes), minlength=len(stage.model.usage)).cpu().double()
         shares /= shares.sum()
         figures["perplexity"] = torch.special.entr(shares).sum().exp().item()
         figures["live_codes"] = (shares > 0).double().mean().item()
