@@ -25,6 +25,29 @@ class Interrupted(TTOError):
         self.exit_code = SHELL_OFFSET + number
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it is to end work as Ctrl-C does."""
+
+    number = signal.SIGTERM
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated` in the main thread, so that workers can be ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
 class Interruption:
     """Whether a person, or the system, has asked for an end. `number` of the signal stays once it is there."""
 

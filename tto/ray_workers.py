@@ -59,13 +59,12 @@ def on_ray(address: str, threads: int | None, device: str) -> Iterator[RayActors
     if ray.is_initialized():
         yield _actors(ray.nodes(), threads or 1, device)
         return
-    _connect(address)
-    try:
-        # Ray tells there at length of workers that died.
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # Ray tells there at length of workers that died
+        _connect(address)
+        try:
             yield _actors(ray.nodes(), threads or 1, device)
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _connect(address: str) -> None:

@@ -25,8 +25,9 @@ def test_processes_do_what_one_does(capsys, pictures, tmp_path, tiny_checkpoint,
     check_all_commands(capsys, pictures, tiny_checkpoint, "--jobs", "2", "--threads", "1")
 
 
-def test_ctrl_c_ends_the_workers_and_says_how_far_it_came(tmp_path, pictures, tiny_checkpoint):
-    """In a process of its own, as a terminal's, whose workers would never end."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_ends_the_workers_and_says_how_far_it_came(tmp_path, pictures, tiny_checkpoint, number, code):
+    """Of a process group, as a terminal's, whose workers would never end."""
     command = [sys.executable, "-m", "tto", "compress", "-r", pictures, "-o", tmp_path / "out", "-m", tiny_checkpoint]
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
@@ -38,11 +39,11 @@ def test_ctrl_c_ends_the_workers_and_says_how_far_it_came(tmp_path, pictures, ti
         while len(workers := children(run.pid)) < 3:  # the two, and what looks after what they share
             assert time.monotonic() < deadline and run.poll() is None
             time.sleep(0.1)
-        os.killpg(run.pid, signal.SIGINT)
+        os.kill(run.pid, number) if number == signal.SIGTERM else os.killpg(run.pid, number)
         _, err = run.communicate(timeout=400)
     finally:
         run.kill()
-    assert (run.returncode, err) == (130, "tto: interrupted: 0 of 6 written\n")
+    assert (run.returncode, err) == (code, "tto: interrupted: 0 of 6 written\n")
     assert contents(tmp_path) == {}
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline

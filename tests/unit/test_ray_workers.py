@@ -13,6 +13,7 @@ pytest.importorskip("ray")
 
 from tests.many_pictures import check_all_commands, make_pictures  # noqa: E402
 from tests.unit.test_workers import outcomes  # noqa: E402
+from tto.cli import main  # noqa: E402
 from tto.errors import BadArgument  # noqa: E402
 from tto.ray_workers import _actors, _connect, on_ray  # noqa: E402
 
@@ -74,3 +75,41 @@ def test_actors_answer_remark_fail_and_die_as_workers_here_do(running, tmp_path,
 def test_actors_do_what_one_process_does(running, capsys, photograph, tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_all_commands(capsys, make_pictures(tmp_path / "pictures", photograph), tiny_checkpoint, "--ray")
+
+
+def test_actors_measure_what_one_process_measures(running, photograph, tmp_path):
+    from tto.bench.coders import anchor_series
+    from tto.bench.datasets import open_dataset
+    from tto.bench.measure import Machine, measure, plan, sources
+
+    (tmp_path / "in").mkdir()
+    photograph(192, 176).save(tmp_path / "in" / "a.png")
+    found = []
+    with on_ray("", None, "cpu") as actors:
+        for workforce in (None, actors):
+            machine = Machine(tmp_path / str(len(found)))
+            tasks = plan(sources(open_dataset(str(tmp_path / "in"))), anchor_series(["webp"]), machine)[:4]
+            rows = measure(tasks, machine, workforce=workforce).rows
+            found.append([(row.quality, row.bytes, row.scores["psnr"]) for row in rows])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--ray", "127.0.0.1:9", "{file}"), "no Ray at 127.0.0.1:9: "),
+        (("--ray=127.0.0.1:9", "{file}"), "no Ray at 127.0.0.1:9: "),
+        (("--ray", "missing.tto"), "cannot read missing.tto: no such file"),
+        (("missing.tto", "--ray"), "cannot read missing.tto: no such file"),
+        (("--", "{file}", "--ray"), "cannot read --ray: no such file"),
+    ],
+)
+def test_an_address_may_follow_and_only_an_address(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.setattr("tto.ray_workers.ray.is_initialized", lambda: False)
+    file = tmp_path / "x.tto"
+    file.write_bytes(b"no file")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", *(word.format(file=file) for word in words)])
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.err.startswith(f"tto: {message}") and captured.out == ""

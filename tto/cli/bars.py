@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
 from typing import NamedTuple
 
 
@@ -30,10 +32,13 @@ def waiting(text: str) -> Iterator[None]:
 
 
 class Bars:
-    """`with Bars(files) as bars:` shows nothing where there is no terminal. Threads may use it."""
+    """`with Bars(files) as bars:` shows nothing where there is no terminal. Threads may use it.
 
-    def __init__(self, files: int):
-        self._files = files
+    Of several files it says how many are done and how long the rest will take, and `first` until one is.
+    """
+
+    def __init__(self, files: int, first: str = ""):
+        self._files, self._first = files, first
         self._shown = None
 
     def __enter__(self) -> Bars:
@@ -52,7 +57,8 @@ class Bars:
         )
         self._shown.start()
         if self._files > 1:
-            self._all = self._shown.add_task("", total=self._files, count=self._count(0), figures="", left="")
+            self._begun = monotonic()
+            self._all = self._shown.add_task("", total=self._files, count=self._count(0), figures=self._first, left="")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -63,7 +69,9 @@ class Bars:
         if self._shown is not None and self._files > 1:
             self._shown.advance(self._all)
             done = next(task for task in self._shown.tasks if task.id == self._all).completed
-            self._shown.update(self._all, count=self._count(done))
+            seconds = (monotonic() - self._begun) * (self._files - done) / done
+            left = f"{timedelta(seconds=round(seconds))} left"
+            self._shown.update(self._all, count=self._count(done), figures="", left=left)
 
     def _count(self, done: float) -> str:
         return f"{done:.0f}/{self._files} files"

@@ -218,7 +218,7 @@ def compress(
         interruption = Interruption()
         # Where nothing is refined or searched for, or others do it, there is nothing to keep of a half-done work.
         keeps_best = (task.request.refines or task.request.searches) and not workplace.is_elsewhere
-        with interruption.caught() if keeps_best else nullcontext(), Bars(len(todo)) as bars:
+        with interruption.caught() if keeps_best else nullcontext(), Bars(len(todo), workplace.first) as bars:
             printing = Printing(describe, as_json)
             start = task.start if workplace.is_elsewhere else partial(task.start, bars, interruption)
             with workplace.open(batch) as workforce:

@@ -76,7 +76,7 @@ def decompress(
     with Manifest(folder_of(planned, output), workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: making) if skip_existing else lambda job: False
         todo, refused = check_jobs(planned, not no_overwrite, is_done, check=require_format)
-        with Bars(len(todo)) as bars:
+        with Bars(len(todo), workplace.first) as bars:
             printing = Printing(LINE.format_map, as_json)
             start = task.start if workplace.is_elsewhere else partial(task.start, bars)
             with workplace.open() as workforce:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from tto.cli.log import is_quiet
 from tto.cli.naming import STREAM, Job
 from tto.errors import BadArgument, FileError, TTOError
 from tto.files import make_folder, read_bytes, require_writable, write_atomic
-from tto.interruption import Interrupted, Interruption
+from tto.interruption import Interrupted, Interruption, Terminated
 from tto.workers import Here, Start, Workforce, work_through
 
 LOG = logging.getLogger(__name__)
@@ -149,9 +150,10 @@ def run_jobs(
                     outcome = _written(outcome)
                 rows.add(parcel.index, outcome)
                 bars.file_done()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         rows.print_rest()
-        raise Interrupted(f"{rows.done} of {len(jobs)} {printing.done_word}") from None
+        number = Terminated.number if isinstance(stop, Terminated) else signal.SIGINT
+        raise Interrupted(f"{rows.done} of {len(jobs)} {printing.done_word}", number) from None
     if interruption.number is not None:
         rows.print_rest()
         best = ", the last with the best so far" if rows.done else ""

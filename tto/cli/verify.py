@@ -70,7 +70,7 @@ def verify(
         original = None if against is None else original_of(places[job.input], against)
         return Parcel(index, job, data, None if original is None else (original, read_bytes(original)))
 
-    with Bars(len(todo)) as bars:
+    with Bars(len(todo), workplace.first) as bars:
         printing = Printing(describe, as_json, "verified")
         start = task.start if workplace.is_elsewhere else partial(task.start, bars)
         with workplace.open() as workforce:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from tto.cli.naming import STREAM, Job
 from tto.errors import BadArgument
+from tto.interruption import Interrupted, Terminated, termination_raised
 from tto.packages import require
 from tto.workers import Here, Workforce, processes
 
@@ -31,6 +32,11 @@ class Workplace:
         """Whether other processes do the work."""
         return self.ray is not None or (self.jobs or 1) > 1
 
+    @property
+    def first(self) -> str:
+        """What is waited for before the first file is done, where that takes long."""
+        return "workers start" if self.is_elsewhere else ""
+
     def check(self, jobs: Sequence[Job] = (), at_once: int = 1) -> None:
         """Raises `BadArgument`, or `NotInstalled`, for what does not go together."""
         if self.ray is not None and self.jobs is not None:
@@ -47,16 +53,26 @@ class Workplace:
 
     @contextmanager
     def open(self, at_once: int = 1) -> Iterator[Workforce]:
-        """The workers. at_once: threads that work here, where it is here. Raises `TTOError` where there is no Ray."""
-        if self.ray is not None:
-            from tto.ray_workers import on_ray
+        """The workers. at_once: threads that work here, where it is here; elsewhere SIGTERM ends them as Ctrl-C does.
 
-            with on_ray(self.ray, self.threads, self.device) as actors:
-                yield actors
-        elif self.is_elsewhere:
-            yield processes(self.jobs or 1, self.threads)
-        else:
+        Raises `TTOError` where there is no Ray.
+        """
+        if not self.is_elsewhere:
             yield Here(at_once, self.threads)
+            return
+        with self._workers() as workforce:
+            try:
+                with termination_raised():
+                    yield workforce
+            except Terminated as stop:
+                raise Interrupted("what was finished is kept", stop.number) from None
+
+    def _workers(self) -> AbstractContextManager[Workforce]:
+        if self.ray is None:
+            return nullcontext(processes(self.jobs or 1, self.threads))
+        from tto.ray_workers import on_ray
+
+        return on_ray(self.ray, self.threads, self.device)
 
 
 def absolute(name: str) -> str:

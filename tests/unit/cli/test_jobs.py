@@ -159,12 +159,25 @@ def test_bars_on_a_terminal_show_files_and_steps(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with Bars(5) as bars:
+    clock = iter((100, 103))
+    monkeypatch.setattr("tto.cli.bars.monotonic", lambda: next(clock))
+    with Bars(5, "workers start") as bars:
         with bars.steps() as show, bars.steps() as other:
             show(Row(1, 24, "0.500 bpp", "3 s left"))
             other(Row(7, 24, "0.600 bpp", "2 s left"))
             bars._shown.refresh()
         bars.file_done()
     shown = capsys.readouterr().err
-    for text in ("0/5", "files", " 1/24", "steps", "0.500 bpp", "3 s left", " 7/24", "1/5"):
+    for text in (
+        "0/5",
+        "files",
+        " 1/24",
+        "steps",
+        "0.500 bpp",
+        "3 s left",
+        " 7/24",
+        "1/5",
+        "workers start",
+        "0:00:12 left",
+    ):
         assert text in shown, text
