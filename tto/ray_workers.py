@@ -97,12 +97,12 @@ def _refuse_silence(address: str) -> None:
 def _actors(nodes: list[dict[str, Any]], threads: int, device: str) -> RayActors:
     """As many as the machines of a cluster have place for."""
     resources = [node["Resources"] for node in nodes if node["Alive"]]
-    gpus = sum(int(one.get("GPU", 0)) for one in resources) if device != "cpu" else 0
-    if gpus:
-        return RayActors(gpus, threads, 1)
-    if device not in ("auto", "cpu"):
-        raise BadArgument(f"no machine of this Ray has a GPU for --device {device}")
     number = sum(int(one.get("CPU", 0)) // threads for one in resources)
     if number == 0:
         raise BadArgument(f"no machine of this Ray has {threads} cores: give fewer --threads")
+    gpus = sum(min(int(one.get("GPU", 0)), int(one.get("CPU", 0)) // threads) for one in resources)
+    if gpus and device != "cpu":
+        return RayActors(gpus, threads, 1)
+    if device not in ("auto", "cpu"):
+        raise BadArgument(f"no machine of this Ray has a GPU for --device {device}")
     return RayActors(number, threads, 0)

@@ -42,15 +42,15 @@ class WorkerDied(Exception):
     """One worker died; the message says which."""
 
 
-class DiedEarly(WorkerDied):
-    """It had not even started."""
-
-
 class Worker(Protocol[ItemIn, Outcome]):
-    """Does one item at a time."""
+    """Starts once, then does one item at a time. Futures raise `WorkerDied`."""
+
+    def start(self) -> Future[None]:
+        """Raises what `start` raised, too."""
+        ...
 
     def submit(self, item: ItemIn) -> Future[Outcome | Exception]:
-        """The outcome, or what `start`'s function raised. The future raises `WorkerDied`, or what `start` raised."""
+        """The outcome, or what `start`'s function raised."""
         ...
 
     def stop(self) -> None:
@@ -77,60 +77,92 @@ def work_through(
 ) -> Generator[tuple[Item, Outcome | Exception], None, None]:
     """Each item with its outcome, or with the exception that was raised about it, as they are done.
 
-    An item is drawn when a worker is free. What a worker that died was doing is done by another one, and after `TRIES`
-    of them has `WorkerLost` as its outcome. When the iterator is closed, all workers end at once. Raises what `start`
-    raised, and `WorkerLost` where workers die while they start.
+    An item is drawn when there is a place for it. What a worker that died was doing is done by another one, and after
+    `TRIES` of them has `WorkerLost` as its outcome. When the iterator is closed, all workers end at once. Raises what
+    `start` raised, and `WorkerLost` where workers die while they start.
     """
-    hire = workforce.prepare(start)
-    source, again = iter(items), deque[_Errand]()
-    workers: dict[int, Worker] = {}
-    free, busy = deque(range(workforce.number)), dict[Future, _Errand]()
-    died_early = 0
-
-    def send(errand: _Errand) -> None:
-        errand.place = free.popleft()
-        if errand.place not in workers:
-            workers[errand.place] = hire(errand.place)
-        busy[workers[errand.place].submit(errand.item)] = errand
-
+    crew, source, waiting = _Crew(workforce.prepare(start), workforce.number), iter(items), deque[_Errand]()
     try:
         while True:
-            while free and (errand := again.popleft() if again else next(map(_Errand, source), None)):
-                send(errand)
-            if not busy:
+            while len(waiting) < crew.places_left and (errand := next(map(_Errand, source), None)):
+                waiting.append(errand)
+            crew.take(waiting)
+            if not crew.busy and not waiting:
                 return
-            future = next(iter(wait(busy, return_when=FIRST_COMPLETED).done))
-            errand = busy.pop(future)
-            free.append(errand.place)
+            errand, future = crew.wait()
+            if errand is None:
+                continue
             try:
                 outcome = future.result()
-                died_early = 0
             except WorkerDied as death:
-                workers.pop(errand.place).stop()
-                if isinstance(death, DiedEarly):
-                    died_early += 1
-                    if died_early == TRIES:
-                        raise WorkerLost(f"{TRIES} workers in a row died while they started (out of memory?)") from None
-                else:
-                    errand.deaths += 1
+                errand.deaths += 1
                 if errand.deaths < TRIES:
-                    LOGGER.info("%s; another does its work", death)
-                    again.append(errand)
+                    LOGGER.warning("%s; another does its work", death)
+                    waiting.append(errand)
                     continue
                 outcome = WorkerLost(f"{TRIES} workers that worked on it died (out of memory?)")
             yield errand.item, outcome
     finally:
-        for worker in workers.values():
-            worker.stop()
+        crew.stop()
 
 
 @dataclass
 class _Errand:
-    """An item on its way. place: of its worker; deaths: of workers that had it."""
+    """An item on its way. deaths: of workers that had it."""
 
     item: Any
-    place: int = 0
     deaths: int = 0
+
+
+class _Crew:
+    """Places, each of which is vacant, starting, free or busy. A worker that never comes (on a full cluster) holds up
+    nothing.
+    """
+
+    def __init__(self, hire: Callable[[int], Worker], number: int):
+        self._hire, self._number = hire, number
+        self._workers: dict[int, Worker] = {}
+        self._vacant, self._free = deque(range(number)), deque[int]()
+        self._starting: dict[Future, int] = {}
+        self._died_early = 0
+        self.busy: dict[Future, tuple[int, _Errand]] = {}
+
+    @property
+    def places_left(self) -> int:
+        return self._number - len(self.busy)
+
+    def take(self, waiting: deque[_Errand]) -> None:
+        """Send free workers on errands, and hire as many as are missing."""
+        while self._free and waiting:
+            place, errand = self._free.popleft(), waiting.popleft()
+            self.busy[self._workers[place].submit(errand.item)] = place, errand
+        while self._vacant and len(self._starting) < len(waiting):
+            place = self._vacant.popleft()
+            self._workers[place] = self._hire(place)
+            self._starting[self._workers[place].start()] = place
+
+    def wait(self) -> tuple[_Errand | None, Future]:
+        """An errand that came to its end, or None where a worker has started, or died while it did."""
+        future = next(iter(wait([*self.busy, *self._starting], return_when=FIRST_COMPLETED).done))
+        is_dead = isinstance(future.exception(), WorkerDied)
+        place, errand = self.busy.pop(future) if future in self.busy else (self._starting.pop(future), None)
+        if is_dead:
+            self._workers.pop(place).stop()
+        (self._vacant if is_dead else self._free).append(place)
+        if errand is None:
+            self._count_start(is_dead)
+            if not is_dead:
+                future.result()
+        return errand, future
+
+    def stop(self) -> None:
+        for worker in self._workers.values():
+            worker.stop()
+
+    def _count_start(self, is_dead: bool) -> None:
+        self._died_early = self._died_early + 1 if is_dead else 0
+        if self._died_early == TRIES:
+            raise WorkerLost(f"{TRIES} workers in a row died while they started (out of memory?)")
 
 
 def share_of_cores(number: int) -> int:
@@ -162,10 +194,11 @@ class _Caller(Generic[Item, Outcome]):
     def __init__(self, work: Callable[[Item], Outcome]):
         self._work = work
 
+    def start(self) -> Future[None]:
+        return _done(None)
+
     def submit(self, item: Item) -> Future[Outcome | Exception]:
-        future = Future()
-        future.set_result(_attempt(self._work, item))
-        return future
+        return _done(_attempt(self._work, item))
 
     def stop(self) -> None:
         pass
@@ -175,11 +208,20 @@ class _Thread(Generic[Item, Outcome]):
     def __init__(self, work: Callable[[Item], Outcome]):
         self._work, self._thread = work, ThreadPoolExecutor(1)
 
+    def start(self) -> Future[None]:
+        return _done(None)
+
     def submit(self, item: Item) -> Future[Outcome | Exception]:
         return self._thread.submit(_attempt, self._work, item)
 
     def stop(self) -> None:
         self._thread.shutdown()
+
+
+def _done(outcome: Any) -> Future[Any]:
+    future = Future()
+    future.set_result(outcome)
+    return future
 
 
 def _attempt(work: Callable[[Item], Outcome], item: Item) -> Outcome | Exception:
@@ -269,28 +311,24 @@ class RemoteWorker(ABC, Generic[Item, Outcome]):
     """This side of a worker elsewhere: a thread that waits for its answers. `ask` is the way there."""
 
     def __init__(self):
-        self._thread, self._started = ThreadPoolExecutor(1), False
+        self._thread = ThreadPoolExecutor(1)
 
     @abstractmethod
     def ask(self, item: tuple[Item] | None) -> Answer:
         """The answer of `Server.work` to an item, or of `Server.start` to None. Raises `WorkerDied`."""
 
+    def start(self) -> Future[None]:
+        return self._thread.submit(self._begin)
+
     def submit(self, item: Item) -> Future[Outcome | Exception]:
-        return self._thread.submit(self._do, item)
+        return self._thread.submit(self._heard, (item,))
 
     def stop(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _do(self, item: Item) -> Outcome | Exception:
-        if not self._started:
-            try:
-                error = self._heard(None)
-            except WorkerDied as death:
-                raise DiedEarly(str(death)) from None
-            if error is not None:
-                raise error
-            self._started = True
-        return self._heard((item,))
+    def _begin(self) -> None:
+        if (error := self._heard(None)) is not None:
+            raise error
 
     def _heard(self, item: tuple[Item] | None) -> Any:
         answer = self.ask(item)

@@ -24,7 +24,7 @@ def node(alive: bool = True, **resources: float) -> dict:
 
 def test_there_is_an_actor_for_each_gpu_or_for_so_many_cores():
     nodes = [node(CPU=5, GPU=2), node(CPU=3), node(alive=False, CPU=100, GPU=8)]
-    for device, threads, expected in (("auto", 1, (2, 1)), ("cuda", 4, (2, 1)), ("cpu", 1, (8, 0)), ("cpu", 2, (3, 0))):
+    for device, threads, expected in (("auto", 1, (2, 1)), ("cuda", 4, (1, 1)), ("cpu", 1, (8, 0)), ("cpu", 2, (3, 0))):
         found = _actors(nodes, threads, device)
         assert (found.number, found.gpus, found.threads) == (*expected, threads)
     assert _actors([node(CPU=2)], 1, "auto").gpus == 0

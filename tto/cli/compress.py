@@ -214,14 +214,15 @@ def compress(
             make_folder(explain)
         if not todo:
             return
+        chosen = workplace.limited(len(todo))
         task = compression()
         interruption = Interruption()
         # Where nothing is refined or searched for, or others do it, there is nothing to keep of a half-done work.
-        keeps_best = (task.request.refines or task.request.searches) and not workplace.is_elsewhere
-        with interruption.caught() if keeps_best else nullcontext(), Bars(len(todo), workplace.first) as bars:
+        keeps_best = (task.request.refines or task.request.searches) and not chosen.is_elsewhere
+        with interruption.caught() if keeps_best else nullcontext(), Bars(len(todo), chosen.first) as bars:
             printing = Printing(describe, as_json)
-            start = task.start if workplace.is_elsewhere else partial(task.start, bars, interruption)
-            with workplace.open(batch) as workforce:
+            start = task.start if chosen.is_elsewhere else partial(task.start, bars, interruption)
+            with chosen.open(batch) as workforce:
                 note = noting(manifest, task.making)
                 failed = run_jobs(todo, start, printing, bars, workforce, interruption, before_writing=note)
     end(refused or failed)

@@ -76,10 +76,13 @@ def decompress(
     with Manifest(folder_of(planned, output), workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: making) if skip_existing else lambda job: False
         todo, refused = check_jobs(planned, not no_overwrite, is_done, check=require_format)
-        with Bars(len(todo), workplace.first) as bars:
+        if not todo:
+            return
+        chosen = workplace.limited(len(todo))
+        with Bars(len(todo), chosen.first) as bars:
             printing = Printing(LINE.format_map, as_json)
-            start = task.start if workplace.is_elsewhere else partial(task.start, bars)
-            with workplace.open() as workforce:
+            start = task.start if chosen.is_elsewhere else partial(task.start, bars)
+            with chosen.open() as workforce:
                 failed = run_jobs(todo, start, printing, bars, workforce, before_writing=noting(manifest, making))
     end(refused or failed)
 

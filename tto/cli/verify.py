@@ -70,10 +70,11 @@ def verify(
         original = None if against is None else original_of(places[job.input], against)
         return Parcel(index, job, data, None if original is None else (original, read_bytes(original)))
 
-    with Bars(len(todo), workplace.first) as bars:
+    chosen = workplace.limited(len(todo))
+    with Bars(len(todo), chosen.first) as bars:
         printing = Printing(describe, as_json, "verified")
-        start = task.start if workplace.is_elsewhere else partial(task.start, bars)
-        with workplace.open() as workforce:
+        start = task.start if chosen.is_elsewhere else partial(task.start, bars)
+        with chosen.open() as workforce:
             failed = run_jobs(todo, start, printing, bars, workforce, read=read)
     end(refused or failed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tto.cli.naming import STREAM, Job
 from tto.errors import BadArgument
@@ -31,6 +31,10 @@ class Workplace:
     def is_elsewhere(self) -> bool:
         """Whether other processes do the work."""
         return self.ray is not None or (self.jobs or 1) > 1
+
+    def limited(self, files: int) -> Workplace:
+        """With no more processes than there are files."""
+        return self if self.jobs is None else replace(self, jobs=min(self.jobs, max(1, files)))
 
     @property
     def first(self) -> str:
