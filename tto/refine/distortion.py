@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pytorch_msssim import ms_ssim as torch_ms_ssim
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
@@ -58,8 +59,10 @@ class SquaredError(Against):
     device: torch.device | str = "cpu"
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        error = (255 * (x_hat - self.target.to(x_hat))) ** 2
-        return (error if self.weights is None else error * self.pixel_weights.to(x_hat)).mean()
+        target = self.target.to(x_hat)
+        if self.weights is None:
+            return 255**2 * mse_loss(x_hat, target)
+        return ((255 * (x_hat - target)) ** 2 * self.pixel_weights.to(x_hat)).mean()
 
     @cached_property
     def pixel_weights(self) -> Tensor:

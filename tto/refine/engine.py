@@ -1,4 +1,7 @@
-"""The one loop: stages of operations, each stage ending with a candidate that may become the file."""
+"""The one loop: stages of operations, each stage ending with a candidate that may become the file.
+
+The filter that suits it is in force in the stage that follows.
+"""
 
 from __future__ import annotations
 
@@ -30,4 +33,6 @@ def refine(problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, callback
         candidates.append(finished(state.problem, state.best))
         if state.is_over():
             break
+        state.keep(candidates[-1])
+        state.go_on_with_side()
     return Refinement(tuple(candidates), state.steps)

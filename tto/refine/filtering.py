@@ -55,7 +55,13 @@ class FitFilter(SideSearch):
     steps: int = 2
 
     def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
-        return fit_filter(problem, candidate, keep_on)
+        """Where memory does not suffice, the candidate as it was."""
+        try:
+            return fit_filter(problem, candidate, keep_on)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            return candidate
 
 
 class FilterMoments(NamedTuple):
@@ -85,18 +91,8 @@ def fit_filter(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candi
 
 
 def finished(problem: Problem, best: Candidate) -> Candidate:
-    """The best candidate of a stage, with a filter that suits it unless that was looked for.
-
-    Where memory does not suffice, without a filter.
-    """
-    if problem.side.get(Filter) is not None:
-        return best
-    try:
-        return fit_filter(problem, best, lambda best: False)
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
-            raise
-        return best
+    """The best candidate of a stage, with the filter that suits it now."""
+    return FitFilter().search(problem, best, lambda best: True)
 
 
 @torch.no_grad()

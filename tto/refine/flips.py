@@ -97,10 +97,10 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Can
     """Flips until nothing more is predicted to pay, or no batch does, or `keep_on`, called with the best after every
     evaluation (those with gradients, too), says no. Returns a candidate that is no worse.
     """
-    best, symbols = candidate, symbols_of(problem, candidate)
+    best, symbols, curvature = candidate, symbols_of(problem, candidate), None
     share, better = FIRST_SHARE, True
     while better:
-        moves, predicted, _ = predict(problem, symbols, best.qp)
+        moves, predicted, curvature = predict(problem, symbols, best.qp, curvature)
         predicted = least_of_each_part(predicted, problem.model)
         order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
         better = False

@@ -1,8 +1,8 @@
 """Efforts as data: what is done, for how many steps, with which step sizes.
 
 An effort is a tuple of stages and a stage a tuple of operations, done in order. Each effort begins with all of the one
-below it, and the best candidate at the end of every stage is judged by its real bytes, so a higher effort cannot end
-with a higher J.
+below it, and the best candidate at the end of every stage, its filter fitted anew, is judged by its real bytes, so a
+higher effort cannot end with a higher J.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from tto.refine.transform import FitTransform
 Stage = tuple[Operation, ...]
 
 FAST: Stage = (
-    Phase(8, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
-    AnnealSymbols(9),
+    Phase(7, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
+    FitFilter(),
+    AnnealSymbols(10),
     FlipSymbols(7),
 )
 BALANCED: Stage = (AnnealSymbols(36), FlipSymbols(14))
@@ -35,7 +36,6 @@ BEST: Stage = (
     ChooseStep(offset=8, tries=2, operations=(AnnealSymbols(12), FlipSymbols(6))),
 )
 SIDE: Stage = (
-    FitFilter(),
     FitTransform(),
     FlipSymbols(20),
     ChooseCodes(6),
@@ -43,7 +43,7 @@ SIDE: Stage = (
     FitTransform(),
     FlipSymbols(10),
 )
-"""What travels beside the latents. With it in place flips find more, so they come after it."""
+"""What travels beside the latents, beyond the filter. With it in place flips find more, so they come after it."""
 OWN: Stage = (FitAdaptation(84), AnnealSymbols(16), FlipSymbols(12), FitFilter(), FlipSymbols(8))
 """Weights of the picture's own: they pay where it is unlike what the network was trained on."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {

@@ -17,6 +17,7 @@ from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine
 from tto.refine.transform import FitTransform
+from tto.side.filter import Filter
 
 DESCENT = Phase(6, SoftRounding(), Cosine(0.1, 0.01), Constant(0.4))
 SETTLING = Phase(2, StraightThrough(), Constant(0.01), rate=gaussian_bits)
@@ -33,17 +34,43 @@ def test_every_stage_has_a_candidate_and_they_never_get_worse(problem, latents, 
     assert costs == sorted(costs, reverse=True)
 
 
-def test_every_stage_ends_with_a_filter_that_the_next_does_not_see(problem, latents, start):
-    state = start(replace(problem, lambda_=1.0), latents, DESCENT)
-    run_all((DESCENT,), state)
-    best = state.best
-    last = finished(state.problem, best)
-    assert last.J < best.J
-    assert set(last.side.sections) == {SectionType.FILTER}
-    assert state.best is best
-    assert not state.problem.side.sections
+def test_every_stage_ends_with_a_filter_that_is_in_force_in_the_next(problem, latents, run, monkeypatch):
+    """The second stage begins with the filter that the first ended with, and what it finds is for that."""
+    sides = []
+    evaluate = Phase.differentiate
+
+    def differentiate(phase, state, *arguments):
+        sides.append(state.problem.side)
+        return evaluate(phase, state, *arguments)
+
+    monkeypatch.setattr(Phase, "differentiate", differentiate)
+    eager = replace(problem, lambda_=1.0)
+    first, second = run(eager, latents, (DESCENT,), (SETTLING,)).candidates
+    assert set(first.side.sections) == {SectionType.FILTER}
+    assert [set(side.sections) for side in sides] == 6 * [set()] + 2 * [{SectionType.FILTER}]
+    assert sides[-1] is first.side
+    assert second.J <= first.J
+    assert pytest.approx(second.J, rel=1e-5) == judged_again(eager, second).J
+
+
+def test_a_stage_ends_with_its_filter_fitted_anew(problem, latents, start):
+    """Here the filter in force was fitted to other latents."""
+    y, z = latents
+    state = start(replace(problem, lambda_=1.0), (0.7 * y, z), FitFilter())
     run_all((FitFilter(),), state)
-    assert finished(state.problem, state.best) is state.best
+    before = state.problem.candidate(y, z, 128)
+    last = finished(state.problem, before)
+    assert last.J < before.J
+    assert last.side.get(Filter).body != before.side.get(Filter).body
+
+
+def test_a_filter_that_no_longer_pays_is_gone_at_the_end_of_a_stage(problem, latents, start):
+    state = start(replace(problem, lambda_=1.0), latents, FitFilter())
+    run_all((FitFilter(),), state)
+    cheap = replace(state.problem, lambda_=1e-6)
+    best = cheap.candidate(state.best.y, state.best.z, state.best.qp)
+    assert best.side.get(Filter) is not None
+    assert not finished(cheap, best).side.sections
 
 
 def test_stopping_ends_before_the_next_step_and_keeps_the_best(problem, latents, run):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tto.refine import flips
 from tto.refine.distortion import SquaredError
 from tto.refine.flips import (
     AnnealSymbols,
@@ -121,6 +122,18 @@ def test_annealing_counts_its_steps_and_flips_go_on_from_where_it_ends(problem, 
     run_all(stage[1:], state)
     assert state.best.J < annealed.J
     assert state.latest is state.best
+
+
+def test_flips_estimate_curvature_once(problem, latents, monkeypatch):
+    asked, predict = [], flips.predict
+
+    def watched(problem, symbols, qp, curvature=None):
+        asked.append(curvature is None)
+        return predict(problem, symbols, qp, curvature)
+
+    monkeypatch.setattr(flips, "predict", watched)
+    flips.flip_symbols(problem, problem.candidate(*latents, 128), lambda best: len(asked) < 3)
+    assert asked == [True, False, False]
 
 
 def test_flips_never_raise_the_cost_and_respect_their_steps(problem, latents, run):

@@ -34,7 +34,7 @@ def test_an_efforts_own_number_of_steps_gives_its_own_stages(effort, side_proble
 def test_a_model_without_side_modules_has_no_steps_for_them(problem, side_problem, latents):
     bare, full = (make_plan(Request(effort="best"), p, *latents, seconds_left=0) for p in (problem, side_problem))
     assert full.stages == EFFORTS["best"]
-    assert bare.stages == (*full.stages[:-1], (FitFilter(), FlipSymbols(20), FitFilter(), FlipSymbols(10)))
+    assert bare.stages == (*full.stages[:-1], (FlipSymbols(20), FitFilter(), FlipSymbols(10)))
     assert make_plan(Request(effort="balanced"), problem, *latents, 0).stages == EFFORTS["balanced"]
     assert all(operation.possible(problem) for stage in stages_for(1000, problem) for operation in stage)
 
