@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from PIL import Image
 
@@ -42,7 +43,8 @@ POLL_SECONDS = 0.02
 @dataclass(frozen=True)
 class Run:
     """seconds: wall clock of the whole command; rate: outputs per second between the first and the last; cpu_seconds:
-    of it and of processes that it waited for."""
+    of it and of processes that it waited for, which Ray's actors are not.
+    """
 
     seconds: float
     rate: float
@@ -55,11 +57,14 @@ def main() -> None:
     crops = args.out / "pictures"
     make_crops(args.folder, crops, args.pictures, args.size)
     print(f"{args.pictures} pictures of {args.size}x{args.size}, {' '.join(args.options)}; load {load()}\n")
-    print("| way | pictures/s, start-up left out | seconds in all | CPU seconds |\n|---|---|---|---|")
-    for way in args.ways:
-        run = measure(command(crops, args.out / slug(way), WAYS[way], args.options), args.out / slug(way))
-        check_same(args.out / slug(args.ways[0]), args.out / slug(way))
-        print(f"| {way} | {run.rate:.2f} | {run.seconds:.1f} | {run.cpu_seconds:.1f} |", flush=True)
+    runs: dict[str, list[Run]] = {way: [] for way in args.ways}
+    for _ in range(args.rounds):
+        for way in args.ways:
+            out = args.out / slug(way)
+            shutil.rmtree(out, ignore_errors=True)
+            runs[way].append(measure(command(crops, out, WAYS[way], args.options), out))
+            check_same(args.out / slug(args.ways[0]), out)
+    print_table(runs)
     print(f"\nThe same bytes in every way. Load {load()}.\n")
     for way in filter(KILLED.__contains__, args.ways):
         folder = args.out / f"{slug(way)}-killed"
@@ -74,9 +79,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("throughput"), help="folder to work in, emptied first")
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--size", type=int, default=96, help="pixels a side")
+    parser.add_argument("--rounds", type=int, default=1, help="each way in turn, so often; medians are printed")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="the first is the reference")
     parser.add_argument("options", nargs="*", help="of tto compress, after --")
     return parser.parse_args()
+
+
+def print_table(runs: dict[str, list[Run]]) -> None:
+    """Medians over the rounds."""
+    print("| way | pictures/s, start-up left out | seconds in all | CPU seconds |\n|---|---|---|---|")
+    for way, found in runs.items():
+        rate, seconds, cpu = (
+            median(getattr(run, name) for run in found) for name in ("rate", "seconds", "cpu_seconds")
+        )
+        print(f"| {way} | {rate:.2f} | {seconds:.1f} | {cpu:.1f} |", flush=True)
 
 
 def make_crops(folder: Path, out: Path, number: int, size: int) -> None:

@@ -7,13 +7,13 @@ import json
 import signal
 import sys
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 import typer
 
 from tto.cli.bars import Bars, Row
-from tto.cli.jobs import Made, Parcel, Printing, check_jobs, read_input, run_jobs, to_json, write_output
+from tto.cli.jobs import Made, Parcel, Printing, check_jobs, read_input, read_parcel, run_jobs, to_json, write_output
 from tto.cli.naming import STREAM, Job
 from tto.errors import FileError
 from tto.interruption import Interrupted, Interruption
@@ -146,6 +146,53 @@ def test_jobs_at_once_meet(folder, capsys):
     with Bars(2) as bars:
         run_jobs(jobs, start, Printing("{n}".format_map), bars, Here(2))
     assert capsys.readouterr().out == "True\nTrue\n"
+
+
+@pytest.fixture
+def late_first():
+    """Two jobs, whose first is done after the second, when the event is set; and the start of their work."""
+    event = Event()
+
+    def work(parcel):
+        if parcel.index == 0:
+            event.wait(500)
+        return Made({"name": parcel.job.input.name})
+
+    return [Job(Path("a.JPG")), Job(Path("c.tto"))], event, lambda: work
+
+
+def test_rows_keep_the_order_of_the_jobs_however_they_are_done(folder, capsys, late_first):
+    jobs, event, start = late_first
+    with Bars(2) as bars:
+        bars.file_done = event.set  # when the second job is done, the first goes on
+        run_jobs(jobs, start, Printing("{name}".format_map), bars, Here(2))
+    assert capsys.readouterr().out == "a.JPG\nc.tto\n"
+
+
+def test_what_was_done_when_it_was_broken_off_is_printed_whatever_came_before_it(folder, capsys, late_first):
+    jobs, event, start = late_first
+
+    def read(index, job):
+        if index == 2:
+            event.set()
+            raise KeyboardInterrupt
+        return read_parcel(index, job)
+
+    with Bars(3) as bars, pytest.raises(Interrupted, match="^interrupted: 1 of 3 written$"):
+        run_jobs([*jobs, jobs[0]], start, Printing("{name}".format_map), bars, Here(2), read=read)
+    assert capsys.readouterr().out == "c.tto\n"
+
+
+def test_an_output_is_told_of_before_it_is_written(folder, capsys):
+    seen = []
+
+    def tell(parcel, made):
+        seen.append((parcel.data, dict(made.files), parcel.job.target.exists()))
+
+    with Bars(1) as bars:
+        run_jobs([Job(Path("a.JPG"), Path("x"))], doubling, Printing("{twice}".format_map), bars, before_writing=tell)
+    assert seen == [(b"", {Path("x"): b"a.JPGa.JPG"}, False)]
+    assert Path("x").read_bytes() == b"a.JPGa.JPG"
 
 
 def test_bars_are_silent_where_there_is_no_terminal(capsys):

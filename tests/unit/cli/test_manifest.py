@@ -76,6 +76,15 @@ def test_an_input_is_known_by_its_content(job):
     assert is_done(Job(Path("in/b.png"), job.output))
 
 
+def test_times_tell_only_of_the_file_itself(job):
+    write(job)
+    other = Path("in/other.png")
+    other.write_bytes(b"erutcip")
+    modified = Path("in/a.png").stat().st_mtime_ns
+    os.utime(other, ns=(modified, modified))
+    assert not is_done(Job(other, job.output))
+
+
 def test_an_output_nothing_is_known_of_is_done_when_it_is_there(job):
     other = Job(job.input, Path("out/b.tto"))
     assert not is_done(other)
