@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from tto.errors import BadArgument
 from tto.workers import LOGGER, Answer, Item, Outcome, Post, RemoteWorker, Server, Start, Worker, WorkerDied
@@ -41,12 +41,20 @@ class _Actor(RemoteWorker[Item, Outcome]):
     def ask(self, item: tuple[Item] | None) -> Answer:
         try:
             return ray.get(self._actor.start.remote() if item is None else self._actor.work.remote(*item))
-        except RayActorError as error:
-            raise WorkerDied(f"a Ray actor died: {' '.join(str(error).split())[:200]}") from error
+        except RayTaskError:  # ours
+            raise
+        except RayError as error:  # of the actor, its machine, or what it had to say
+            raise WorkerDied(f"a Ray actor died: {_reason(error)}") from error
 
     def stop(self) -> None:
         ray.kill(self._actor)
         super().stop()
+
+
+def _reason(error: RayError) -> str:
+    """Of an exception that is told of as a traceback its last line, else the first of many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if any(line.startswith("Traceback") or "creation task" in line for line in lines) else lines[0]
 
 
 @contextmanager
@@ -70,6 +78,7 @@ def on_ray(address: str, threads: int | None, device: str) -> Iterator[RayActors
 def _connect(address: str) -> None:
     wanted = address or os.environ.get("RAY_ADDRESS", "")
     _refuse_silence(wanted)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # one of our own does not report home
     try:
         ray.init(
             address or None,

@@ -144,13 +144,14 @@ class _Crew:
     def wait(self) -> tuple[_Errand | None, Future]:
         """An errand that came to its end, or None where a worker has started, or died while it did."""
         future = next(iter(wait([*self.busy, *self._starting], return_when=FIRST_COMPLETED).done))
-        is_dead = isinstance(future.exception(), WorkerDied)
+        death = future.exception()
+        is_dead = isinstance(death, WorkerDied)
         place, errand = self.busy.pop(future) if future in self.busy else (self._starting.pop(future), None)
         if is_dead:
             self._workers.pop(place).stop()
         (self._vacant if is_dead else self._free).append(place)
         if errand is None:
-            self._count_start(is_dead)
+            self._count_start(death if is_dead else None)
             if not is_dead:
                 future.result()
         return errand, future
@@ -159,10 +160,10 @@ class _Crew:
         for worker in self._workers.values():
             worker.stop()
 
-    def _count_start(self, is_dead: bool) -> None:
-        self._died_early = self._died_early + 1 if is_dead else 0
+    def _count_start(self, death: BaseException | None) -> None:
+        self._died_early = 0 if death is None else self._died_early + 1
         if self._died_early == TRIES:
-            raise WorkerLost(f"{TRIES} workers in a row died while they started (out of memory?)")
+            raise WorkerLost(f"{TRIES} workers in a row died while they started (out of memory?): {death}")
 
 
 def share_of_cores(number: int) -> int:

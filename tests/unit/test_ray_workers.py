@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
+
+from ray.exceptions import RayError  # noqa: E402
 
 from tests.many_pictures import check_all_commands, make_pictures  # noqa: E402
 from tests.unit.test_workers import outcomes  # noqa: E402
 from tto.cli import main  # noqa: E402
 from tto.errors import BadArgument  # noqa: E402
 from tto.ray_workers import _actors, _connect, on_ray  # noqa: E402
+from tto.workers import WorkerLost  # noqa: E402
 
 
 def node(alive: bool = True, **resources: float) -> dict:
@@ -43,8 +48,6 @@ def test_an_address_where_no_ray_is_is_refused_at_once(address):
 @pytest.fixture(scope="module")
 def running():
     """A Ray of this machine, as if it had two cores."""
-    import ray
-
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     yield
     ray.shutdown()
@@ -70,6 +73,27 @@ def test_actors_answer_remark_fail_and_die_as_workers_here_do(running, tmp_path,
     assert isinstance(found[items[2]], ZeroDivisionError)
     assert isinstance(found[die_once], FileExistsError)  # done anew, by another actor
     assert found[items[4]] != os.getpid()
+
+
+def test_a_machine_that_lacks_a_module_is_told_of_by_its_name(running, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def start():\n    return str\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with on_ray("", None, "cpu") as actors, pytest.raises(WorkerLost, match="No module named 'only_here'"):
+        outcomes(actors, [1], importlib.import_module("only_here").start)
+
+
+def test_what_is_lost_with_a_machine_is_done_anew(running, monkeypatch):
+    """Results are fetched from where they were made."""
+    answers = iter([RayError("lost")])
+    get = ray.get
+    monkeypatch.setattr("tto.ray_workers.ray.get", lambda ref: _raised(next(answers, None)) or get(ref))
+    with on_ray("", None, "cpu") as actors:
+        assert outcomes(replace(actors, number=1), ["1 + 1"]) == {"1 + 1": 2}
+
+
+def _raised(error):
+    if error is not None:
+        raise error
 
 
 def test_actors_do_what_one_process_does(running, capsys, photograph, tmp_path, tiny_checkpoint, monkeypatch):

@@ -119,7 +119,7 @@ def test_an_item_that_no_worker_survives_is_given_up_and_the_others_are_done():
 
 def test_workers_that_cannot_even_start_end_it():
     force = FakeWorkforce(2, starts=[dead() for _ in range(100)])
-    with pytest.raises(WorkerLost, match="while they started"):
+    with pytest.raises(WorkerLost, match="while they started .out of memory.*: dead"):
         outcomes(force, range(100), lambda: str)
     assert len(force.hired) <= TRIES + 2 and not force.tries
     assert force.stopped == len(force.hired)
