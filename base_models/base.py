@@ -118,6 +118,17 @@ class BaseModel(nn.Module, ABC):
         `memory` as for `bounded`; models whose parts are not slices of channels keep it in hyper-synthesis only.
         """
 
+    def code(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Tensor:
+        """ŷ alone of a walk, for coders: a model may do it in less memory."""
+        return self.walk(z_hat, quality, code_part, y_hat, memory).y_hat
+
     @abstractmethod
     def synthesis(self, y_hat: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         """ŷ → x̂ [B, 3, H, W], not clamped."""

@@ -7,7 +7,7 @@ Source: D. Minnen, S. Singh, "Channel-wise autoregressive entropy models for lea
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -101,30 +101,52 @@ class ChannelSlices(SlicedModel):
         memory: Memory = None,
     ) -> Walk:
         """Contexts need residuals that are predicted at μ, so that `y_hat` is of no use."""
-        known = self.hyper_features(z_hat, quality, memory)
-        y_hats, mus, sigmas = [], [], []
+        y_hats, mus, sigmas = zip(*self._slices(z_hat, quality, code_part, memory), strict=True)
+        return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
+
+    def code(
+        self,
+        z_hat: Tensor,
+        quality: Quality,
+        code_part: CodePart,
+        y_hat: Tensor | None = None,
+        memory: Memory = None,
+    ) -> Tensor:
+        return self.join_y([y_hat_i for y_hat_i, *_ in self._slices(z_hat, quality, code_part, memory)])
+
+    def _slices(
+        self, z_hat: Tensor, quality: Quality, code_part: CodePart, memory: Memory
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """ŷ, μ and σ of one slice after the other. Within `memory`, what is known is put together in each tile."""
+        known, y_hats = self.hyper_features(z_hat, quality, memory), []
         for i in range(self.slices):
-            given = tuple(x for x in known if x is not None)
-            repeated = given[:1] if memory is not None and self.support_repeats else ()
-            predict = Function(partial(self._predict, i, type(known), sum(x.shape[1] for x in repeated)), (self,))
-            mu, sigma, support = self.bounded(f"prediction {i}", [predict], given, memory)
+            maps = tuple(x for x in known if x is not None)
+            repeated = (maps[0], *y_hats) if memory is not None and self.support_repeats else ()
+            channels = sum(x.shape[1] for x in repeated)
+            predict = Function(partial(self._predict, i, type(known), len(maps), channels), (self,))
+            mu, sigma, support = self.bounded(f"prediction {i}", [predict], (*maps, *y_hats), memory)
             y_hat_i = code_part(i, mu, sigma)
             residual = Function(partial(self._residual, i))
             (change,) = self.bounded(f"residual {i}", [residual], (*repeated, support, y_hat_i), memory)
-            y_hats.append(y_hat_i + change)
-            del support, given, repeated  # before the next ones are made
-            known = self.extend(known, y_hats[-1])
-            mus.append(mu)
-            sigmas.append(sigma)
-        return Walk(self.join_y(y_hats), self.join_y(mus), self.join_y(sigmas))
+            y_hat_i = y_hat_i + change
+            yield y_hat_i, mu, sigma
+            del support, maps, repeated, mu, sigma, change  # before the next ones are made
+            if memory is not None:
+                y_hats.append(y_hat_i)
+            elif i + 1 < self.slices:
+                known = self.extend(known, y_hat_i)
 
-    def _predict(self, i: int, kind: Any, repeated: int, *known: Tensor) -> Prediction:
-        """A prediction whose support leaves out the channels that it repeats."""
-        mu, sigma, support = self.predict(i, kind(*known))
+    def _predict(self, i: int, kind: Any, count: int, repeated: int, *given: Tensor) -> Prediction:
+        """From the first `count`, as was known to begin with, and the slices of ŷ since; its support leaves out the
+        channels that it repeats.
+        """
+        known = kind(*given[:count])
+        for y_hat_i in given[count:]:
+            known = self.extend(known, y_hat_i)
+        mu, sigma, support = self.predict(i, known)
         return Prediction(full_precision(mu), full_precision(sigma), support[:, repeated:] if repeated else support)
 
     def _residual(self, i: int, *seen: Tensor) -> Tensor:
         """Of slice i, from its support and ŷ before it."""
-        *support, y_hat_i = seen
-        residual = self.lrp_transforms[i](torch.cat([*support, y_hat_i.to(support[0].dtype)], dim=1))
+        residual = self.lrp_transforms[i](torch.cat([x.to(seen[0].dtype) for x in seen], dim=1))
         return 0.5 * torch.tanh(full_precision(residual))

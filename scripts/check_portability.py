@@ -132,9 +132,9 @@ def decoded_parts(codec: Codec, container: Container) -> tuple[torch.Tensor, lis
     """ẑ of a file, and of each part ŷ less what it is rounded around and `tables_of` it."""
     coder = codec.latent_coder
     walker, parts, z_hats = coder.portable_walker, [], []
-    walk = walker.walk
+    code_all = walker.code
 
-    def listening(z_hat, quality, code_part):
+    def listening(z_hat, quality, code_part, **options):
         z_hats.append(z_hat)
 
         def code(i, mu, sigma):
@@ -143,14 +143,14 @@ def decoded_parts(codec: Codec, container: Container) -> tuple[torch.Tensor, lis
             parts.append((values, tables_of(codec, mu[0], sigma[0])[0]))
             return y_hat
 
-        return walk(z_hat, quality, code)
+        return code_all(z_hat, quality, code, **options)
 
-    walker.walk = listening
+    walker.code = listening
     try:
         header = container.header
         coder.decode(container.sections, codec.latent_shapes(header), header.quality, header.qp, header.native)
     finally:
-        del walker.walk
+        del walker.code
     return z_hats[0], parts
 
 

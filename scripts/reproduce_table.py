@@ -124,7 +124,7 @@ def time_parts(codec: Codec, pixels: np.ndarray, repeats: int) -> dict[str, dict
     with ExitStack() as patches:
         for name in TRANSFORMS:
             patches.enter_context(patch.object(network, name, _timed(clock, getattr(network, name))))
-        patches.enter_context(patch.object(network, "walk", _timed_walk(clock, network.walk)))
+        patches.enter_context(patch.object(network, "code", _timed_walk(clock, network.code)))
         picture = Picture(pixels)
         runs: dict[str, list[dict[str, float]]] = {"encode": [], "decode": []}
         for _ in range(repeats + 1):

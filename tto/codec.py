@@ -199,7 +199,8 @@ class Codec:
 
     def analyse(self, rgb: np.ndarray, quality: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents y and z of uint8 pixels [H, W, 3], in units of the quantization step."""
-        return analyse(self.model, rgb, quality, self.room.for_picture(*rgb.shape[:2]))
+        with self.room.lent(*rgb.shape[:2]) as memory:
+            return analyse(self.model, rgb, quality, memory)
 
     def pack(
         self,
@@ -216,7 +217,8 @@ class Codec:
         flags = (Flags.NATIVE if native else Flags.NONE) | (Flags.GRAYSCALE if picture.grayscale else Flags.NONE)
         check_size(picture.width, picture.height, None)
         header = Header(picture.width, picture.height, self.fingerprint, quality, qp, flags)
-        sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native, fit_scales)
+        with self.room.lent(picture.height, picture.width):
+            sections, y_hat = self.latent_coder.encode(y, z, quality, qp, native, fit_scales)
         return Packed(write(Container(header, {**sections, **side.sections, **pack_attachments(picture)})), y_hat)
 
     def _decode(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Picture:
@@ -233,7 +235,8 @@ class Codec:
         self.latent_coder.require_enough(container.sections, shapes, header.quality, header.qp)
         with memory_for(header.width, header.height, self.device):
             side = self.read_side(container)
-            y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
+            with self.room.lent(header.height, header.width):
+                y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
             rgb = self.pixels(y_hat, header.quality, frame_of(header), side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
 
@@ -247,8 +250,8 @@ class Codec:
     @torch.inference_mode()
     def pixels(self, y_hat: torch.Tensor, quality: float, frame: Frame, side: Side = NO_SIDE) -> np.ndarray:
         """ŷ and side information → uint8 pixels [H, W, 3]."""
-        memory = self.room.for_picture(frame.height, frame.width)
-        return to_uint8(reconstruct(self.model, quality, y_hat.float().to(self.device), frame, side, memory))
+        with self.room.lent(frame.height, frame.width) as memory:
+            return to_uint8(reconstruct(self.model, quality, y_hat.to(self.device), frame, side, memory))
 
     def checked_quality(self, quality: float) -> float:
         """As a file can have it. Raises `BadArgument`."""

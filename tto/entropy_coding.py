@@ -65,7 +65,7 @@ class SymbolEncoder:
     def encode(self, symbols: np.ndarray, indexes: np.ndarray, tables: Tables) -> None:
         """`symbols` int [n], `indexes` [n] the table of each."""
         order = np.argsort(indexes, kind="stable")
-        symbols, indexes = symbols[order].astype(np.int64), indexes[order]
+        symbols, indexes = symbols[order].astype(np.int64, copy=False), indexes[order]
         for table, start, end in _groups(indexes):
             escape = tables.escape(table)
             values = symbols[start:end] - int(tables.offsets[table])
@@ -104,16 +104,14 @@ class SymbolDecoder:
         """Symbols int64 [n] for `indexes` [n]. Raises `CorruptFile` where the stream cannot be one."""
         order = np.argsort(indexes, kind="stable")
         grouped = indexes[order]
-        values = np.empty(len(indexes), dtype=np.int64)
+        symbols = np.empty(len(indexes), dtype=np.int64)
         for table, start, end in _groups(grouped):
             escape = tables.escape(table)
             group = self.decode_with(tables.model(table), end - start).astype(np.int64)
             for position in np.flatnonzero(group == escape):
                 number = self._decode_gamma()
                 group[position] = escape + number // 2 if number % 2 else -number // 2
-            values[start:end] = group + int(tables.offsets[table])
-        symbols = np.empty_like(values)
-        symbols[order] = values
+            symbols[order[start:end]] = group + int(tables.offsets[table])
         return symbols
 
     def _decode_gamma(self) -> int:

@@ -85,7 +85,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
     shapes, bits = codec.latent_shapes(header), []
     y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, bits.append)
     z_hat = codec.latent_coder.decode_z(container.sections, shapes, header.quality)
-    maps = codec.model.explanations(z_hat, header.quality, y_hat.float().to(codec.device))
+    maps = codec.model.explanations(z_hat, header.quality, y_hat.to(codec.device))
     side = codec.read_side(container)
     return Contents(
         header,
@@ -102,7 +102,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
 @torch.inference_mode()
 def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
     """What the filter is given, [1, 3, H, W]."""
-    header, y_hat = contents.header, contents.y_hat.float().to(codec.device)
+    header, y_hat = contents.header, contents.y_hat.to(codec.device)
     memory = codec.room.for_picture(header.height, header.width)
     (x_hat,) = synthesise(codec.model, header.quality, [y_hat], [frame_of(header)], [contents.side], memory)
     return contents.side.before(Filter).on_picture(x_hat)

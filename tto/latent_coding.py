@@ -45,8 +45,9 @@ STRIPPED_BYTES = 16
 
 @dataclass(frozen=True)
 class CodedPart:
-    """Symbols int64 [n] of one part, what they are centred on, and σ float64 [n], None for a factorized prior."""
+    """Symbols int64 [n] of part `number`, what they are centred on, and σ float64 [n], None for a factorized prior."""
 
+    number: int
     symbols: np.ndarray
     centre: Centre
     sigma: np.ndarray | None
@@ -106,9 +107,9 @@ class LatentCoder:
     ) -> tuple[dict[SectionType, bytes], Tensor]:
         """Rounds y [1, M, h, w] and z [1, N, hz, wz] and codes them.
 
-        `fit_scales` gives σ of each slice a step of its own where that saves bytes. Returns the sections and ŷ as the
-        decoder will have it. Raises `BadCheckpoint` where latents are not finite or absurdly large, which only damaged
-        weights give.
+        `fit_scales` gives σ of each slice a step of its own where that saves bytes; parts are kept for that until all
+        are known. Returns the sections and ŷ, float32, as the decoder will have it. Raises `BadCheckpoint` where
+        latents are not finite or absurdly large, which only damaged weights give.
         """
         walker, dtype = self.walker(native)
         step = step_size(qp)
@@ -120,7 +121,8 @@ class LatentCoder:
         z_encoder.encode(_flat(z_symbols), _channel_indexes(z.shape), self.z_tables(quality))
 
         tables = self.tables(step, quality)
-        coded: list[CodedPart] = []
+        writer, coded = _Writer(self, tables, qp, native), []
+        fits = fit_scales and not isinstance(self.choice, ByChannel)
         y_parts, channels = walker.split_y(y), self._channels(y.shape)
         on_integers = walker.grid == "integer"
         known = (y.to(dtype) / step).round() * step if on_integers and not native else None  # native: as the decoder
@@ -129,45 +131,28 @@ class LatentCoder:
             centre = self.choice.centre(_flat_float(mu) / step, channels[i])
             around = 0.0 if on_integers else mu
             whole = _checked(((y_parts[i].to(dtype) - around) / step).round())
-            coded.append(CodedPart(_flat(whole) - centre.shift, centre, None if sigma is None else _flat_float(sigma)))
+            part = CodedPart(i, _flat(whole) - centre.shift, centre, None if sigma is None else _flat_float(sigma))
+            if fits:
+                coded.append(part)
+            else:
+                writer.add(part, qp)
             return whole * step + around
 
         z_hat = z_symbols.to(device).to(dtype) + self._medians.to(device).to(dtype)
-        y_hat = walker.walk(z_hat, quality, round_part, known, self._memory(y.shape, native)).y_hat
-        return {SectionType.Z: z_encoder.data()} | self._write(coded, tables, qp, fit_scales, native), y_hat
+        y_hat = walker.code(z_hat, quality, round_part, known, self._memory(y.shape, native)).float()
+        if fits:
+            scale_qps = self._fitting_scale_qps(self._by_slice(coded), qp, tables)
+            for part in coded:
+                writer.add(part, scale_qps[self.slice_of(part.number)])
+        return {SectionType.Z: z_encoder.data()} | writer.sections(), y_hat
 
-    def _write(
-        self, coded: Sequence[CodedPart], tables: Tables, qp: int, fit_scales: bool, native: bool
-    ) -> dict[SectionType, bytes]:
-        """The sections of y."""
-        slices = self._by_slice(coded)
-        fits = fit_scales and not isinstance(self.choice, ByChannel)
-        scale_qps = self._fitting_scale_qps(slices, qp, tables) if fits else (qp,) * self.num_slices
-        encoder = SymbolEncoder()
-        checksums, listed = [], []
-        for parts, scale_qp in zip(slices, scale_qps, strict=True):
-            crc, entries, start = 0, [], 0
-            for part in parts:
-                indexes, near = self._indexes(part, scale_qp)
-                encoder.encode(part.symbols, indexes, tables)
-                crc = checksum(indexes, crc)
-                positions = () if native else np.flatnonzero(near).tolist()
-                entries += [(start + position, int(indexes[position])) for position in positions]
-                start += len(indexes)
-            checksums.append(crc)
-            listed.append(entries)
-        sections = {SectionType.Y: join_y(checksums, encoder.data())}
-        if any(listed):
-            sections[SectionType.INDEX_LIST] = write_index_list(listed, self.choice.index_type.itemsize)
-        if any(scale_qp != qp for scale_qp in scale_qps):
-            sections[SectionType.SCALE_QP] = bytes(scale_qps)
-        return sections
+    def slice_of(self, part: int) -> int:
+        return self._native_walker.slice_of(part)
 
     def _by_slice(self, coded: Sequence[CodedPart]) -> list[list[CodedPart]]:
-        numbers = iter(range(len(coded)))
-        return [list(parts) for _, parts in groupby(coded, lambda part: self._native_walker.slice_of(next(numbers)))]
+        return [list(parts) for _, parts in groupby(coded, lambda part: self.slice_of(part.number))]
 
-    def _indexes(self, part: CodedPart, scale_qp: int) -> tuple[np.ndarray, np.ndarray]:
+    def indexes(self, part: CodedPart, scale_qp: int) -> tuple[np.ndarray, np.ndarray]:
         sigma = None if part.sigma is None else part.sigma / step_size(scale_qp)
         return self.choice.indexes(sigma, part.centre)
 
@@ -177,9 +162,7 @@ class LatentCoder:
         chosen, saved = [], 0.0
         for parts in slices:
             bits = {
-                scale_qp: sum(
-                    float(tables.bits(part.symbols, self._indexes(part, scale_qp)[0]).sum()) for part in parts
-                )
+                scale_qp: sum(float(tables.bits(part.symbols, self.indexes(part, scale_qp)[0]).sum()) for part in parts)
                 for scale_qp in tried
             }
             chosen.append(min(bits, key=bits.__getitem__))
@@ -213,7 +196,7 @@ class LatentCoder:
         native: bool,
         on_part: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """ŷ [1, M, h, w]. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
+        """ŷ [1, M, h, w], float32. Raises `CorruptFile`, or `IndexMismatch` naming the slice.
 
         `on_part` is called with the bits of each part's symbols, in the part's shape.
         """
@@ -231,10 +214,10 @@ class LatentCoder:
             symbols = decoder.decode(indexes, tables)
             if on_part is not None:
                 on_part(torch.from_numpy(tables.bits(symbols, indexes)).view(mu.shape))
-            whole = _tensor(symbols + centre.shift, dtype, device).view_as(mu)
-            return whole * step + (0.0 if on_integers else mu)
+            y_hat = _tensor(symbols + centre.shift, dtype, device).view_as(mu).mul_(step)
+            return y_hat if on_integers else y_hat.add_(mu)
 
-        return walker.walk(z_hat, quality, read, memory=self._memory(shapes.y, native)).y_hat
+        return walker.code(z_hat, quality, read, memory=self._memory(shapes.y, native)).float()
 
     def _reader(self, sections: Mapping[SectionType, bytes], shapes: LatentShapes, qp: int) -> IndexReader:
         """Raises `CorruptFile`."""
@@ -268,6 +251,37 @@ class LatentCoder:
         """For each part the channel of y of each of its values, flat, where tables depend on it."""
         parts = self._native_walker.split_y(torch.arange(shape[1])[None, :, None, None].expand(*shape))
         return [_flat(part) if isinstance(self.choice, ByChannel) else None for part in parts]
+
+
+class _Writer:
+    """The sections of y, from parts in coding order and the step of σ of each."""
+
+    def __init__(self, coder: LatentCoder, tables: Tables, qp: int, native: bool):
+        self._coder, self._tables, self._qp, self._native = coder, tables, qp, native
+        self._symbols = SymbolEncoder()
+        self._checksums, self._starts = [0] * coder.num_slices, [0] * coder.num_slices
+        self._listed: list[list[tuple[int, int]]] = [[] for _ in range(coder.num_slices)]
+        self._scale_qps = [qp] * coder.num_slices
+
+    def add(self, part: CodedPart, scale_qp: int) -> None:
+        number = self._coder.slice_of(part.number)
+        indexes, near = self._coder.indexes(part, scale_qp)
+        self._symbols.encode(part.symbols, indexes, self._tables)
+        positions = () if self._native else np.flatnonzero(near).tolist()
+        start = self._starts[number]
+        self._listed[number] += [(start + position, int(indexes[position])) for position in positions]
+        self._checksums[number] = checksum(indexes, self._checksums[number])
+        self._starts[number] += len(indexes)
+        self._scale_qps[number] = scale_qp
+
+    def sections(self) -> dict[SectionType, bytes]:
+        sections = {SectionType.Y: join_y(self._checksums, self._symbols.data())}
+        if any(self._listed):
+            index_bytes = self._coder.choice.index_type.itemsize
+            sections[SectionType.INDEX_LIST] = write_index_list(self._listed, index_bytes)
+        if any(scale_qp != self._qp for scale_qp in self._scale_qps):
+            sections[SectionType.SCALE_QP] = bytes(self._scale_qps)
+        return sections
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,20 @@ class Room:
     def for_picture(self, height: int, width: int) -> float | None:
         """None where no bound is needed, as networks take it."""
         return None if height * width <= WHOLE else self.bytes
+
+    @contextmanager
+    def lent(self, height: int, width: int) -> Iterator[float | None]:
+        """The same for a piece of work, after which large pictures leave nothing behind."""
+        memory = self.for_picture(height, width)
+        yield memory
+        if memory is not None:
+            return_freed()
+
+
+def return_freed() -> None:
+    """What was freed goes back to the system, where the C library can be told so."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # of the GNU C library
 
 
 def free_memory(device: torch.device) -> int | None:

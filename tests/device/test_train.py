@@ -19,6 +19,12 @@ SIDE_STAGES = [
 ]
 
 
+@pytest.fixture
+def network(tiny_recipe) -> dict:  # noqa: F811
+    """The recipe's, of two qualities."""
+    return tiny_recipe["model"] | {"config": tiny_recipe["model"]["config"] | {"lambdas": [0.004, 0.03]}}
+
+
 @pytest.fixture(autouse=True)
 def on_device(device, monkeypatch):
     """Accelerate trains there, from a start that is found quickly."""
@@ -29,9 +35,14 @@ def on_device(device, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_a_run_goes_on_there_from_its_checkpoint(tiny_recipe, write_recipe, tmp_path):  # noqa: F811
+def test_a_run_goes_on_there_from_its_checkpoint(tiny_recipe, network, write_recipe, tmp_path):  # noqa: F811
     stage = tiny_recipe["stages"][0] | {"steps": 2, "refine_share": 0.5, "refine_steps": 1, "micro_batch": 1}
-    tree = tiny_recipe | {"stages": [stage], "checkpoints": {"every_steps": 1, "keep": 9}, "precision": "fp32"}
+    tree = tiny_recipe | {
+        "model": network,
+        "stages": [stage],
+        "checkpoints": {"every_steps": 1, "keep": 9},
+        "precision": "fp32",
+    }
     run = tmp_path / "run"
     model = train_recipe(write_recipe(tree), [], run)
     whole = load_checkpoint(model).state_dict()

@@ -8,7 +8,7 @@ import torch
 
 from base_models import LatentShapes
 from tto.container import NEUTRAL_QP, SectionType, join_y, section_size, split_y
-from tto.entropy_coding import scale_indexes
+from tto.entropy_coding import SymbolEncoder, scale_indexes
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
 from tto.latent_coding import LatentCoder
 
@@ -34,7 +34,21 @@ def test_decoder_gets_the_encoders_latent_exactly(coder, latents, qp, native):
     sections, y_hat = coder.encode(*latents, QUALITY, qp, native)
     decoded = coder.decode(sections, SHAPES, QUALITY, qp, native)
     assert torch.equal(decoded, y_hat)
-    assert decoded.dtype == (torch.float32 if native else torch.float64)
+    assert decoded.dtype == torch.float32
+
+
+def test_parts_are_coded_as_they_come(coder, latents, monkeypatch):
+    """None is kept, so memory grows with one part at a time."""
+    events = []
+
+    def note(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *arguments: (events.append(name), method(*arguments))[1])
+
+    note(SymbolEncoder, "encode")
+    note(type(coder.choice), "centre")
+    coder.encode(*latents, QUALITY, NEUTRAL_QP)
+    assert events == ["encode", *["centre", "encode"] * coder.num_slices]  # z, then part by part
 
 
 def test_layout_of_latents_does_not_change_a_bit_of_what_is_decoded(coder, latents):

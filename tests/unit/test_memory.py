@@ -77,3 +77,15 @@ def test_small_pictures_are_computed_whole_and_large_ones_in_part_of_what_is_fre
     assert memory.Room.on(CPU).bytes == memory.MOST_ACTIVATIONS
     machine(1 << 20)
     assert memory.Room.on(CPU).bytes == memory.LEAST_ACTIVATIONS
+
+
+def test_what_a_large_picture_frees_is_given_back(monkeypatch):
+    returned = []
+    monkeypatch.setattr(memory, "return_freed", lambda: returned.append(True))
+    room = memory.Room(5.0)
+    with room.lent(1024, 1024) as lent:
+        assert lent is None
+    assert not returned
+    with room.lent(1024, 1025) as lent:
+        assert lent == 5.0 and not returned
+    assert returned

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 from pathlib import Path
 
@@ -25,8 +23,9 @@ def reset_peak(device: str) -> float:
         return torch.cuda.memory_allocated(device) / 1e6
     if not _CLEAR_REFS.exists():
         return math.nan
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # of the GNU C library
+    from tto.memory import return_freed
+
+    return_freed()
     _CLEAR_REFS.write_text(_RESET_PEAK)
     return peak_mb(device)
 

@@ -217,6 +217,8 @@ def test_tiles_give_what_the_whole_gives(case):
     for found, expected in zip(tiled, whole, strict=True):
         if expected is not None:
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    alone = walker.code(z_hat, case.quality, lambda i, mu, sigma: mu.round(), memory=memory)
+    assert torch.equal(alone, tiled.y_hat)
 
 
 def test_a_picture_may_have_last_weights_of_its_own(case):

@@ -6,6 +6,8 @@ import re
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from base_models import create_model, list_models, load_weights
 from base_models.blocks import SwinGroup, window_regions
@@ -60,6 +62,26 @@ def test_walk_visits_slices_in_order_and_uses_earlier_ones(small_model):
     assert [i for i, _ in seen] == [0, 1, 2, 3]
     assert torch.equal(with_change[0], seen[0][1])
     assert not torch.equal(with_change[1], seen[1][1])
+
+
+class Largest(TorchDispatchMode):
+    """Hears how many numbers the largest tensor has that an operation gives."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor))])
+        return result
+
+
+@torch.inference_mode()
+def test_over_tiles_nothing_larger_is_made_than_what_the_first_slice_is_predicted_from(small_model):
+    z_hat, M = torch.zeros(1, 48, 32, 16), small_model.config.M
+    small_model.code(z_hat, 4.0, lambda i, mu, sigma: mu, memory=3e5)  # finds out about its steps
+    with Largest() as largest:
+        small_model.code(z_hat, 4.0, lambda i, mu, sigma: mu, memory=3e5)
+    assert largest.numbers == 2 * M * 128 * 64
 
 
 @torch.inference_mode()
