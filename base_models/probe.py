@@ -136,6 +136,11 @@ class _Operands(TorchDispatchMode):
         self.most = 0
         self._activations = {x.untyped_storage().data_ptr() for x in inputs}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and telling PyTorch's compiler so would import it: 160 MB."""
+        return False
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         read = [x for x in tree_leaves((args, kwargs)) if self._counts(x)]

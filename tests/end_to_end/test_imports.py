@@ -48,3 +48,14 @@ def test_compressing_and_decompressing_import_nothing_that_they_do_not_use(
     read = modules_after("decompress", tmp_path / "a.tto", "-o", tmp_path / "b.png", *options)
     assert (tmp_path / "b.png").exists() and "torch" in written & read
     assert not (written | read) & UNUSED
+
+
+def test_computing_over_tiles_does_not_import_a_compiler():
+    program = """
+import sys, torch
+from base_models.tiles import Findings, run_bounded
+step = torch.nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
+run_bounded([step], (torch.zeros(1, 1, 64, 64, requires_grad=True),), 2000.0, Findings())[0].sum().backward()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

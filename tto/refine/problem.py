@@ -24,7 +24,7 @@ from base_models import BaseModel, Memory
 from tto.container import step_size
 from tto.reconstruction import Frame, reconstruct, synthesise
 from tto.refine.distortion import Distortion
-from tto.refine.rate import FactorizedBits, Rate, gaussian_bits
+from tto.refine.rate import FactorizedBits, Rate, TotalBits, gaussian_bits, total_bits
 from tto.side.coder import SideCoder
 from tto.side.side import NO_SIDE, Side
 
@@ -143,10 +143,11 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
                 rounded[n].append(one.rounding((parts[n][i] - mu_n) / steps[n]))
             if sigma is not None:
                 mean = mu_n / steps[n] if on_integers else 0.0
-                bits[n].append(one.rate(rounded[n][i], sigma[n : n + 1] / steps[n], mean).sum())
+                bits[n].append(price(one.rate, rounded[n][i], sigma[n : n + 1] / steps[n], mean))
             y_hat.append(rounded[n][i] * steps[n] + (0.0 if on_integers else mu_n))
         return _batch(y_hat)
 
+    price = total_bits if first.memory is None else TotalBits.apply
     bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
     walk = model.walk(_batch(z_hats), first.quality, code_part, known, first.memory)
     y_hats, mus = walk.y_hat.split(1), walk.mu.split(1)
@@ -282,7 +283,7 @@ class Problem:
     @torch.no_grad()
     def with_picture(self, rounded: Rounded, x_hat: Tensor) -> Candidate:
         """Rounded latents of which this problem's side information makes x̂ [1, 3, H, W], clamped."""
-        levels = x_hat.mul(255).round()
+        levels = x_hat.mul(255).round_()
         bpp, distortion = (rounded.bits + self.side.bits) / self.pixels, float(self.distortion(levels / 255))
         mse = float(((levels - self.distortion.levels.to(levels)) ** 2).mean())
         psnr = 10 * math.log10(255**2 / max(mse, 1e-10))

@@ -51,6 +51,29 @@ def mixed_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
     return 0.5 * (gaussian_bits(v, sigma, mean) + expected_bits(v, sigma, mean))
 
 
+def total_bits(rate: Rate, v: Tensor, sigma: Tensor, mean: Tensor | float) -> Tensor:
+    return rate(v, sigma, mean).sum()
+
+
+class TotalBits(torch.autograd.Function):
+    """`total_bits` that remembers what it is given alone; the steps to its gradient are computed anew for that."""
+
+    @staticmethod
+    def forward(ctx, rate: Rate, v: Tensor, sigma: Tensor, mean: Tensor | float) -> Tensor:
+        ctx.rate = rate
+        ctx.save_for_backward(v, sigma, torch.as_tensor(mean))
+        return total_bits(rate, v, sigma, mean)
+
+    @staticmethod
+    def backward(ctx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        given = [x.detach().requires_grad_(is_wanted) for x, is_wanted in pairs]
+        with torch.enable_grad():
+            bits = total_bits(ctx.rate, *given)
+        found = iter(torch.autograd.grad(bits, [x for x in given if x.requires_grad], upstream))
+        return None, *(next(found) if x.requires_grad else None for x in given)
+
+
 class FactorizedBits:
     """Cost of a latent with a factorized prior by its integer tables, one per channel: of z, or of y without σ.
 

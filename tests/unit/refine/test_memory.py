@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from tto.errors import NotEnoughMemory
 from tto.refine import filtering
@@ -15,6 +16,8 @@ from tto.refine.engine import refine
 from tto.refine.flips import FlipSymbols
 from tto.refine.memory import LITTLE, largest_side, ran_out, with_less_memory
 from tto.refine.plan import Plan
+from tto.refine.problem import Evaluation
+from tto.refine.rate import mixed_bits
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
 from tto.refine.state import Callbacks
@@ -52,6 +55,28 @@ def test_small_tiles_are_tried_first_and_gives_the_same_latents(problem, latents
     expected = pytest.approx(unlimited.candidates[-1].J, rel=1e-5)
     assert limited.steps == unlimited.steps == 4
     assert expected == limited.candidates[-1].J
+
+
+def test_within_bounds_less_is_remembered_for_the_same_gradients(problem, latents):
+    found = []
+    for memory in (None, 1e12):  # all fits: nothing goes over tiles
+        bounded, kept = replace(problem, memory=memory), {}
+        y, z = (latent.clone().requires_grad_() for latent in latents)
+        evaluation = Evaluation(
+            bounded, y, z, 128, lambda u: u, mixed_bits, loss=lambda outcome: outcome.bits, leaves=(y, z), exact=False
+        )
+
+        def keep(x: torch.Tensor, kept=kept) -> torch.Tensor:
+            kept[x.untyped_storage()._cdata] = x.numel()
+            return x
+
+        with saved_tensors_hooks(keep, lambda x: x):
+            outcomes = problem_module.forward([evaluation], bounded.model)
+        found.append((sum(kept.values()), *torch.autograd.grad(outcomes[0].bits, (y, z))))
+    (whole, *expected), (bounded, *gradients) = found
+    assert whole - bounded > 10 * latents[0].numel()
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_then_gradients_are_taken_in_bfloat16(problem, latents, short_of_memory):
