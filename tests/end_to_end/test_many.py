@@ -25,6 +25,7 @@ def test_processes_do_what_one_does(capsys, pictures, tmp_path, tiny_checkpoint,
     check_all_commands(capsys, pictures, tiny_checkpoint, "--jobs", "2", "--threads", "1")
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_workers_end_with_the_program_which_says_how_far_it_came(tmp_path, pictures, tiny_checkpoint, number, code):
     """A terminal tells all of the process group of Ctrl-C; by themselves these workers would never end."""

@@ -139,12 +139,11 @@ def test_options_without_meaning_are_one_line_and_no_file(options, photo, tiny_c
 
 
 @pytest.fixture
-def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
+def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path, interruptible):
     """`tto compress photo.png other.png`, told to refine for very long, which gets signals at its 20th
     step: its exit code, stdout and stderr."""
     other = tmp_path / "other.png"
     Image.new("RGB", (20, 20)).save(other)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def run(*numbers) -> tuple[int, str, str]:
         left = list(numbers)
@@ -159,8 +158,7 @@ def interrupted(monkeypatch, capfd, photo, tiny_checkpoint, tmp_path):
         captured = capfd.readouterr()
         return caught.value.code, captured.out, captured.err
 
-    yield run
-    signal.signal(signal.SIGINT, before)
+    return run
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
