@@ -197,15 +197,22 @@ class _Generator(torch.Generator):
 def simulated(name: str, has_float64: bool = True) -> Iterator[torch.device]:
     """Inside, a device of that name is there, for this thread and those that begin."""
     simulation = Simulation(torch.device(name), has_float64)
-    generator, run = torch.Generator, threading.Thread.run
+    generator, run, backward = torch.Generator, threading.Thread.run, torch.autograd._engine_run_backward
 
     def run_inside(thread: threading.Thread) -> None:
         with simulation.inside():
             run(thread)
 
+    def backward_inside(*arguments, **options):
+        """`torch.autograd.grad` is a call that is heard itself, and meanwhile no other would be."""
+        with _Calls(simulation):
+            return backward(*arguments, **options)
+
     torch.Generator, threading.Thread.run = _Generator, run_inside
+    torch.autograd._engine_run_backward = backward_inside
     try:
         with simulation.inside():
             yield torch.device(name)
     finally:
         torch.Generator, threading.Thread.run = generator, run
+        torch.autograd._engine_run_backward = backward

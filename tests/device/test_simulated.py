@@ -81,6 +81,27 @@ def test_gradients_are_where_their_tensors_are(device):
         layer.cpu()(x)
 
 
+class OfTheCpu(torch.autograd.Function):
+    """Its gradient is told by numbers that are kept on the CPU, and moved if `moves`."""
+
+    @staticmethod
+    def forward(ctx, x, moves):
+        ctx.moves, ctx.numbers = moves, torch.full((3,), 2.0)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (ctx.numbers.to(gradient) if ctx.moves else ctx.numbers), None
+
+
+def test_backward_passes_written_in_python_see_it_too(device):
+    x = torch.ones(3, device=device, requires_grad=True)
+    (gradient,) = torch.autograd.grad(OfTheCpu.apply(x, True).sum(), x)
+    assert gradient.device == PLACE and gradient.tolist() == [2.0, 2.0, 2.0]
+    with pytest.raises(RuntimeError, match="in one place"):
+        OfTheCpu.apply(x, False).sum().backward()
+
+
 def test_threads_that_begin_see_it_too(device):
     def mistake() -> None:
         torch.ones(3, device=device) + torch.ones(3)
