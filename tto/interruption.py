@@ -48,6 +48,26 @@ def termination_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Inside, signals wait, to be heard at the end: what must not be left half done is done whole.
+
+    Only the main thread hears of signals; in another one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in held:
+            signal.raise_signal(number)
+
+
 class Interruption:
     """Whether a person, or the system, has asked for an end. `number` of the signal stays once it is there."""
 

@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from tto.errors import TTOError
+from tto.interruption import held_back
 
 Item = TypeVar("Item")
 ItemIn = TypeVar("ItemIn", contravariant=True)
@@ -138,7 +139,8 @@ class _Crew:
             self.busy[self._workers[place].submit(errand.item)] = place, errand
         while self._vacant and len(self._starting) < len(waiting):
             place = self._vacant.popleft()
-            self._workers[place] = self._hire(place)
+            with held_back():  # else a signal could leave a worker that nobody ends
+                self._workers[place] = self._hire(place)
             self._starting[self._workers[place].start()] = place
 
     def wait(self) -> tuple[_Errand | None, Future]:

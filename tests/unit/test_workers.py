@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from tto.errors import BadArgument, CorruptFile, TTOError
+from tto.interruption import Terminated, termination_raised
 from tto.workers import (
     TRIES,
     Here,
@@ -144,6 +145,30 @@ def test_workers_end_when_their_work_is_left():
     next(pairs)
     pairs.close()
     assert force.stopped == len(force.hired) > 0
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_worker_starts_ends_that_worker_too(number):
+    """Half started, a process would print a traceback and nobody would know of it."""
+    force = FakeWorkforce(1)
+    prepare, is_whole = force.prepare, []
+
+    def prepare_with_a_signal(start):
+        hire = prepare(start)
+
+        def hire_with_a_signal(place):
+            signal.raise_signal(number)
+            is_whole.append(place)
+            return hire(place)
+
+        return hire_with_a_signal
+
+    force.prepare = prepare_with_a_signal
+    with termination_raised(), pytest.raises(KeyboardInterrupt) as ended:
+        outcomes(force, ["a"], lambda: str.upper)
+    assert isinstance(ended.value, Terminated) == (number == signal.SIGTERM)
+    assert (is_whole, force.stopped) == ([0], 1)
 
 
 def test_no_item_is_no_worker():
