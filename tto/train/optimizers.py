@@ -2,9 +2,8 @@
 
 A base model below side modules (`base.…`) is never trained.
 
-Muon (K. Jordan, 2024; timm's implementation) orthogonalizes the update of a matrix; a convolution kernel counts as the
-matrix [out, in·h·w]. Everything that is no linear map of features goes to Adam: biases, norms, scales, gains, GDN's γ,
-relative positions, the dictionary, depth-wise kernels and the entropy bottleneck.
+Muon (`tto.train.muon`) is for matrices and convolutions. What is no linear map of features goes to Adam: biases, norms,
+scales, gains, GDN's γ, relative positions, the dictionary, depth-wise kernels and the entropy bottleneck.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import torch
-from timm.optim.muon import Muon
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from base_models import BaseModel
 from tto.train.errors import MissingModule
+from tto.train.muon import Muon
 from tto.train.recipe import OptimizerSettings, StageSettings
 
 ADAM_ONLY = ("*relative_position_params", "*.gamma", "dt", "gain_*", "entropy_bottleneck.*", "msc.codebook")
