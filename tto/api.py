@@ -41,15 +41,12 @@ def compress(
     """A picture → `Result`, whose `data` is the file.
 
     `image` is a path, a file, an encoded picture's bytes, a PIL image, an array uint8 [H, W, 3], or a tensor [3, H, W]
-    (uint8, or floats in [0, 1]). `quality` is 1 (small) to 8 (good), by default 4. `model` is a shipped model's name or
-    a checkpoint's path; `device` as for `tto.load_codec`; `convert` lets 16-bit and CMYK pictures become 8-bit RGB
-    (`tto.conversion`). `options` are those of `Codec.compress`: `effort="fast"`, `target_bpp=0.25`, `roi=mask`, …
-    Raises `TTOError` subclasses.
+    (uint8, or floats in [0, 1]). `quality` is 1 (small) to 8 (good), by default 4, or the model's highest if that is
+    lower. `model` is a shipped model's name or a checkpoint's path; `device` as for `tto.load_codec`; `convert` lets
+    16-bit and CMYK pictures become 8-bit RGB (`tto.conversion`). `options` are those of `Codec.compress`:
+    `effort="fast"`, `target_bpp=0.25`, `roi=mask`, … Raises `TTOError` subclasses.
     """
-    codec = cached_codec(model, device)
-    return codec.compress(
-        load_picture(image, convert), codec.default_quality if quality is None else quality, **options
-    )
+    return cached_codec(model, device).compress(load_picture(image, convert), quality, **options)
 
 
 def decompress(

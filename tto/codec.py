@@ -36,7 +36,7 @@ from tto.hub import PREFIX, parse_address
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.memory import Room, memory_for
-from tto.metrics import psnr
+from tto.metrics import MS_SSIM_MIN_SIDE, psnr
 from tto.models import DEFAULT_MODEL, as_base_model, load_model, load_side
 from tto.padding import to_uint8
 from tto.reconstruction import Frame, analyse, reconstruct
@@ -54,6 +54,7 @@ from tto.zoo import FamilyCodec, find_family
 
 if TYPE_CHECKING:
     from tto.image import PictureLike
+    from tto.perceptual import Distance
     from tto.side.weights import SideModules
 
 DEFAULT_QUALITY = 4.0
@@ -125,8 +126,13 @@ class Codec:
     Threads may use one codec at the same time; refinements that do share their batches (`tto.refine.batch`).
     """
 
-    def __init__(self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None):
-        """`model` in eval mode with its coding tables, and its side modules if any; `device` as for `pick_device`."""
+    def __init__(
+        self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None, metric: str = "mse"
+    ):
+        """`model` in eval mode with its coding tables, and its side modules if any; `device` as for `pick_device`;
+        `metric` is what it was trained for, mse or ms-ssim.
+        """
+        self.metric = metric
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
@@ -161,29 +167,37 @@ class Codec:
     def compress(
         self,
         image: PictureLike,
-        quality: float = 4.0,
+        quality: float | None = None,
         *,
         callbacks: Callbacks = Callbacks(),  # noqa: B008 (immutable)
         **options: Any,
     ) -> Result:
         """Compresses a picture, which is what `load_picture` takes; `options` are the other fields of `Request`.
 
-        `callbacks` are told of progress and may stop the refinement, which leaves the best so far. The bytes are
-        decoded once by the ordinary decoder, and figures are of that. Raises `TTOError` subclasses.
+        `quality` is `default_quality` where it is not given. `callbacks` are told of progress and may stop the
+        refinement, which leaves the best so far. The bytes are decoded once by the ordinary decoder, and figures are
+        of that. Raises `TTOError` subclasses.
         """
         start = time.perf_counter()
-        request = Request(quality, **options)
+        request = Request(self.default_quality if quality is None else quality, **options)
         self.checked_quality(request.quality)
         picture = load_picture(image)
         target = make_target(picture.rgb, **request.targets)
         weights = None if request.roi is None else load_weights(request.roi, picture)
         scale = None if request.lambda_ is None else request.lambda_ / float(self.model.lambda_at(request.quality))
-        distortion = make_distortion(picture.rgb, request.metric, weights, scale, self.device)
+        distortion = make_distortion(picture.rgb, self._metric_of(request, picture), weights, scale, self.device)
         compression = _Compression(self, request, picture, distortion, callbacks, start)
         if target is None:
             return compression.at(request.quality)
         result, value = search(compression.at, target, float(request.quality), self.qualities, callbacks.should_stop)
         return replace(result, reached=value)
+
+    def _metric_of(self, request: Request, picture: Picture) -> str | Distance:
+        """What is asked for, or what the network was trained for where a region and a small picture do not need mse."""
+        if request.metric is not None:
+            return request.metric
+        fits = request.roi is None and min(picture.rgb.shape[:2]) >= MS_SSIM_MIN_SIDE
+        return self.metric if fits else "mse"
 
     def at(self, quality: float) -> Codec:
         """The codec of one network that serves a quality: this one."""

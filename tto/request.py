@@ -29,9 +29,9 @@ class Request:
     default none, or fast where `roi` or `metric` says what to refine for); or give a number of `steps`; or a `budget`
     in seconds for the whole compression. Where one `target_…` is given (PSNR in dB), quality is only where the search
     for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists, or any function that
-    `make_distortion` takes. `roi` is a picture of the same size whose brightness weighs distortion per pixel (black:
-    not at all). `native` trades portability for speed (same machine only). `lambda_` weighs distortion in J, by default
-    the quality's own, which only mse and ms-ssim have.
+    `make_distortion` takes; by default what the network was trained for. `roi` is a picture of the same size whose
+    brightness weighs distortion per pixel (black: not at all). `native` trades portability for speed (same machine
+    only). `lambda_` weighs distortion in J, by default the quality's own, which only mse and ms-ssim have.
     """
 
     quality: float = 4.0
@@ -42,7 +42,7 @@ class Request:
     target_psnr: float | None = None
     target_ssimulacra2: float | None = None
     target_ms_ssim: float | None = None
-    metric: str | Distance = "mse"
+    metric: str | Distance | None = None
     roi: PictureLike | None = None
     native: bool = False
     lambda_: float | None = None
@@ -74,7 +74,7 @@ class Request:
     @property
     def _is_aimed(self) -> bool:
         """Whether there is something that only refinement can do."""
-        return self.roi is not None or self.metric != "mse"
+        return self.roi is not None or self.metric not in (None, "mse")
 
     @property
     def _is_counted(self) -> bool:

@@ -157,6 +157,10 @@ class FamilyCodec:
         return self.family.qualities
 
     @property
+    def metric(self) -> str:
+        return self.family.metric
+
+    @property
     def default_quality(self) -> float:
         return 4.0
 
@@ -182,7 +186,8 @@ class FamilyCodec:
         from tto.codec import Codec
 
         if quality not in self._codecs:
-            self._codecs[quality] = Codec(load_network(self.family, quality), str(self.device))
+            network = load_network(self.family, quality)
+            self._codecs[quality] = Codec(network, str(self.device), metric=self.metric)
         return self._codecs[quality]
 
     def at(self, quality: float) -> Codec:
@@ -191,12 +196,12 @@ class FamilyCodec:
             raise BadArgument(f"quality must be between 1 and {self.qualities} for this model, got {quality:g}")
         return self.trained(self.family.network_for(quality))
 
-    def compress(self, image: Any, quality: float = 4.0, **options: Any) -> Result:
+    def compress(self, image: Any, quality: float | None = None, **options: Any) -> Result:
         """As `Codec.compress`. A target is searched for from the network of `quality`, and once more from the one that
         is nearest to what was found, if that is another.
         """
+        quality = self.default_quality if quality is None else quality
         codec = self.at(quality)
-        options.setdefault("metric", self.family.metric)
         result = codec.compress(image, quality, **options)
         if any(name.startswith("target_") and value is not None for name, value in options.items()):
             found = read(result.data, max_pixels=None).header.quality

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -55,6 +56,13 @@ def small_network(seed: int) -> torch.nn.Module:
             layer.weight *= 40
     network.update()
     return network.eval()
+
+
+def run(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert not end.value.code
+    return capsys.readouterr().out
 
 
 @pytest.fixture
@@ -123,6 +131,18 @@ def test_qualities_between_are_served_by_the_nearest_network(server, photograph)
         codec.compress(image, 9)
 
 
+def test_networks_for_ms_ssim_are_judged_by_it_in_python_and_on_the_command_line(server, photograph, tmp_path, capsys):
+    picture = photograph(161, 161)
+    picture.save(tmp_path / "a.png")
+    codec = tto.load_codec("mbt2018-mean-ms-ssim", "cpu")
+    by_ms_ssim, by_mse = (codec.compress(picture, 2, effort="none", **asked) for asked in ({}, {"metric": "mse"}))
+    assert by_ms_ssim.steps == 0 and by_ms_ssim.data == by_mse.data and by_ms_ssim.J != by_mse.J
+    options = ("-m", "mbt2018-mean-ms-ssim", "-q", 2, "--device", "cpu", "--json")
+    row = run(capsys, "compress", tmp_path / "a.png", *options)
+    assert json.loads(row)["J"] == pytest.approx(by_ms_ssim.J)
+    codec.compress(photograph(64, 64), 2)  # MS-SSIM is of larger pictures only
+
+
 def test_a_file_finds_the_network_that_made_it(server, photograph):
     result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
     assert known_model(read(result.data).header.fingerprint) == "mbt2018-mean"
@@ -140,7 +160,7 @@ def test_a_file_finds_the_network_that_made_it(server, photograph):
 def test_a_network_at_hand_is_a_codec(photograph):
     network = small_network(5)
     codec = tto.load_codec(network, "cpu")
-    result = codec.compress(photograph(64, 64), 1, effort="fast")
+    result = codec.compress(photograph(64, 64), effort="fast")
     assert result.base_J > result.J
     assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="Linear: its tensors are of no network that is known: .*mbt2018-mean"):

@@ -119,13 +119,14 @@ def compress(
         ),
     ] = None,
     metric: Annotated[
-        Metric,
+        Metric | None,
         typer.Option(
-            help="Distortion in J: mse (of 8-bit pixels), ms-ssim; with a --lambda of your own lpips or dists.",
+            help="Distortion in J: mse (of 8-bit pixels), ms-ssim; with a --lambda of your own lpips or dists; "
+            "default: what the model was trained for.",
             rich_help_panel=REFINEMENT,
             metavar="METRIC",
         ),
-    ] = Metric.mse,
+    ] = None,
     roi: Annotated[
         Path | None,
         typer.Option(
@@ -199,7 +200,7 @@ def compress(
             target_psnr=target_psnr,
             target_ssimulacra2=target_ssimulacra2,
             target_ms_ssim=target_ms_ssim,
-            metric=metric.value,
+            metric=None if metric is None else metric.value,
             roi=None if roi is None else load_picture(roi, convert=True),
             native=native,
             lambda_=lambda_,
