@@ -1,4 +1,4 @@
-"""Sizes that make of every registered network one of about 100,000 parameters."""
+"""Sizes that make of registered networks such of about 100,000 parameters."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "VbrConfig": {"N": 16, "M": 16},
     "GRMConfig": {"N": 8, "M": 16, "hidden": 24},
     "ELICDictionaryConfig": ELIC | DICTIONARY,
-    "CombinationConfig": {
-        "autoencoder": "elic-small", "N": 8, "hyper_head_dim": 8, "num_slices": 2, "context_widths": (8, 8),
-        **DICTIONARY,
-    },
+    "CombinationConfig": {"N": 8, "hyper_head_dim": 8, "num_slices": 2, "context_widths": (8, 8), **DICTIONARY},
     "FTICConfig": {
         "stage_channels": (8, 8, 16), "blocks": (1, 1, 1), "heads": (4, 4, 4), "hyper_channels": 8, "hyper_blocks": 1,
         "hyper_heads": 4, "M": 16, "N": 8, "num_slices": 2, "tca_depth": 1, "tca_ratio": 2, "tca_heads": 4,
@@ -37,5 +34,9 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def tiny_sizes_of(name: str) -> dict[str, Any]:
-    """Fields of the configuration of a registered model."""
-    return dict(SIZES[type(registered(name)[1]).__name__])
+    """Fields of the configuration of a registered model; none where nothing is known of its class of configuration."""
+    config = registered(name)[1]
+    sizes = dict(SIZES.get(type(config).__name__, {}))
+    if hasattr(config, "autoencoder"):
+        sizes["autoencoder"] = config.autoencoder.removesuffix("-small") + "-small"
+    return sizes

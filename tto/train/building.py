@@ -37,17 +37,24 @@ def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error.args[0] if error.args else error}") from None
     for stage in recipe.stages:
-        weights = stage.loss.rate_weights
-        if weights is not None and len(weights) != model.predictions:
-            raise RecipeError(
-                f"stages.{stage.name}.loss.rate_weights: found {len(weights)} weights; "
-                f"{settings.name} predicts y {model.predictions} times"
-            )
+        _check_stage(stage, model, settings.name)
     if settings.side is not None:
         model = build_with_side(model, settings, settings.side)
     elif settings.checkpoint is not None:
         _load_parameters(model, settings, settings.checkpoint)
     return model.train()
+
+
+def _check_stage(stage: StageSettings, model: BaseModel, name: str) -> None:
+    """Raises `RecipeError` for what this network cannot be trained with."""
+    weights = stage.loss.rate_weights
+    if weights is not None and len(weights) != model.predictions:
+        raise RecipeError(
+            f"stages.{stage.name}.loss.rate_weights: found {len(weights)} weights; "
+            f"{name} predicts y {model.predictions} times"
+        )
+    if stage.crop % model.stride:
+        raise RecipeError(f"stages.{stage.name}.crop: found {stage.crop}; {name} takes multiples of {model.stride}")
 
 
 def stage_network(model: BaseModel | BaseWithSide, stage: StageSettings) -> tuple[nn.Module, Objective]:

@@ -100,7 +100,7 @@ class StageSettings:
     """
 
     name: str
-    crop: Annotated[int, Field(ge=64, multiple_of=64)]
+    crop: Count  # pixels a side, a multiple of what the network takes
     batch: Count
     trainable: tuple[str, ...] = ("*",)  # patterns of parameter names
     loss: LossSettings = LossSettings()

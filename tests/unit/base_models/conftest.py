@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from base_models import BaseModel, create_model
+from base_models import BaseModel, create_model, list_models
+from base_models.registry import registered
+from tests.tiny_models import tiny_sizes_of
 
-DCAE_SIZES = {
-    "stage_channels": (8, 8, 16), "swin_layers": (0, 0, 1), "head_dims": (4, 8, 8), "hyper_head_dim": 8, "M": 16,
-    "N": 8, "num_slices": 2, "dict_entries": 8, "dict_heads": 2, "dict_head_dim": 8, "context_widths": (8, 8),
-}  # fmt: skip
-ELIC_SIZES = {"N": 8, "M": 16, "groups": (4, 4, 8), "context_widths": (8, 8)}
-DICTIONARY = {"dict_entries": 8, "dict_heads": 2, "dict_head_dim": 8}
-TINY = {
-    "dcae": DCAE_SIZES,
-    "dcae-small": DCAE_SIZES,
-    "dcae-global-token": DCAE_SIZES | {"dict_entries": 4},
-    "tcm": {
-        "N": 8, "M": 16, "z_channels": 8, "blocks": (1, 1, 1), "head_dims": (8, 8, 8), "window": 4, "hyper_blocks": 1,
-        "hyper_head_dim": 8, "num_slices": 2, "attention_channels": 8, "attention_head_dim": 8,
-        "context_widths": (8, 8),
-    },
-    "elic": ELIC_SIZES,
-    "elic-both": ELIC_SIZES | DICTIONARY,
-    "elic-small-dictionary": DICTIONARY | {"N": 16, "hyper_head_dim": 8, "context_widths": (8, 8)},
-    "ftic-small": {},
-    "grm": {"N": 8, "M": 16, "hidden": 24},
-} | dict.fromkeys(
-    ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-anchor", "cheng2020-attn"),
-    {"N": 16, "M": 16},
-) | {
-    "bmshj2018-hyperprior-vbr": {"N": 16, "M": 16, "z_steps": False},
-    "mbt2018-mean-vbr": {"N": 16, "M": 16},
-}  # fmt: skip
-"""Overrides that make a registered model tiny, at least one of every class."""
+OF_ONE_STEP_OF_Z = "bmshj2018-hyperprior-vbr"
+
+
+def tiny_networks() -> dict[str, dict[str, Any]]:
+    """Overrides that make registered models tiny: of all but those that are then the same as another."""
+    tiny = {name: tiny_sizes_of(name) for name in list_models()}
+    tiny[OF_ONE_STEP_OF_Z] |= {"z_steps": False}
+    names = {(registered(name)[0], replace(registered(name)[1], **sizes)): name for name, sizes in tiny.items()}
+    return {name: tiny[name] for name in sorted(names.values())}
+
+
+TINY = tiny_networks()
 Y_STD, Z_STD, SIGMA = 3.0, 2.0, 2.0
-
-
-@pytest.fixture(scope="session")
-def tiny_models() -> dict[str, dict[str, Any]]:
-    return TINY
 
 
 @pytest.fixture(scope="session", params=TINY)
 def tiny_name(request) -> str:
-    """The name of a model that `lively_model` takes."""
+    """The name of a model that `tiny_model` and `lively_model` take."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[[str], BaseModel]:
+    """`tiny_model(name)`: a registered model made tiny, with random weights."""
+    return make_tiny
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +47,14 @@ def lively_model() -> Callable[[str, torch.Tensor], BaseModel]:
     return make_lively
 
 
-def make_lively(name: str, images: torch.Tensor) -> BaseModel:
+def make_tiny(name: str) -> BaseModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = create_model(name, **TINY[name])
+        return create_model(name, **TINY[name])
+
+
+def make_lively(name: str, images: torch.Tensor) -> BaseModel:
+    model = make_tiny(name)
     model.init_from_images(images)
     with torch.no_grad():
         y = model.analysis(images)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from base_models import fingerprint, list_models, load_checkpoint, save_checkpoint
+from base_models import fingerprint, load_checkpoint, save_checkpoint
 from base_models.base import round_through
-from base_models.registry import registered
 from tto.codec import Codec
 from tto.container import NEUTRAL_QP, SectionType, step_size
 from tto.latent_coding import LatentCoder
@@ -21,9 +20,9 @@ from tto.refine.rate import expected_bits
 
 
 @pytest.fixture(scope="module")
-def case(tiny_name, photograph, lively_model) -> SimpleNamespace:
+def case(tiny_name, photograph, tiny_model, lively_model) -> SimpleNamespace:
     """A model with a picture x, its latents y and z, a quality between two, and what codes them."""
-    height = max(64, registered(tiny_name)[0].stride)
+    height = max(64, tiny_model(tiny_name).stride)
     pixels = np.stack([np.asarray(photograph(2 * height, height, seed)) for seed in range(3)])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     model = lively_model(tiny_name, images)
@@ -35,10 +34,6 @@ def case(tiny_name, photograph, lively_model) -> SimpleNamespace:
     return SimpleNamespace(
         model=model, x=images[:1], y=y, z=z, quality=quality, coder=coder, rgb=pixels[0], size=pixels.shape[1:3]
     )
-
-
-def test_every_class_of_network_is_among_those_tried(tiny_models):
-    assert {registered(name)[0] for name in list_models()} == {registered(name)[0] for name in tiny_models}
 
 
 def rounded_walk(model, y, z, quality, known=False):

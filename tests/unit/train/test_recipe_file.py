@@ -41,7 +41,6 @@ def test_resolved_recipe_reads_back_equal(tiny_recipe, write_recipe):
     [
         ("stages.0.batch=0", "stages.0.batch: found 0; input should be greater than or equal to 1"),
         ("stages.0.batch=many", "stages.0.batch: found 'many'"),
-        ("stages.0.crop=100", "stages.0.crop: found 100; input should be a multiple of 64"),
         ("stages.0.lose=1", "stages.0.lose: unknown key; allowed: name, crop, batch, trainable, loss"),
         ("stages.0.optimizer.name=sgd", "stages.0.optimizer.name: found 'sgd'; input should be 'adam' or 'muon'"),
         ("data.too_small=drop", "data.too_small: found 'drop'; input should be 'resize' or 'skip'"),

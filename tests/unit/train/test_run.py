@@ -30,6 +30,14 @@ def test_machine_that_cannot_compile_says_so_in_one_line(monkeypatch, tiny_recip
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("name", "crop", "multiple"), [("dcae-small", 100, 64), ("ftic-small", 192, 128)])
+def test_crops_that_a_model_does_not_take_are_refused(tiny_recipe, name, crop, multiple):
+    stages = [tiny_recipe["stages"][0] | {"crop": crop}]
+    recipe = check_recipe(tiny_recipe | {"model": {"name": name}, "stages": stages}, "r")
+    with pytest.raises(RecipeError, match=f"first.crop: found {crop}; {name} takes multiples of {multiple}"):
+        build_model(recipe)
+
+
 @pytest.mark.parametrize(("name", "weights", "times"), [("dcae-small", [0.5, 0.5], 1), ("grm-small", [0.1, 0.9], 3)])
 def test_weights_of_predictions_that_a_model_does_not_make_are_refused(tiny_recipe, name, weights, times):
     stages = [tiny_recipe["stages"][0] | {"loss": {"rate_weights": weights}}]
