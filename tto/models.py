@@ -57,7 +57,11 @@ def check_model(model: str) -> None:
 
 
 def unknown_model(model: str) -> str:
-    """What to say of a name that no model has."""
+    """What to say of a name that no trained model has."""
+    from base_models import list_models
+
+    if model in list_models():
+        return f"{model} is a network without weights here: give a checkpoint's path ('tto models convert' makes one)"
     names = (*shipped_models(), *(family.name for family in families()))
     near = get_close_matches(model, names, n=3)
     meant = f"did you mean {' or '.join(near)}" if near else f"there are {', '.join(names)}"

@@ -234,16 +234,17 @@ def test_unknown_names_get_the_nearest_ones():
         tto.load_codec("mbt2018-meen")
     with pytest.raises(BadArgument, match="there are dcae-small, .*cheng2020-attn"):
         tto.load_codec("nothing-like-it")
+    with pytest.raises(BadArgument, match="elic is a network without weights here: give a checkpoint's path"):
+        tto.load_codec("elic")
 
 
 def test_the_list_says_what_is_here(server, capsys):
     fetch_weights(FAMILY, 3)
-    with pytest.raises(SystemExit):
-        main(["models", "list"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = run(capsys, "models", "list").splitlines()
     assert any(line.startswith("dcae-small") for line in lines)
     (line,) = [line for line in lines if line.startswith("mbt2018-mean ")]
     assert "qualities 1 to 8; here are 3" in line
+    assert ", elic, " in lines[-1] and "tcm-n128" in lines[-1] and "mbt2018" not in lines[-1]
 
 
 def test_info_names_a_network_that_was_loaded_here(server, photograph, tmp_path, capsys):

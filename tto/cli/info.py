@@ -8,7 +8,7 @@ from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import Json, Recursive, TTOFiles
 from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
 from tto.hub import where_to_look
-from tto.models import known_model
+from tto.models import known_model, shipped_models
 
 EPILOG = """Examples:
 
@@ -16,7 +16,7 @@ tto info photo.tto
 
 tto info -r photos/ --json | jq .bpp"""
 BLOCK, LATENTS_PER_BLOCK = 64, 4
-"""Pixels a side that pictures are padded to multiples of, and positions of y along that."""
+"""Of the shipped models: pixels a side that pictures are padded to multiples of, and positions of y along that."""
 MOST_POSITIONS = 1 << 16
 """Of a mask that is read, 16 million pixels: more would take over a second."""
 
@@ -51,7 +51,10 @@ def contents(data: bytes) -> Record:
         "native": header.native,
         "sections": sections,
     }
-    return record | (_compensation(container) if SectionType.COMPENSATION in container.sections else {})
+    # How large a latent is only its network says, and none is loaded here.
+    if SectionType.COMPENSATION in container.sections and record["model"] in shipped_models():
+        record |= _compensation(container)
+    return record
 
 
 def describe(record: Record) -> str:

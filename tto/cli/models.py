@@ -34,13 +34,20 @@ def models(ctx: typer.Context) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """Print the models that come with tto, those that were pulled, and CompressAI's, downloaded when first used."""
+    """Print the models that come with tto, those that were pulled, and CompressAI's, downloaded when first used; then
+    networks for checkpoints and training.
+    """
+    from base_models import list_models
+
     for name in (*shipped_models(), *pulled_models().values()):
         typer.echo(f"{name:<28}  {checkpoint_path(name).stat().st_size / 1e6:.1f} MB")
     for family in families():
         cached = family.cached()
         here = f"; here are {', '.join(map(str, cached))}" if cached else ""
         typer.echo(f"{family.name:<28}  CompressAI, qualities 1 to {family.qualities}{here}")
+    trained = {*shipped_models(), *(family.name for family in families())}
+    networks = ", ".join(name for name in list_models() if name not in trained)
+    typer.echo(f"networks for 'tto models convert' and 'tto train': {networks}")
 
 
 @app.command()

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import typer
 
-from tto.cli.info import contents, info
+from tto.cli.info import BLOCK, LATENTS_PER_BLOCK, contents, info
 from tto.container import Container, Header, SectionType, write
 from tto.errors import CorruptFile
+from tto.models import DEFAULT_MODEL, load_model, shipped_models, weights_folder
 from tto.side.codes import NO_CODE, encode_codes
 from tto.side.transform import Syntax, encode_syntax
 
 FINGERPRINT = b"side"
+FINGERPRINTS = json.loads((weights_folder() / "fingerprints.json").read_text())
 
 
-def file_with(folder, compensation: bytes):
+def file_with(folder, compensation: bytes, model: str | None = DEFAULT_MODEL):
+    """A file of a shipped model, or of another."""
     sections = {
         SectionType.Z: b"zz",
         SectionType.Y: b"yyy",
@@ -25,7 +28,8 @@ def file_with(folder, compensation: bytes):
         SectionType.SYNTAX: FINGERPRINT + encode_syntax(Syntax((0,) * 9, 4)),
     }
     path = folder / "photo.tto"
-    path.write_bytes(write(Container(Header(100, 50, b"12345678", 4.0), sections)))
+    made = b"12345678" if model is None else bytes.fromhex(FINGERPRINTS[model])
+    path.write_bytes(write(Container(Header(100, 50, made, 4.0), sections)))
     return path
 
 
@@ -40,6 +44,16 @@ def test_mask_codes_and_syntax_are_shown(tmp_path, capsys):
     info([path], as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert (record["mask_share"], record["codes"]) == (0.125, 4)
+
+
+def test_a_mask_is_read_where_the_size_of_the_latent_is_known(tmp_path):
+    """Other networks have latents of other sizes, and a mask that is read in a wrong one is nonsense."""
+    codes = np.full((4, 8), NO_CODE)
+    codes[1, 2:6] = 3
+    assert "codes" not in contents(file_with(tmp_path, encode_codes(codes, np.full(16, 4096)), model=None).read_bytes())
+    for name in shipped_models():
+        model = load_model(name)
+        assert (model.stride, model.stride // model.y_stride) == (BLOCK, LATENTS_PER_BLOCK)
 
 
 def test_a_mask_that_cannot_be_is_refused(tmp_path):
