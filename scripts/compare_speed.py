@@ -118,7 +118,7 @@ def measure_families(families: list[str], path: Path, quality: int, runs: int) -
 @torch.no_grad()
 def with_natural_latents(network: torch.nn.Module, path: Path) -> torch.nn.Module:
     """Scales the last layers of the transforms, so that y and z are coded and not only zero, and moves σ of y there."""
-    x = pad_to_multiple(to_tensor(load_picture(path).rgb), 64)
+    x = to_tensor(pad_to_multiple(load_picture(path).rgb, 64))
     for name in ("g_a", "h_a") if hasattr(network, "h_a") else ("g_a",):
         y = network.g_a(x)
         values = y if name == "g_a" else network.h_a(y)
