@@ -108,12 +108,12 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
                 state = {key: file.get_tensor(key) for key in keys}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
-            name, overrides = str(metadata["model"]), json.loads(metadata["config"])
+            name, overrides = _known(str(metadata["model"])), json.loads(metadata["config"])
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):
                 raise CheckpointError(f"{path} holds no state dict")
-            name, told = recognize(state) if name is None else _recognize_as(name, state)
+            name, told = recognize(state) if name is None else _recognize_as(_known(name), state)
             overrides |= told
         assert name is not None
         return load_weights(_empty_model(name, overrides, state), state)
@@ -123,6 +123,15 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
         raise CheckpointError(f"{path} does not exist") from None
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
+
+
+def _known(name: str) -> str:
+    """The name of a registered model. Raises `CheckpointError` for another."""
+    try:
+        registered(name)
+    except KeyError as error:
+        raise CheckpointError(error.args[0]) from None
+    return name
 
 
 def recognize(raw: dict) -> tuple[str, dict[str, Any]]:

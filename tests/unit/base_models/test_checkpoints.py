@@ -65,6 +65,16 @@ def test_text_missing_and_malicious_files_are_refused(tmp_path):
             load_checkpoint(tmp_path / name)
 
 
+def test_a_network_that_there_is_not_is_named(small_model, tiny_checkpoint, tmp_path):
+    torch.save(small_model.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a.pth: unknown model 'elicc'; known: .*elic"):
+        load_checkpoint(tmp_path / "a.pth", "elicc")
+    newer = tiny_checkpoint.read_bytes().replace(b'"model":"dcae-small"', b'"model":"dcae-later"')
+    (tmp_path / "newer.safetensors").write_bytes(newer)
+    with pytest.raises(CheckpointError, match=r"newer.safetensors: unknown model 'dcae-later'; known: "):
+        load_checkpoint(tmp_path / "newer.safetensors")
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_weights_that_are_not_finite_are_refused_by_name(small_model, value):
     state = dict(small_model.state_dict())
