@@ -16,8 +16,7 @@ import pytest
 import torch
 import yaml
 
-from base_models import fingerprint, load_checkpoint
-from base_models.registry import registered
+from base_models import create_model, fingerprint, load_checkpoint
 from tests.end_to_end.train_runs import finish, last_weights, losses, records, start, wait_for
 from tests.tiny_models import tiny_sizes_of
 from tests.unit.train.conftest import plain, smooth_image
@@ -143,7 +142,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
 @pytest.mark.parametrize("path", ALL_RECIPES, ids=lambda path: path.stem)
 def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_checkpoint, tmp_path):
     name = load_recipe(path, ["minutes=1"]).model.name
-    crop = 192 if "msssim" in path.stem else max(64, registered(name)[0].stride)
+    crop = 192 if "msssim" in path.stem else max(64, create_model(name, **tiny_sizes_of(name)).stride)
     sizes = {key: plain(value) for key, value in tiny_sizes_of(name).items()}
     if "baseline" in path.stem:
         sizes["dict_entries"] = 0
