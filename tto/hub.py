@@ -76,7 +76,7 @@ def pull(address: Address) -> Path:
             f"{address} holds no {WEIGHTS} and {CARD}. Pickled checkpoints are not loaded from a hub: download yours "
             "and make it into such a file with 'tto models convert'"
         ) from error
-    except (OSError, ValueError) as error:
+    except _refusals() as error:
         raise HubError(f"cannot pull {address}: {_reason(error)}") from error
 
 
@@ -98,7 +98,7 @@ def push(path: Path, model: BaseModel, address: Address, figures: str = "", priv
             api = HfApi()
             page = api.create_repo(address.repo, private=private, exist_ok=True)
             api.upload_folder(repo_id=address.repo, folder_path=folder, revision=address.revision)
-        except (OSError, ValueError) as error:
+        except _refusals() as error:
             raise HubError(f"cannot push to {address}: {_reason(error)}") from error
     return str(page)
 
@@ -158,6 +158,13 @@ def pulled_models() -> dict[str, str]:
             owner, name = card.parents[2].name.removeprefix("models--").split("--", 1)
             found[tag[1]] = str(Address(f"{owner}/{name}", card.parent.name))
     return found
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the hub's client raises: its own errors, and of the package it connects by, whichever that is."""
+    from huggingface_hub import errors
+
+    return OSError, ValueError, errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _reason(error: Exception) -> str:

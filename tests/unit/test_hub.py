@@ -206,6 +206,12 @@ def test_without_a_token_nothing_is_pushed(server, tiny_checkpoint, monkeypatch)
         push(tiny_checkpoint, load_checkpoint(tiny_checkpoint), Address("somebody/tiny"))
 
 
+def test_a_hub_that_cannot_be_reached_is_one_line_when_pushing(server, offline, tiny_checkpoint):
+    offline()
+    with pytest.raises(HubError, match="^cannot push to hf://somebody/tiny: .*refused"):
+        push(tiny_checkpoint, load_checkpoint(tiny_checkpoint), Address("somebody/tiny"))
+
+
 def test_a_file_finds_the_pulled_model_that_made_it_and_says_where_to_look_before(shared, server):
     codec = tto.load_codec(str(shared), "cpu")
     data = codec.compress(Image.new("RGB", (40, 30), "teal"), codec.default_quality).data
