@@ -3,9 +3,9 @@
     python scripts/compare_published.py WEIGHTS --out table
 
 WEIGHTS has one folder per codec (dcae, tcm, mbt2018-mean, …), each with one .safetensors file per λ, as
-`tto models convert` writes them, or one .safetensors file of a codec of several rates. Live anchor is VVenC; VTM is as
-published. Everything after the folder goes to `tto bench`: other images (`--dataset`), efforts, anchors, `--jobs`,
-`--device`.
+`tto models convert` writes them, or one .safetensors file of a codec of several rates, measured at all of them. Live
+anchor is VVenC; VTM is as published. What else is given goes to `tto bench`: other efforts, anchors, qualities, --jobs,
+--device.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ def codecs(weights: Path) -> list[Path]:
 
 
 def bench_arguments(weights: Path, dataset: str) -> list[str]:
-    """What `tto bench` is told. Raises SystemExit where there are no checkpoints."""
+    """What `tto bench` is told. Raises SystemExit where there is no folder, or no checkpoint in it."""
     found = codecs(weights)
     if not found:
         sys.exit(f"no {WEIGHTS_SUFFIX} checkpoints in {weights}: make some with 'tto models convert'")
     models = ",".join(map(str, found))
-    return ["bench", dataset, "-m", models, "--effort", "none,best", "--anchors", "vvc", "--against", "vvc"]
+    options = ["--effort", "none,best", "-q", "all", "--anchors", "vvc", "--against", "vvc"]
+    return ["bench", dataset, "-m", models, *options]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="folder of folders of checkpoints")
     parser.add_argument("--dataset", default="kodak", help="a data set's name, or a folder of images")
     options, others = parser.parse_known_args()

@@ -52,7 +52,9 @@ def bench(
     effort: Annotated[
         str, typer.Option(metavar="LIST", help="Efforts of the models, by name or number of steps.")
     ] = NONE,
-    quality: Annotated[str, typer.Option("-q", "--quality", metavar="LIST", help="Qualities.")] = DEFAULT_QUALITIES,
+    quality: Annotated[
+        str, typer.Option("-q", "--quality", metavar="LIST", help="Qualities, or all of each model's.")
+    ] = DEFAULT_QUALITIES,
     anchors: Annotated[
         str,
         typer.Option(
@@ -208,11 +210,11 @@ def parse_efforts(text: str) -> list[str]:
 
 
 def parse_numbers(text: str) -> list[float]:
-    """`2,4.5` → [2.0, 4.5]. Raises `BadArgument`."""
+    """`2,4.5` → [2.0, 4.5]; `all` → []. Raises `BadArgument`."""
     try:
-        return [float(part) for part in text.split(",")]
+        return [] if text == ALL else [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise BadArgument(f"--quality takes numbers separated by commas, not {text!r}") from error
+        raise BadArgument(f"--quality takes numbers separated by commas, or all, not {text!r}") from error
 
 
 @contextmanager

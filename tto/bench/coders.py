@@ -140,8 +140,10 @@ def anchor_series(names: Sequence[str]) -> list[Series]:
 def model_series(
     models: Sequence[str], efforts: Sequence[str], qualities: Sequence[float], device: str
 ) -> list[Series]:
-    """Every model at every effort. A model of one rate is measured at that rate alone; a folder of such is one codec,
-    whose qualities are its checkpoints by rising λ.
+    """Every model at every effort, at these qualities, or, if there are none, at every whole one that it has.
+
+    A model of one rate is measured at that rate alone; a folder of such is one codec, whose qualities are its
+    checkpoints by rising λ.
 
     Raises `BadArgument` for an unknown model or effort, two models of one name, or a quality outside a
     model's range.
@@ -181,10 +183,11 @@ def _rungs(model: str, qualities: Sequence[float], device: str) -> tuple[Rung, .
     codec = load_model_once(model, device)
     if codec.qualities == 1:
         return (Rung(1.0, model, 1.0),)
+    qualities = qualities or range(1, codec.qualities + 1)
     for quality in qualities:
         if not 1 <= quality <= codec.qualities:
             raise BadArgument(f"quality must be between 1 and {codec.qualities} for {model}, got {quality:g}")
-    return tuple(Rung(quality, model, quality) for quality in sorted(set(qualities)))
+    return tuple(Rung(float(quality), model, float(quality)) for quality in sorted(set(qualities)))
 
 
 def _rungs_of_folder(folder: Path, device: str) -> tuple[Rung, ...]:

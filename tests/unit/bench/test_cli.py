@@ -81,6 +81,7 @@ def test_lists_are_separated_by_commas():
     assert parse_names("none") == []
     assert parse_efforts("none,fast") == ["none", "fast"]
     assert parse_numbers("2,4.5") == [2.0, 4.5]
+    assert parse_numbers("all") == []
 
 
 def test_a_missing_package_is_named_before_the_work(pictures, tmp_path, capsys, monkeypatch):

@@ -204,6 +204,12 @@ def test_a_model_of_one_rate_is_measured_at_that_rate(fake_codec, monkeypatch):
     assert series.qualities == (1.0,)
 
 
+def test_without_qualities_a_model_is_measured_at_all_that_it_has(fake_codec, monkeypatch):
+    monkeypatch.setattr(type(fake_codec), "qualities", 3)
+    (series,) = model_series(["dcae-small"], ["none"], [], "cpu")
+    assert series.qualities == (1.0, 2.0, 3.0)
+
+
 def test_sources_are_all_that_bytes_and_pixels_depend_on():
     package = Path(tto.__file__).parent
     folders = {path.relative_to(package).parts[0] for path in coders._sources() if package in path.parents}

@@ -30,7 +30,7 @@ def test_every_folder_of_checkpoints_is_a_codec_and_every_one_beside_them(script
         "-m",
         f"{tmp_path / 'dcae'},{tmp_path / 'own.safetensors'},{tmp_path / 'tcm'}",
     ]
-    assert arguments[4:6] == ["--effort", "none,best"]
+    assert arguments[4:8] == ["--effort", "none,best", "-q", "all"]
 
 
 def test_a_folder_without_checkpoints_is_one_line(script, tmp_path):
