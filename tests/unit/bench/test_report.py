@@ -165,3 +165,5 @@ def test_anchors_alone_make_a_report_too(shared_pictures, tmp_path):
     data = page_data(tmp_path / "out")
     assert data["effort"] == [] and data["examples"] == []
     assert data["mainCurve"] == "jpeg"
+    assert (data["leftView"], data["rightView"]) == ("original", "jpeg")
+    assert "1 codec or effort, " in (tmp_path / "out" / "report.html").read_text()

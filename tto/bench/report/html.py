@@ -73,7 +73,8 @@ def build_page(
     """
     curves = summary.curves
     measured = [curve for curve in curves if not curve.source]
-    anchor = next((curve for curve in measured if curve.is_anchor), None)
+    anchor = next((curve.label for curve in measured if curve.is_anchor), "")
+    right = main if main != anchor else measured[-1].label
     columns = _columns(rows)
     data = {
         "curves": _curves(curves, rows),
@@ -83,8 +84,8 @@ def build_page(
         "columns": [{"title": column.title, "digits": column.digits} for column in columns],
         "rows": [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)],
         "mainCurve": main,
-        "leftView": anchor.label if anchor else "original",
-        "rightView": main if main != (anchor and anchor.label) else measured[-1].label,
+        "leftView": anchor if anchor not in ("", right) else "original",
+        "rightView": right,
         "examples": [asdict(example) for example in examples],
     }
     style, script = _read("page.css"), "\n".join(map(_read, SCRIPTS))

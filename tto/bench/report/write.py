@@ -54,7 +54,8 @@ def write_report(measured: Measured, machine: Machine, options: Options) -> Summ
     summary = summarize([*curves, *published_curves(options.published)], rows, options.anchor)
     images = len({row.image for row in rows})
     title = f"{options.title}: {images} image{'s' * (images != 1)}"
-    about = About(title, f"{len(curves)} codecs and efforts, {len(rows)} files", _facts(rows, machine, options))
+    codecs = "1 codec or effort" if len(curves) == 1 else f"{len(curves)} codecs and efforts"
+    about = About(title, f"{codecs}, {len(rows)} files", _facts(rows, machine, options))
     write_csv(folder / "results.csv", rows)
     _write_json(folder / "results.json", about, rows, summary, failures)
     write_atomic(folder / "summary.md", _tables(about, summary, failures).encode())
