@@ -120,23 +120,31 @@ def test_every_anchor_says_what_its_bytes_are():
 @pytest.mark.parametrize("subsampled", [False, True])
 @pytest.mark.parametrize("size", [(12, 10), (13, 10), (12, 11), (13, 11)])
 def test_colour_goes_there_and_back(size, subsampled):
-    """Exactly at 4:4:4; a gray picture at 4:2:0, too, whatever its size."""
+    """A gray picture exactly, whatever its size; at 4:4:4 any picture within what 8 bits of YCbCr tell apart."""
     gray = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 1), np.uint8)
     colours = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    pixels = np.repeat(gray, 3, 2) if subsampled else colours
-    planes, odd = to_planes(pixels, subsampled)
-    height, width = planes[0].shape
-    samples = np.concatenate([plane.ravel() for plane in planes])
-    back = from_planes(samples, height, width, subsampled)[: height - (odd >> 1), : width - (odd & 1)]
-    assert np.array_equal(back, pixels)
-    assert samples.min() >= 0 and samples.max() <= 1023
+    for pixels, tolerance in [(np.repeat(gray, 3, 2), 0)] + [(colours, 2)] * (not subsampled):
+        planes, odd = to_planes(pixels, subsampled)
+        height, width = planes[0].shape
+        samples = np.concatenate([plane.ravel() for plane in planes])
+        back = from_planes(samples, height, width, subsampled)[: height - (odd >> 1), : width - (odd & 1)]
+        assert np.abs(back.astype(int) - pixels).max() <= tolerance
+        assert samples.min() >= 0 and samples.max() <= 255 and np.array_equal(samples, np.round(samples))
 
 
 def test_luma_is_that_of_bt601():
     white, red = np.full((2, 2, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 255
-    assert [plane[0, 0] for plane in to_planes(white, False)[0]] == [1023, 512, 512]
-    assert [plane[0, 0] for plane in to_planes(red, False)[0]] == [306, 339, 1023]
+    assert [plane[0, 0] for plane in to_planes(white, False)[0]] == [255, 128, 128]
+    assert [plane[0, 0] for plane in to_planes(red, False)[0]] == [76, 85, 255]
+
+
+def test_encoders_are_given_the_same_gray_in_ten_bits():
+    """And decoders' ten bits are taken back to eight: a flat picture comes out as it was."""
+    for level in (0, 77, 255):
+        flat = Image.new("RGB", (64, 64), (level, level, level))
+        decoded = ANCHORS["hevc"].decode(ANCHORS["hevc"].encode(flat, 10).data)
+        assert np.array_equal(np.asarray(decoded), np.asarray(flat))
 
 
 def test_an_odd_picture_comes_back_in_its_size(photograph):

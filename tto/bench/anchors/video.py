@@ -1,12 +1,13 @@
 """Still pictures by video codecs, through ffmpeg.
 
-    hevc       x265, 4:4:4, 10 bits, preset slower, tuned for PSNR, constant QP: what BPG is, in 10 bits
+    hevc       x265, 4:4:4, 10 bits, preset slower, tuned for PSNR, constant QP: what BPG is
     vvc        VVenC, preset medium, 10 bits, constant QP; it codes 4:2:0 only, which costs PSNR on RGB at high rates
     vvc-slow   the same with preset slow
 
-    RGB ─ YCbCr (BT.601, full range, 10 bits), once ─ [chroma halved] ─ encoder ─ bitstream ─ decoder ─ and back
+    RGB ─ YCbCr (BT.601, full range, 8 bits), once ─ [chroma halved] ─ encoder ─ bitstream ─ decoder ─ and back
 
-Bitstreams are bare (Annex B) with the parameter sets that a decoder needs and nothing else. One thread.
+YCbCr has 8 bits, as in JPEG, WebP, AVIF and the published curve of BPG; encoders and decoders compute in 10. Bitstreams
+are bare (Annex B) with the parameter sets that a decoder needs and nothing else. One thread.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from tto.bench.anchors.anchor import Anchor
 from tto.bench.encoded import Encoded
 from tto.bench.ffmpeg import ffmpeg_version, missing, run_ffmpeg
 
-HIGHEST = 1023  # of 10 bits
-MIDDLE = 512
+HIGHEST = 255  # of 8 bits
+MIDDLE = 128
+WIDER = 4  # a sample of 10 bits for one of 8
 BT601 = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
 """RGB to luma and the two chroma differences, ITU-R BT.601."""
 
@@ -52,7 +54,7 @@ class VideoAnchor(Anchor):
         height, width = planes[0].shape
         with tempfile.TemporaryDirectory() as folder:
             raw, stream = Path(folder) / "in.yuv", Path(folder) / "out"
-            raw.write_bytes(b"".join(plane.astype("<u2").tobytes() for plane in planes))
+            raw.write_bytes(b"".join((WIDER * plane).astype("<u2").tobytes() for plane in planes))
             source = ["-f", "rawvideo", "-pix_fmt", self.pixel_format, "-s", f"{width}x{height}", "-i", raw]
             options = [option.format(qp=f"{quality:g}") for option in self.options]
             _, memory = run_ffmpeg([*source, "-c:v", self.encoder, *options, "-threads", "1", "-f", self.muxer, stream])
@@ -68,7 +70,7 @@ class VideoAnchor(Anchor):
             size = re.search(r"Video: .*?, (\d+)x(\d+)", said)
             assert size is not None
             width, height = map(int, size.groups())
-            samples = np.frombuffer(raw.read_bytes(), "<u2")
+            samples = np.clip(np.round(np.frombuffer(raw.read_bytes(), "<u2") / WIDER), 0, HIGHEST)
         pixels = from_planes(samples, height, width, self.subsampled)
         return Image.fromarray(np.ascontiguousarray(pixels[: height - (odd >> 1), : width - (odd & 1)]))
 
@@ -80,7 +82,7 @@ class VideoAnchor(Anchor):
 
 
 def to_planes(rgb: np.ndarray, subsampled: bool) -> tuple[list[np.ndarray], int]:
-    """uint8 [H, W, 3] → Y, Cb and Cr of 10 bits, [H, W] or chroma of half of both, and which sides were odd.
+    """uint8 [H, W, 3] → Y, Cb and Cr in 0…255, [H, W] or chroma of half of both, and which sides were odd.
 
     Odd sides are made even by repeating the edge where chroma is halved: 1 stands for the width, 2 for the height.
     """
@@ -96,9 +98,9 @@ def to_planes(rgb: np.ndarray, subsampled: bool) -> tuple[list[np.ndarray], int]
 
 
 def from_planes(samples: np.ndarray, height: int, width: int, subsampled: bool) -> np.ndarray:
-    """What a decoder gives, plane after plane → uint8 [H, W, 3]."""
+    """Samples in 0…255, plane after plane → uint8 [H, W, 3]."""
     chroma = (height // 2, width // 2) if subsampled else (height, width)
-    luma, *differences = np.split(samples.astype(np.float64), np.cumsum([height * width, chroma[0] * chroma[1]]))
+    luma, *differences = np.split(samples, np.cumsum([height * width, chroma[0] * chroma[1]]))
     planes = [(plane.reshape(chroma) - MIDDLE) / HIGHEST for plane in differences]
     if subsampled:
         planes = [_resized(plane, width, height) for plane in planes]
@@ -112,7 +114,8 @@ def _resized(plane: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 _VVC = ("-qp", "{qp}", "-qpa", "0", "-bsf:v", "filter_units=remove_types=20")  # 20: delimiters
-_VVC_SETTINGS = "10 bits, constant QP, not perceptual; YCbCr BT.601 full range, chroma by Lanczos"
+_COLOUR = "YCbCr BT.601 full range of 8 bits"
+_VVC_SETTINGS = f"10 bits, constant QP, not perceptual; {_COLOUR}, chroma by Lanczos"
 _VVC_LADDER = (22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47)
 
 VIDEO_ANCHORS = (
@@ -120,7 +123,7 @@ VIDEO_ANCHORS = (
         name="hevc",
         suffix=".265",
         chroma="4:4:4",
-        settings="10 bits, preset slower, tune psnr, constant QP; YCbCr BT.601 full range",
+        settings=f"10 bits, preset slower, tune psnr, constant QP; {_COLOUR}",
         container="the bare Annex B stream",
         ladder=(18, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42),
         encoder="libx265",
