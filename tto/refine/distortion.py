@@ -102,7 +102,10 @@ class MultiScaleSSIM(Against):
 
 @dataclass(frozen=True)
 class Perceived(Against):
-    """Any differentiable `distance` of original and reconstruction; it is called on `device`."""
+    """Any differentiable `distance` of original and reconstruction; it is called on `device`.
+
+    A call raises `BadArgument` where the distance gives anything but one value, or one without a gradient.
+    """
 
     original: np.ndarray
     distance: Distance
@@ -110,7 +113,12 @@ class Perceived(Against):
     device: torch.device | str
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        return self.distance(self.target.to(x_hat), x_hat)
+        value = self.distance(self.target.to(x_hat), x_hat)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise BadArgument(f"the metric {_name(self.distance)} does not give a tensor of one value")
+        if torch.is_grad_enabled() and x_hat.requires_grad and not value.requires_grad:
+            raise BadArgument(f"the metric {_name(self.distance)} has no gradient: it must be differentiable")
+        return value
 
     def of_pixels(self, decoded: np.ndarray) -> float:
         with torch.no_grad():

@@ -103,6 +103,21 @@ def test_a_metric_without_a_usual_weight_wants_one(pair):
         make_distortion(pair[0], blurred_error, np.ones(pair[0].shape[:2]), 1.0)
 
 
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        (lambda original, decoded: (original - decoded).square(), "does not give a tensor of one value"),
+        (lambda original, decoded: (original - decoded).square().mean().item(), "does not give a tensor of one value"),
+        (lambda original, decoded: (original - decoded).detach().square().mean(), "has no gradient"),
+    ],
+)
+def test_what_is_no_differentiable_distance_is_named_in_one_line(pair, metric, reason):
+    original, decoded = pair
+    distortion = make_distortion(original, metric, lambda_scale=3.0)
+    with pytest.raises(BadArgument, match=f"the metric <lambda> {reason}"):
+        distortion(tensor(decoded).requires_grad_())
+
+
 def test_refinement_lowers_the_metric_it_is_given(tiny_codec, photograph):
     """Of an untrained network, at a weight at which bits hardly count."""
     weight = 50 * 255**2 * float(tiny_codec.model.lambda_at(4.0))
