@@ -21,13 +21,15 @@ tto models
 
 tto models show dcae-small
 
-tto models convert dcae_0.013.pth.tar dcae-0.013.safetensors --lambda 0.013"""
+tto models convert dcae_0.013.pth.tar dcae-0.013.safetensors --lambda 0.013
+
+tto models pull OWNER/NAME"""
 app = typer.Typer(add_completion=False)
 
 
 @app.callback(invoke_without_command=True, epilog=f"{EPILOG}\n\n{EXIT_CODES}")
 def models(ctx: typer.Context) -> None:
-    """List, inspect and convert base models."""
+    """List, inspect, convert and share base models."""
     if ctx.invoked_subcommand is None:
         list_()
 
