@@ -24,9 +24,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .heap import return_freed
 from .probe import Cost, Input, Reach, Step, measure, probe
 
 Maps = tuple[Tensor, ...]
+TIDIED = 8
+"""Tiles after which memory is given back: after each one it would take a quarter more time."""
 
 
 class Function(NamedTuple):
@@ -238,7 +241,7 @@ def _size(maps: Maps) -> tuple[int, int]:
 
 def _assemble(chain: Chain, tiles: Sequence[Sequence[Box]], inputs: Maps) -> Maps:
     wholes: Maps = ()
-    for boxes in tiles:
+    for boxes in _tidied(tiles):
         maps = chain.run(tuple(boxes[0].of(x) for x in inputs), boxes)
         if not wholes:
             size = chain.sizes(_size(inputs))[-1]
@@ -246,6 +249,14 @@ def _assemble(chain: Chain, tiles: Sequence[Sequence[Box]], inputs: Maps) -> Map
         for whole, x in zip(wholes, maps, strict=True):
             boxes[-1].of(whole).copy_(x)
     return wholes
+
+
+def _tidied(tiles: Sequence[Sequence[Box]]) -> Iterator[Sequence[Box]]:
+    """One after the other; after every few, what they freed goes back, or the heap's holes grow from tile to tile."""
+    for number, boxes in enumerate(tiles, 1):
+        yield boxes
+        if number % TIDIED == 0 or number == len(tiles):
+            return_freed()
 
 
 class _Tiled(torch.autograd.Function):
@@ -263,7 +274,7 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         gradients = [torch.zeros_like(x) if x.requires_grad else None for x in inputs]
-        for boxes in ctx.tiles:
+        for boxes in _tidied(ctx.tiles):
             crops = tuple(boxes[0].of(x).detach().requires_grad_(x.requires_grad) for x in inputs)
             with torch.enable_grad(), torch.autocast(*ctx.precision):
                 maps = ctx.chain.run(crops, boxes)

@@ -80,11 +80,13 @@ def main() -> None:
     parser.add_argument("--model", default="dcae-small")
     parser.add_argument("--quality", type=float, default=4.0)
     parser.add_argument("--effort", default="none")
+    parser.add_argument("--steps", type=int, help="of refinement, instead of an effort")
     parser.add_argument("--native", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    options = {"effort": arguments.effort, "native": arguments.native}
+    refining = {"effort": arguments.effort} if arguments.steps is None else {"steps": arguments.steps}
+    options = {**refining, "native": arguments.native}
     print("| size | MP | bytes | compress MB | CPU s | s | CPU s per MP | decompress MB | CPU s | s | CPU s per MP |")
     print("|---" + "|---:" * 10 + "|")
     for megapixels in arguments.megapixels:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -288,20 +289,7 @@ class _Compression:
     def at(self, quality: float, qp: int = NEUTRAL_QP) -> Result:
         """At one quality, with the λ of that."""
         codec, picture = self.codec, self.picture
-        quality = codec.checked_quality(quality)
-        lambda_ = self._lambda(quality)
-        with memory_for(picture.width, picture.height, codec.device):
-            y, z = codec.analyse(picture.rgb, quality)
-            began = time.perf_counter()
-            base = best = self._judge(y, z, quality, qp, lambda_, fit_scales=False)
-        judging = time.perf_counter() - began
-        steps = 0
-        if self.request.refines:
-            refinement = self._refine(y.clone(), z.clone(), quality, qp, lambda_, judging)
-            trials = (
-                self._judge(found.y, found.z, quality, found.qp, lambda_, found.side) for found in refinement.candidates
-            )
-            best, steps = min((base, *trials), key=lambda trial: trial.J), refinement.steps
+        base, best, steps = self._trials(codec.checked_quality(quality), qp)
         decoded = codec._decode(best.data)
         if not np.array_equal(decoded.rgb, best.rgb):
             raise VerificationFailed("the decoder does not give the encoder's pixels")
@@ -319,6 +307,22 @@ class _Compression:
             steps=steps,
             seconds=time.perf_counter() - self.start,
         )
+
+    def _trials(self, quality: float, qp: int) -> tuple[Trial, Trial, int]:
+        """Without refinement, the best, and after how many steps. No latents are kept."""
+        codec, picture, lambda_ = self.codec, self.picture, self._lambda(quality)
+        with memory_for(picture.width, picture.height, codec.device):
+            y, z = codec.analyse(picture.rgb, quality)
+            began = time.perf_counter()
+            base = self._judge(y, z, quality, qp, lambda_, fit_scales=False)
+        if not self.request.refines:
+            return base, base, 0
+        y, z, judging = y.clone(), z.clone(), time.perf_counter() - began
+        refinement = self._refine(y, z, quality, qp, lambda_, judging)
+        trials = (
+            self._judge(found.y, found.z, quality, found.qp, lambda_, found.side) for found in refinement.candidates
+        )
+        return base, min(chain((base,), trials), key=lambda trial: trial.J), refinement.steps
 
     def _judge(
         self,
@@ -356,7 +360,7 @@ class _Compression:
             evaluate=codec._batch.evaluate,
         )
         left = (self.request.budget or 0.0) - (time.perf_counter() - self.start) - FINISHING * judging
-        with codec._batch:
+        with codec.room.lent(picture.height, picture.width), codec._batch:
             return refine(problem, y, z, qp, make_plan(self.request, problem, y, z, left), self.callbacks)
 
     def _lambda(self, quality: float) -> float:

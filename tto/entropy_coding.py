@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zlib
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from constriction import stream  # pyright: ignore[reportAttributeAccessIssue] (compiled)
@@ -25,6 +26,8 @@ BOUNDARY_MARGIN = 1e-9
 one network differ by about 1e-13 between machines."""
 
 GAMMA_LENGTH_BITS = 5
+AT_ONCE = 1 << 16
+"""Values of σ whose tables are looked up at a time."""
 
 
 class Tables(IntegerTables):
@@ -135,9 +138,9 @@ _GAMMA_LENGTH = stream.model.Uniform(1 << GAMMA_LENGTH_BITS)
 
 def _groups(sorted_indexes: np.ndarray):
     """(table, start, end) of each run of equal indexes."""
-    tables, starts = np.unique(sorted_indexes, return_index=True)
-    ends = [*starts.tolist(), len(sorted_indexes)][1:]
-    return zip(tables.tolist(), starts.tolist(), ends, strict=True)
+    cuts = np.flatnonzero(np.diff(sorted_indexes)) + 1
+    spans = pairwise((0, *cuts.tolist(), len(sorted_indexes)))
+    return ((int(sorted_indexes[start]), start, end) for start, end in spans if start < end)
 
 
 def scale_indexes(sigma: np.ndarray, scale_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +149,12 @@ def scale_indexes(sigma: np.ndarray, scale_table: np.ndarray) -> tuple[np.ndarra
     `sigma` float64 [n] in units of the quantization step, `scale_table` float64 [T] ascending, T ≤ 256. The index
     of σ is the first level that is at least σ, or the last. Returns uint8 [n] and bool [n].
     """
-    boundaries = scale_table[:-1]
+    parts = np.array_split(sigma, -(-len(sigma) // AT_ONCE) or 1)
+    indexes, near = zip(*(_scale_indexes(part, scale_table[:-1]) for part in parts), strict=True)
+    return np.concatenate(indexes), np.concatenate(near)
+
+
+def _scale_indexes(sigma: np.ndarray, boundaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     indexes = np.searchsorted(boundaries, sigma, side="left")
     below = boundaries[np.maximum(indexes - 1, 0)]
     above = boundaries[np.minimum(indexes, len(boundaries) - 1)]

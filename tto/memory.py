@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from base_models.heap import return_freed
 from tto.errors import NotEnoughMemory
 
 BYTES_PER_PIXEL = 110
@@ -77,12 +77,6 @@ class Room:
         yield memory
         if memory is not None:
             return_freed()
-
-
-def return_freed() -> None:
-    """What was freed goes back to the system, where the C library can be told so."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # of the GNU C library
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -34,8 +34,12 @@ def mean_squared_error(original: np.ndarray, decoded: np.ndarray, weights: np.nd
     total = 0.0
     for start in range(0, len(original), ROWS):
         rows = slice(start, start + ROWS)
-        error = (original[rows].astype(np.float64) - decoded[rows]) ** 2
-        total += float(np.sum(error if weights is None else error * weights[rows, :, None]))
+        error = original[rows].astype(np.float64)
+        error -= decoded[rows]
+        error *= error
+        if weights is not None:
+            error *= weights[rows, :, None]
+        total += float(np.sum(error))
     return total / original.size
 
 

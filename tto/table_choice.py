@@ -36,14 +36,15 @@ class ByScale:
 
     def centre(self, mu: np.ndarray, channels: np.ndarray | None) -> Centre:
         """Of μ in steps; `channels` of y are for tables that depend on them."""
-        zeros = np.zeros(len(mu), np.int64)
-        return Centre(zeros, zeros, zeros.astype(bool))
+        zeros = np.broadcast_to(np.int64(0), mu.shape)
+        return Centre(zeros, zeros, np.broadcast_to(False, mu.shape))
 
     def indexes(self, sigma: np.ndarray | None, centre: Centre) -> tuple[np.ndarray, np.ndarray]:
         """Tables for σ in steps, and where they may differ elsewhere."""
         assert sigma is not None
         levels, near = scale_indexes(sigma, self.scale_table)
-        return (levels.astype(np.int64) * self.places + centre.place).astype(self.index_type), near | centre.near
+        levels = levels.astype(self.index_type)
+        return levels * self.places + centre.place.astype(self.index_type), near | centre.near
 
     def replace(self, centre: Centre, indexes: np.ndarray, position: int, index: int) -> None:
         """Puts a listed index in its place. Raises `ValueError` where it cannot be one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -60,6 +61,24 @@ def test_refinement_over_tiles_ends_where_that_of_the_whole_does(small_codec, ti
     over_tiles = tiled().compress(picture, steps=3)
     assert pytest.approx(whole.J, rel=1e-3) == over_tiles.J
     assert over_tiles.base_J > over_tiles.J
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_latents_are_gone_before_the_file_is_decoded(small_codec, photograph, monkeypatch, steps):
+    latents, decode = [], small_codec._decode
+
+    def analyse(rgb, quality):
+        found = Codec.analyse(small_codec, rgb, quality)
+        latents.extend(map(weakref.ref, found))
+        return found
+
+    def decode_alone(data):
+        assert len(latents) == 2 and all(latent() is None for latent in latents)
+        return decode(data)
+
+    monkeypatch.setattr(small_codec, "analyse", analyse)
+    monkeypatch.setattr(small_codec, "_decode", decode_alone)
+    small_codec.compress(photograph(64, 64), steps=steps)
 
 
 def test_container_adds_at_most_64_bytes_to_the_range_coded_payload(small_codec, photograph):

@@ -107,6 +107,16 @@ def test_sigma_near_a_boundary_is_flagged_on_both_sides():
     assert indexes.tolist() == [17, 17, 17, 18, 18]
 
 
+def test_tables_looked_up_a_few_at_a_time_are_those_of_all_at_once(monkeypatch):
+    sigma = np.random.default_rng(6).uniform(0.05, 300, 1000)
+    sigma[::7] = SCALES[20] * (1 + 1e-12)
+    at_once = scale_indexes(sigma, SCALES)
+    monkeypatch.setattr("tto.entropy_coding.AT_ONCE", 64)
+    for expected, found in zip(at_once, scale_indexes(sigma, SCALES), strict=True):
+        assert expected.dtype == found.dtype and np.array_equal(expected, found)
+    assert [len(found) for found in scale_indexes(sigma[:0], SCALES)] == [0, 0]
+
+
 def test_checksum_depends_on_every_index():
     indexes = np.arange(64, dtype=np.uint8)
     changed = indexes.copy()

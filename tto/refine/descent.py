@@ -47,6 +47,7 @@ class Phase(Operation):
             optimizer.step()
             if self.relaxation.hard:
                 state.keep(state.problem.candidate_of(outcome, state.qp))
+            del outcome  # before the next one is made
         state.y, state.z = y.detach(), z.detach()
         state.latest = state.problem.candidate(state.y, state.z, state.qp)
         state.keep(state.latest)

@@ -7,15 +7,15 @@ at hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from pytorch_msssim import ms_ssim as torch_ms_ssim
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
@@ -33,20 +33,34 @@ MS_SSIM_LAMBDA = 1280.0
 
 
 class Against:
-    """Of a picture `original` uint8 [H, W, 3], as tensors on `device`, made once."""
+    """Of a picture `original` uint8 [H, W, 3], as tensors on `device`."""
 
     original: np.ndarray
     device: torch.device | str
 
     @cached_property
     def levels(self) -> Tensor:
-        """Uint8 [1, 3, H, W]."""
+        """Uint8 [1, 3, H, W], made once."""
         return torch.tensor(self.original).permute(2, 0, 1)[None].contiguous().to(self.device)
 
-    @cached_property
-    def target(self) -> Tensor:
-        """Float32 [1, 3, H, W] in [0, 1]."""
-        return self.levels.float().div_(255)
+    def target(self, rows: slice = slice(None)) -> Tensor:
+        """Some rows of it, float32 [1, 3, H, W] in [0, 1]; not kept, as it takes four times the memory."""
+        return self.levels[:, :, rows].float().div_(255)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """`mse_loss` of x̂ and what `target` gives, which is not kept until the backward pass but made anew."""
+
+    @staticmethod
+    def forward(ctx, x_hat: Tensor, target: Callable[[], Tensor]) -> Tensor:
+        ctx.target = target
+        ctx.save_for_backward(x_hat)
+        return (x_hat - target()).square_().mean()
+
+    @staticmethod
+    def backward(ctx, *upstream: Tensor) -> tuple[Tensor, None]:
+        (x_hat,) = ctx.saved_tensors
+        return (x_hat - ctx.target()).mul_(2 / x_hat.numel()).mul_(*upstream), None
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,9 @@ class SquaredError(Against):
     device: torch.device | str = "cpu"
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        target = self.target.to(x_hat)
         if self.weights is None:
-            return 255**2 * mse_loss(x_hat, target)
-        return ((255 * (x_hat - target)) ** 2 * self.pixel_weights.to(x_hat)).mean()
+            return 255**2 * cast(Tensor, _MeanSquare.apply(x_hat, lambda: self.target().to(x_hat)))
+        return ((255 * (x_hat - self.target().to(x_hat))) ** 2 * self.pixel_weights.to(x_hat)).mean()
 
     @cached_property
     def pixel_weights(self) -> Tensor:
@@ -113,7 +126,7 @@ class Perceived(Against):
     device: torch.device | str
 
     def __call__(self, x_hat: Tensor) -> Tensor:
-        value = self.distance(self.target.to(x_hat), x_hat)
+        value = self.distance(self.target().to(x_hat), x_hat)
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise BadArgument(f"the metric {_name(self.distance)} does not give a tensor of one value")
         if torch.is_grad_enabled() and x_hat.requires_grad and not value.requires_grad:

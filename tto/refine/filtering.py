@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tto.refine.distortion import Distortion
 from tto.refine.memory import ran_out
 from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
@@ -28,6 +29,7 @@ from tto.side.filter import (
     RINGS,
     ROWS,
     TAPS,
+    Band,
     Filter,
     FilterCoder,
     FilterLevels,
@@ -104,32 +106,54 @@ def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
     """
     squares, products = np.zeros((ROWS, len(TAPS), len(TAPS))), np.zeros((ROWS, len(TAPS)))
     others = problem.side.without(Filter).on_picture(x_hat)
-    parts = list(bands(*x_hat.shape[2:]))
-    for rows, around, inside in parts:
-        luma = luma_of(x_hat[:, :, around])
-        features = torch.cat([plane[:, :, inside].flatten(1) for plane in second_differences(luma)])
-        classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
-        classes = classes[: luma.shape[2], : luma.shape[3]][inside].flatten()
-        error = problem.distortion.target[:, :, rows].to(x_hat) - others[:, :, rows]
-        weights = error_weights(problem.distortion, x_hat, rows)
-        weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
-        counts, order = classes.bincount(minlength=CLASSES).tolist(), classes.argsort(stable=True)
-        by_class = (values[..., order].split(counts, -1) for values in (features, weight, pull))
-        for number, (own, weight, pull) in enumerate(zip(*by_class, strict=True)):
-            squares[number] += ((own * weight) @ own.T).cpu().double().numpy()
-            products[number] += (own @ pull).cpu().double().numpy()
+    for band in bands(*x_hat.shape[2:]):
+        _add_luma(squares, products, problem.distortion, x_hat, others, band)
     best = torch.from_numpy(FilterMoments(squares, products).best())
     best[CLASSES] = 0.0
     change = apply_filter(x_hat, best.to(x_hat)).sub_(x_hat)
-    for rows, around, inside in parts:
-        part = x_hat[:, :, around]
-        planes = second_differences((part - luma_of(part)).transpose(0, 1))
-        chroma = torch.stack([plane[:, :, inside].flatten() for plane in planes])
-        error = problem.distortion.target[:, :, rows].to(x_hat) - others[:, :, rows] - change[:, :, rows]
-        weight = error_weights(problem.distortion, x_hat, rows)
-        squares[CLASSES] += ((chroma * weight.flatten()) @ chroma.T).cpu().double().numpy()
-        products[CLASSES] += (chroma @ (weight * error).flatten()).cpu().double().numpy()
+    for band in bands(*x_hat.shape[2:]):
+        _add_chroma(squares[CLASSES], products[CLASSES], problem.distortion, x_hat, others, change, band)
     return FilterMoments(squares, products)
+
+
+def _add_luma(
+    squares: np.ndarray, products: np.ndarray, distortion: Distortion, x_hat: Tensor, others: Tensor, band: Band
+) -> None:
+    rows, around, inside = band
+    luma = luma_of(x_hat[:, :, around])
+    features = torch.cat([plane[:, :, inside].flatten(1) for plane in second_differences(luma)])
+    classes = block_classes(luma).repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+    classes = classes[: luma.shape[2], : luma.shape[3]][inside].flatten()
+    error = distortion.target(rows).to(x_hat) - others[:, :, rows]
+    weights = error_weights(distortion, x_hat, rows)
+    weight, pull = weights.sum(1).flatten(), (weights * error).sum(1).flatten()
+    counts, order = classes.bincount(minlength=CLASSES).tolist(), classes.argsort(stable=True)
+    by_class = (values[..., order].split(counts, -1) for values in (features, weight, pull))
+    for number, (own, weight, pull) in enumerate(zip(*by_class, strict=True)):
+        squares[number] += ((own * weight) @ own.T).cpu().double().numpy()
+        products[number] += (own @ pull).cpu().double().numpy()
+
+
+def _add_chroma(
+    squares: np.ndarray,
+    products: np.ndarray,
+    distortion: Distortion,
+    x_hat: Tensor,
+    others: Tensor,
+    change: Tensor,
+    band: Band,
+) -> None:
+    """To one row, after a `change` of x̂ by luma's kernels."""
+    rows, around, inside = band
+    part = x_hat[:, :, around]
+    planes = second_differences((part - luma_of(part)).transpose(0, 1))
+    chroma = x_hat.new_empty(len(TAPS), x_hat[:, :, rows].numel())
+    for of_tap, plane in zip(chroma, planes, strict=True):
+        of_tap.copy_(plane[:, :, inside].flatten())
+    error = distortion.target(rows).to(x_hat) - others[:, :, rows] - change[:, :, rows]
+    weight = error_weights(distortion, x_hat, rows)
+    squares += ((chroma * weight.flatten()) @ chroma.T).cpu().double().numpy()
+    products += (chroma @ (weight * error).flatten()).cpu().double().numpy()
 
 
 def fit_levels(problem: Problem, moments: FilterMoments) -> FilterLevels:

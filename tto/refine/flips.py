@@ -129,14 +129,19 @@ def anneal_symbols(
     """
     symbols, curvature = symbols_of(problem, candidate), None
     for step, done in enumerate(parts):
-        if step % CURVATURE_EVERY == 0:
-            curvature = None
-        moves, predicted, curvature = predict(problem, symbols, candidate.qp, curvature)
-        predicted = least_of_each_part(predicted, problem.model)
-        probability = ANNEALED_SHARE * torch.sigmoid(-predicted / temperature(done))
-        chosen = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
-        symbols = Symbols(symbols.y + moves * chosen, symbols.z)
+        prediction = predict(problem, symbols, candidate.qp, curvature if step % CURVATURE_EVERY else None)
+        symbols, curvature = _annealed(problem, symbols, prediction, temperature(done), generator), prediction.curvature
+        del prediction  # before the next one is made
     return candidate_at(problem, symbols, candidate.qp)
+
+
+def _annealed(
+    problem: Problem, symbols: Symbols, prediction: Prediction, temperature: float, generator: torch.Generator
+) -> Symbols:
+    predicted = least_of_each_part(prediction.change, problem.model)
+    probability = ANNEALED_SHARE * torch.sigmoid(-predicted / temperature)
+    chosen = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
+    return Symbols(symbols.y + prediction.moves * chosen, symbols.z)
 
 
 def least_of_each_part(predicted: Tensor, model: BaseModel) -> Tensor:
@@ -188,7 +193,8 @@ def random_signs(problem: Problem, like: Tensor) -> Tensor:
     """[1, 3, H, W], the same every time."""
     shape = (1, 3, problem.height, problem.width)
     generator = torch.Generator(like.device).manual_seed(0)
-    return torch.randint(0, 2, shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
+    bits = torch.randint(0, 2, shape, generator=generator, device=like.device, dtype=like.dtype)
+    return bits.mul_(2).sub_(1)
 
 
 def _curvature(problem: Problem, x_hat: Tensor, projected: Tensor) -> Tensor:

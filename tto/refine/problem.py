@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -156,7 +156,7 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
     x_hats = synthesise(model, first.quality, y_hats, frames, sides, first.memory)
     outcomes = []
     for n, (problem, qp) in enumerate((one.problem, one.qp) for one in evaluations):
-        x_hat = problem.side.on_picture(x_hats[n]).clamp(0, 1)
+        x_hat = cast(Tensor, Clamped.apply(problem.side.on_picture(x_hats[n])))
         with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
             distortion = problem.distortion(x_hat)
         symbols = model.join_y(rounded[n], size)
@@ -166,6 +166,20 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
         y = symbols * steps[n] + (0.0 if on_integers else mus[n])
         outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
     return outcomes
+
+
+class Clamped(torch.autograd.Function):
+    """A picture's `clamp(0, 1)`, of which the backward pass needs a byte for each value and not the values."""
+
+    @staticmethod
+    def forward(ctx, x_hat: Tensor) -> Tensor:
+        ctx.save_for_backward((x_hat > 0) & (x_hat < 1))
+        return x_hat.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, *upstream: Tensor) -> Tensor:
+        (within,) = ctx.saved_tensors
+        return torch.where(within, *upstream, 0.0)
 
 
 def _batch(tensors: Sequence[Tensor]) -> Tensor:
@@ -285,7 +299,7 @@ class Problem:
         """Rounded latents of which this problem's side information makes x̂ [1, 3, H, W], clamped."""
         levels = x_hat.mul(255).round_()
         bpp, distortion = (rounded.bits + self.side.bits) / self.pixels, float(self.distortion(levels / 255))
-        mse = float(((levels - self.distortion.levels.to(levels)) ** 2).mean())
+        mse = float(levels.sub_(self.distortion.levels).square_().mean())
         psnr = 10 * math.log10(255**2 / max(mse, 1e-10))
         latents = (rounded.y, rounded.z, rounded.qp, rounded.symbols, rounded.y_hat, rounded.bits)
         return Candidate(*latents, self.side, bpp, distortion, psnr, bpp + self.lambda_ * distortion)

@@ -79,7 +79,7 @@ def moments_of(problem: Problem, x_hat: Tensor) -> ColorMoments:
     """Of x̂ [1, 3, H, W], not clamped, against the original; float64, on the CPU, as some devices do not have it."""
     squares, products = torch.zeros(3, 3, 3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for rows, *_ in bands(*x_hat.shape[2:]):
-        of_rows = (x_hat[:, :, rows], problem.distortion.target[:, :, rows])
+        of_rows = (x_hat[:, :, rows], problem.distortion.target(rows))
         values = (*of_rows, error_weights(problem.distortion, x_hat, rows))
         pixels, original, weights = (value[0].flatten(1).cpu().double() for value in values)
         squares += torch.einsum("rp,ip,jp->rij", weights, pixels, pixels)
@@ -93,7 +93,7 @@ def fit_syntax(problem: Problem, moments: ColorMoments) -> Syntax:
     assert coder.modules is not None
     weight = problem.lambda_ * problem.pixels / problem.distortion.lambda_scale
     with torch.no_grad():
-        start = coder.modules.ddt.encoder(problem.distortion.target.to(coder.device))
+        start = coder.modules.ddt.encoder(problem.distortion.target().to(coder.device))
     values = _descend(coder.decoder, moments, weight, start.cpu().double())
     tries = [_settle(coder.decoder, moments, weight, values, exponent) for exponent in EXPONENTS]
     return min(tries, key=lambda found: found[1])[0]

@@ -117,6 +117,18 @@ def test_no_tile_needs_more_memory_than_there_is(synthesis):
     assert counts == sorted(counts) and counts[0] < counts[-1]
 
 
+def test_what_tiles_freed_is_given_back_after_every_few_forward_and_backward(synthesis, counted, monkeypatch):
+    returned = []
+    monkeypatch.setattr("base_models.tiles.return_freed", lambda: returned.append(True))
+    monkeypatch.setattr("base_models.tiles.TIDIED", 3)
+    y = normal((1, 12, 16, 24)).requires_grad_(True)
+    (x_hat,) = tiled(synthesis, 2e5, y)
+    often = sum(-(-tiles // 3) for tiles in counted)
+    assert max(counted) > 3 and len(returned) == often
+    x_hat.sum().backward()
+    assert len(returned) == 2 * often
+
+
 def test_what_fits_is_computed_at_once(synthesis, counted):
     """So small pictures get the very numbers that they got without tiles, and nothing is probed for them."""
     y = normal((1, 12, 16, 16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from tto.refine.descent import Phase
 from tto.refine.flips import FlipSymbols
 from tto.refine.operation import run_all
+from tto.refine.problem import evaluate_alone
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
 from tto.refine.schedules import Constant, Cosine
@@ -70,3 +72,17 @@ def test_a_hard_phase_keeps_what_a_later_step_loses(problem, latents, no_filter,
     base = problem.candidate(*latents, 128)
     lost = Phase(6, StraightThrough(), lambda done: 0.05 if done < 0.6 else 1000.0)
     assert run(problem, latents, (lost,)).candidates[-1].J < base.J
+
+
+def test_what_a_step_gave_is_gone_before_the_next(problem, latents, start):
+    pictures = []
+
+    def evaluate(evaluation):
+        assert all(picture() is None for picture in pictures)
+        evaluated = evaluate_alone(evaluation)
+        if evaluation.loss is not None:
+            pictures.append(weakref.ref(evaluated.outcome.x_hat))
+        return evaluated
+
+    run_all((DESCENT,), start(replace(problem, evaluate=evaluate), latents, DESCENT))
+    assert len(pictures) == DESCENT.steps

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import mse_loss
 
 from tto.errors import BadArgument
 from tto.image import load_picture
@@ -34,6 +35,15 @@ def test_values_are_those_of_the_metrics(pair):
     mse = np.mean((original.astype(float) - decoded) ** 2)
     assert make_distortion(original, "mse").of_pixels(decoded) == pytest.approx(mse)
     assert make_distortion(original, "ms-ssim").of_pixels(decoded) == pytest.approx(1 - ms_ssim(original, decoded))
+
+
+def test_squared_error_and_its_gradient_are_those_of_the_whole_float_picture(pair):
+    original, decoded = pair
+    x_hat, plain = (tensor(decoded).requires_grad_(True) for _ in range(2))
+    found, expected = SquaredError(original)(x_hat), 255**2 * mse_loss(plain, tensor(original))
+    (3 * found).backward()
+    (3 * expected).backward()
+    assert torch.equal(found, expected) and torch.equal(x_hat.grad, plain.grad)
 
 
 def test_weights_move_distortion_to_where_they_are():

@@ -50,7 +50,7 @@ class FitBrightness(SideSearch):
 
     def search(self, problem, candidate, keep_on):
         x_hat = problem.judge(candidate.y, candidate.z, candidate.qp).x_hat
-        levels = round(255 * float((problem.distortion.target - x_hat).mean()))
+        levels = round(255 * float((problem.distortion.target() - x_hat).mean()))
         side = problem.side.with_(problem.side_coder[BrightnessCoder].make(levels))
         found = replace(problem, side=side).candidate(candidate.y, candidate.z, candidate.qp)
         best = min(candidate, found, key=lambda one: one.J)
