@@ -178,8 +178,8 @@ class Clamped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *upstream: Tensor) -> Tensor:
-        (within,) = ctx.saved_tensors
-        return torch.where(within, *upstream, 0.0)
+        (gradient,), (within,) = upstream, ctx.saved_tensors
+        return torch.where(within, gradient, 0.0)
 
 
 def _batch(tensors: Sequence[Tensor]) -> Tensor:
