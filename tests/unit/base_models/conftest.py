@@ -17,19 +17,23 @@ from tests.tiny_models import tiny_sizes_of
 OF_ONE_STEP_OF_Z = "bmshj2018-hyperprior-vbr"
 
 
-def tiny_networks() -> dict[str, dict[str, Any]]:
-    """Overrides that make registered models tiny: of all but those that are then the same as another."""
-    tiny = {name: tiny_sizes_of(name) for name in list_models()}
-    tiny[OF_ONE_STEP_OF_Z] |= {"z_steps": False}
-    names = {(registered(name)[0], replace(registered(name)[1], **sizes)): name for name, sizes in tiny.items()}
-    return {name: tiny[name] for name in sorted(names.values())}
+def sizes_when_tiny(name: str) -> dict[str, Any]:
+    return tiny_sizes_of(name) | ({"z_steps": False} if name == OF_ONE_STEP_OF_Z else {})
 
 
-TINY = tiny_networks()
+def different_when_tiny() -> list[str]:
+    """Names of registered models: of all but those that are then the same as another."""
+    names = {}
+    for name in list_models():
+        network, config = registered(name)[:2]
+        names[network, replace(config, **sizes_when_tiny(name))] = name
+    return sorted(names.values())
+
+
 Y_STD, Z_STD, SIGMA = 3.0, 2.0, 2.0
 
 
-@pytest.fixture(scope="session", params=TINY)
+@pytest.fixture(scope="session", params=different_when_tiny())
 def tiny_name(request) -> str:
     """The name of a model that `tiny_model` and `lively_model` take."""
     return request.param
@@ -50,7 +54,7 @@ def lively_model() -> Callable[[str, torch.Tensor], BaseModel]:
 def make_tiny(name: str) -> BaseModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return create_model(name, **TINY[name])
+        return create_model(name, **sizes_when_tiny(name))
 
 
 def make_lively(name: str, images: torch.Tensor) -> BaseModel:
