@@ -28,7 +28,8 @@ def bench_arguments(weights: Path, dataset: str) -> list[str]:
     """What `tto bench` is told. Raises SystemExit where there is no folder, or no checkpoint in it."""
     found = codecs(weights)
     if not found:
-        sys.exit(f"no {WEIGHTS_SUFFIX} checkpoints in {weights}: make some with 'tto models convert'")
+        print(f"no {WEIGHTS_SUFFIX} checkpoints in {weights}: make some with 'tto models convert'", file=sys.stderr)
+        sys.exit(2)
     models = ",".join(map(str, found))
     options = ["--effort", "none,best", "-q", "all", "--anchors", "vvc", "--against", "vvc"]
     return ["bench", dataset, "-m", models, *options]

@@ -40,6 +40,15 @@ def ffmpeg_version() -> str:
     return "ffmpeg " + first.split()[2].split("-")[0]
 
 
+@cache
+def encoder_version(encoder: str) -> str:
+    """What a library says of itself when it codes a picture, for example `libx265 4.3`. Raises `ProgramFailed`."""
+    picture = ("-f", "lavfi", "-i", "color=s=64x64", "-frames:v", "1")
+    said, _ = run_ffmpeg([*picture, "-c:v", encoder, "-f", "null", "-"])
+    found = re.search(r"version:? (\d[\d.]*)", said)
+    return f"{encoder} {found[1]}" if found else encoder
+
+
 def missing(kind: str, name: str) -> str:
     """What is not there, in one line, or nothing. kind: encoders, decoders or filters; name: of one."""
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import cache
 
 import numpy as np
@@ -102,7 +103,8 @@ def test_jpeg2000_quality_is_its_rate_in_bits_per_pixel():
 def test_versions_name_the_library():
     assert ANCHORS["jpeg"].version().startswith("Pillow ")
     assert "libjpeg_turbo" in ANCHORS["jpeg"].version()
-    assert "libx265" in ANCHORS["hevc"].version() and "ffmpeg n" in ANCHORS["hevc"].version()
+    for name, encoder in (("hevc", "libx265"), ("vvc", "libvvenc")):
+        assert re.fullmatch(rf"ffmpeg \S+, {encoder} \d+\.[\d.]+", ANCHORS[name].version())
     assert "pillow-jxl-plugin" in ANCHORS["jxl"].version()
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from tto.bench.anchors.anchor import Anchor
 from tto.bench.encoded import Encoded
-from tto.bench.ffmpeg import ffmpeg_version, missing, run_ffmpeg
+from tto.bench.ffmpeg import encoder_version, ffmpeg_version, missing, run_ffmpeg
 
 HIGHEST = 255  # of 8 bits
 MIDDLE = 128
@@ -75,7 +75,7 @@ class VideoAnchor(Anchor):
         return Image.fromarray(np.ascontiguousarray(pixels[: height - (odd >> 1), : width - (odd & 1)]))
 
     def version(self) -> str:
-        return f"{ffmpeg_version()}, {self.encoder}"
+        return f"{ffmpeg_version()}, {encoder_version(self.encoder)}"
 
     def missing(self) -> str:
         return missing("encoders", self.encoder) or missing("decoders", self.decoder)
