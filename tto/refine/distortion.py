@@ -7,7 +7,7 @@ at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -20,7 +20,7 @@ from torch import Tensor
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
 from tto.metrics import MS_SSIM_MIN_SIDE, mean_squared_error, ms_ssim
-from tto.padding import to_tensor
+from tto.padding import ROWS, to_tensor
 from tto.perceptual import NETWORKS, Distance, load_distance
 from tto.side.filter import LUMA
 
@@ -49,18 +49,26 @@ class Against:
 
 
 class _MeanSquare(torch.autograd.Function):
-    """`mse_loss` of x̂ and what `target` gives, which is not kept until the backward pass but made anew."""
+    """`mse_loss` of x̂ and what `target` gives for some of its rows: few at a time, and nothing of it is kept."""
 
     @staticmethod
-    def forward(ctx, x_hat: Tensor, target: Callable[[], Tensor]) -> Tensor:
+    def forward(ctx, x_hat: Tensor, target: Callable[[slice], Tensor]) -> Tensor:
         ctx.target = target
         ctx.save_for_backward(x_hat)
-        return (x_hat - target()).square_().mean()
+        squares = [(x_hat[:, :, rows] - target(rows).to(x_hat)).square_().sum() for rows in _bands(x_hat)]
+        return torch.stack(squares).sum() / x_hat.numel()
 
     @staticmethod
     def backward(ctx, *upstream: Tensor) -> tuple[Tensor, None]:
         (x_hat,) = ctx.saved_tensors
-        return (x_hat - ctx.target()).mul_(2 / x_hat.numel()).mul_(*upstream), None
+        gradient = torch.empty_like(x_hat)
+        for rows in _bands(x_hat):
+            torch.sub(x_hat[:, :, rows], ctx.target(rows).to(x_hat), out=gradient[:, :, rows])
+        return gradient.mul_(2 / x_hat.numel()).mul_(*upstream), None
+
+
+def _bands(x_hat: Tensor) -> Iterator[slice]:
+    return (slice(top, top + ROWS) for top in range(0, x_hat.shape[2], ROWS))
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class SquaredError(Against):
 
     def __call__(self, x_hat: Tensor) -> Tensor:
         if self.weights is None:
-            return 255**2 * cast(Tensor, _MeanSquare.apply(x_hat, lambda: self.target().to(x_hat)))
+            return 255**2 * cast(Tensor, _MeanSquare.apply(x_hat, self.target))
         return ((255 * (x_hat - self.target().to(x_hat))) ** 2 * self.pixel_weights.to(x_hat)).mean()
 
     @cached_property

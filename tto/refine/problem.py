@@ -297,9 +297,9 @@ class Problem:
     @torch.no_grad()
     def with_picture(self, rounded: Rounded, x_hat: Tensor) -> Candidate:
         """Rounded latents of which this problem's side information makes x̂ [1, 3, H, W], clamped."""
-        levels = x_hat.mul(255).round_()
-        bpp, distortion = (rounded.bits + self.side.bits) / self.pixels, float(self.distortion(levels / 255))
-        mse = float(levels.sub_(self.distortion.levels).square_().mean())
+        decoded = x_hat.mul(255).round_().div_(255)
+        bpp, distortion = (rounded.bits + self.side.bits) / self.pixels, float(self.distortion(decoded))
+        mse = float(decoded.mul_(255).round_().sub_(self.distortion.levels).square_().mean())
         psnr = 10 * math.log10(255**2 / max(mse, 1e-10))
         latents = (rounded.y, rounded.z, rounded.qp, rounded.symbols, rounded.y_hat, rounded.bits)
         return Candidate(*latents, self.side, bpp, distortion, psnr, bpp + self.lambda_ * distortion)

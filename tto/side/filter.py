@@ -35,7 +35,7 @@ TAPS = tuple(
 """One of each pair of taps, (rows down, columns right); the other is opposite, and has the same coefficient."""
 RINGS = tuple(abs(dy) + abs(dx) - 1 for dy, dx in TAPS)
 BLOCK = 4
-BAND = 1 << 20
+BAND = 1 << 18
 """Pixels that are filtered at once."""
 ACTIVITIES = (6.0, 20.0)
 """Between classes of activity: mean absolute second difference down plus across, levels of 255."""
