@@ -137,7 +137,7 @@ class Codec:
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
-        self.room = Room.on(self.device)
+        self.room = Room.on(self.device, sum(weights.nbytes for weights in model.parameters()))
         self.latent_coder = LatentCoder(self.model, self.room)
         self.side_coder = SideCoder(None if side_modules is None else side_modules.to(self.device), self.device)
         self._batch = Batch()

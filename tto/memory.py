@@ -59,11 +59,14 @@ class Room:
     bytes: float
 
     @classmethod
-    def on(cls, device: torch.device) -> Room:
-        """Part of what is free now, within limits."""
+    def on(cls, device: torch.device, weights: float = 0.0) -> Room:
+        """Part of what is free now, within limits.
+
+        A network whose `weights` take so many bytes gets twice that, as its tiles would else be mostly halo.
+        """
         free = free_memory(device)
         part = math.inf if free is None else free / 8
-        most = math.inf if device.type == "cuda" else MOST_ACTIVATIONS
+        most = math.inf if device.type == "cuda" else max(MOST_ACTIVATIONS, 2 * weights)
         return cls(max(LEAST_ACTIVATIONS, min(most, part)))
 
     def for_picture(self, height: int, width: int) -> float | None:

@@ -74,7 +74,8 @@ def test_small_pictures_are_computed_whole_and_large_ones_in_part_of_what_is_fre
     assert room.bytes == (500 << 20) / 8
     assert room.for_picture(1024, 1024) is None and room.for_picture(1024, 1025) == room.bytes
     machine(64 << 30)
-    assert memory.Room.on(CPU).bytes == memory.MOST_ACTIVATIONS
+    assert memory.Room.on(CPU).bytes == memory.Room.on(CPU, weights=20e6).bytes == memory.MOST_ACTIVATIONS
+    assert memory.Room.on(CPU, weights=500e6).bytes == 1e9
     machine(1 << 20)
     assert memory.Room.on(CPU).bytes == memory.LEAST_ACTIVATIONS
 
