@@ -7,7 +7,7 @@ at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -20,9 +20,9 @@ from torch import Tensor
 from tto.errors import BadArgument
 from tto.image import Picture, load_picture
 from tto.metrics import MS_SSIM_MIN_SIDE, mean_squared_error, ms_ssim
-from tto.padding import ROWS, to_tensor
+from tto.padding import to_tensor
 from tto.perceptual import NETWORKS, Distance, load_distance
-from tto.side.filter import LUMA
+from tto.side.filter import LUMA, bands
 
 if TYPE_CHECKING:
     from tto.image import PictureLike
@@ -55,20 +55,16 @@ class _MeanSquare(torch.autograd.Function):
     def forward(ctx, x_hat: Tensor, target: Callable[[slice], Tensor]) -> Tensor:
         ctx.target = target
         ctx.save_for_backward(x_hat)
-        squares = [(x_hat[:, :, rows] - target(rows).to(x_hat)).square_().sum() for rows in _bands(x_hat)]
+        squares = [(x_hat[:, :, rows] - target(rows).to(x_hat)).square_().sum() for rows, *_ in bands(*x_hat.shape[2:])]
         return torch.stack(squares).sum() / x_hat.numel()
 
     @staticmethod
     def backward(ctx, *upstream: Tensor) -> tuple[Tensor, None]:
         (x_hat,) = ctx.saved_tensors
         gradient = torch.empty_like(x_hat)
-        for rows in _bands(x_hat):
+        for rows, *_ in bands(*x_hat.shape[2:]):
             torch.sub(x_hat[:, :, rows], ctx.target(rows).to(x_hat), out=gradient[:, :, rows])
         return gradient.mul_(2 / x_hat.numel()).mul_(*upstream), None
-
-
-def _bands(x_hat: Tensor) -> Iterator[slice]:
-    return (slice(top, top + ROWS) for top in range(0, x_hat.shape[2], ROWS))
 
 
 @dataclass(frozen=True)
