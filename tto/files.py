@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and one run at a time has them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,49 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from tto.errors import FileError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there one person must not start two runs on one folder
+    fcntl = None
+
+
+def lock(file: IO[bytes] | int, path: Path, advice: str) -> None:
+    """Keep an open file or folder from other runs until it is closed, however its process ends.
+
+    `path` is what one of them says is in use, `advice` what to do then. Raises `FileError`. A file system without locks
+    keeps nothing from anyone.
+    """
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileError(f"{path} is in use by another run; {advice}") from error
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, advice: str) -> Iterator[None]:
+    """The same for a folder, made where it is not there; removed in the end if nothing is in it. Raises `FileError`."""
+    make_folder(folder)
+    with contextlib.ExitStack() as held:
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            lock(descriptor, folder, advice)
+        held.callback(_remove_empty, folder)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tto.errors import FileError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there one person must not start two runs on one folder
-    fcntl = None
+from tto.files import lock
 
 
 def parse(content: bytes) -> list[Any]:
@@ -37,7 +33,7 @@ class Journal:
         except OSError as error:
             raise FileError(f"cannot open {path}: {error.strerror}") from error
         try:
-            self._lock(advice)
+            lock(self._file, path, advice)
         except BaseException:
             self._file.close()
             raise
@@ -60,11 +56,3 @@ class Journal:
         self._file.write((json.dumps(record) + "\n").encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-
-    def _lock(self, advice: str) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FileError(f"{self.path} is in use by another run; {advice}") from error

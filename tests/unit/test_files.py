@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tto.errors import FileError
-from tto.files import read_bytes, write_atomic
+from tto.files import locked_folder, read_bytes, write_atomic
 
 
 def test_content_is_written_and_nothing_else_is_left(tmp_path):
@@ -152,3 +152,16 @@ def test_ten_kills_in_the_middle_of_writing_leave_whole_files(tmp_path):
         os.close(told)
         os.close(tell)
         assert target.read_bytes() in whole
+
+
+def test_a_folder_is_one_runs_at_a_time_and_stays_if_anything_is_in_it(tmp_path):
+    folder = tmp_path / "a" / "run"
+    for _ in range(2):
+        with locked_folder(folder, ""):
+            with pytest.raises(FileError, match="run is in use by another run; wait"), locked_folder(folder, "wait"):
+                pass
+            assert folder.is_dir()
+        assert not folder.exists()
+    with locked_folder(folder, ""):
+        (folder / "kept").touch()
+    assert (folder / "kept").exists()

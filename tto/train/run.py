@@ -76,10 +76,11 @@ def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Pa
     run_folder = RunFolder(folder, writes=accelerator.is_main_process)
     try:
         trainer = Trainer(recipe, run_folder, accelerator, console)
-        begin(trainer)
-        run_folder.start(trainer.recipe)
-        accelerator.init_trackers("training")
-        trainer.run()
+        with run_folder.claimed():
+            begin(trainer)
+            run_folder.start(trainer.recipe)
+            accelerator.init_trackers("training")
+            trainer.run()
         console.say(f"model: {run_folder.model}")
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]

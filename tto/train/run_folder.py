@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tto.files import write_atomic
+from tto.files import locked_folder, write_atomic
 from tto.train.errors import SaveError
 from tto.train.recipe import Recipe
 from tto.train.recipe_file import dump_recipe
@@ -35,12 +35,15 @@ class RunFolder:
         self.recipe = path / "recipe.yaml"
         self.writes = writes
 
+    def claimed(self) -> AbstractContextManager[None]:
+        """Nobody else writes here meanwhile. Raises `FileError`, also where another process does."""
+        advice = "wait for its end, or name another folder with --out"
+        return locked_folder(self.path, advice) if self.writes else nullcontext()
+
     def start(self, recipe: Recipe) -> None:
-        """Makes the folder and notes what is run, on what."""
+        """Notes what is run, on what."""
         if not self.writes:
             return
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
         write_atomic(self.recipe, dump_recipe(recipe).encode())
         write_atomic(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
 

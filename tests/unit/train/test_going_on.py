@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tto.cli import app
+from tto.errors import FileError
 from tto.train.errors import RecipeError, ResumeError
 from tto.train.run import decay_run, train_recipe
-from tto.train.run_folder import read_metrics
+from tto.train.run_folder import RunFolder, read_metrics
 
 STEPS = 6
 SECONDS = STEPS + 0.5  # at a second per step
@@ -51,6 +52,15 @@ def training(folder: Path) -> list[dict]:
 
 def last(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(sorted((folder / "checkpoints").glob("step-*"))[-1] / f"{name}.safetensors")
+
+
+def test_a_run_that_another_process_trains_is_left_alone(run):
+    """As when it is still saving after Ctrl-C: both would write into one folder."""
+    before = contents(run)
+    with RunFolder(run).claimed(), pytest.raises(FileError, match="in use by another run; wait for its end"):
+        train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
+    assert {name: digest for name, digest in contents(run).items()} == before
+    train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
 
 
 def test_decay_lets_the_rate_fall_in_another_folder_and_leaves_the_run(run, tmp_path):
