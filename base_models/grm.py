@@ -46,7 +46,7 @@ from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, in_coding_order, in_raster_order, join_diagonals, split_diagonals
 from .registry import register
-from .residual import GSDN
+from .residual import GDN, GSDN
 from .sliced import SlicedModel
 
 LEVELS = 1 << 16
@@ -61,11 +61,17 @@ LARGEST_LOG_SIGMA = 10.0
 
 @dataclass(frozen=True)
 class GRMConfig:
-    """Sizes; the defaults are the paper's. `hidden` is the width of the parameter networks."""
+    """Sizes; the defaults are the paper's. `hidden` is the width of the parameter networks.
+
+    Without `reference` no place is searched, and the hyperprior's prediction follows the local one; without `gsdn`
+    transforms normalize by GDN: what each of them brings (003 Fig. 7).
+    """
 
     N: int = 192
     M: int = 384
     hidden: int = 1152
+    reference: bool = True
+    gsdn: bool = True
     lambdas: tuple[float, ...] = (0.013,)
 
     def __post_init__(self) -> None:
@@ -133,11 +139,38 @@ class Found(NamedTuple):
     confidence: Tensor
 
 
+class Referred:
+    """Serially: what was decoded, as it is compared and referred to, diagonal after diagonal."""
+
+    def __init__(self, reference: CausalConv, hyper: Tensor):
+        """For a walk by `hyper` [B, 2·M, N]."""
+        self._reference, self._seen, (batch, channels, count) = reference, hyper, hyper.shape
+        self._compared = hyper.new_zeros(batch, 2 * channels, count)
+        self._features = hyper.new_zeros(batch, channels // 2, count)
+        self._probabilities = full_precision(hyper.new_zeros(batch, 1, count))
+        self._start = self._end = 0
+
+    def find(self, known: Tensor, rows: Tensor, columns: Tensor) -> Found:
+        """For a diagonal's positions [n] of ŷ so far, padded by `REACH`."""
+        start, end = self._start, self._start + len(rows)
+        self._seen, self._end = self._reference.gather(known, rows, columns), end
+        self._compared[..., start:end] = queries = patches(self._seen)
+        places, similarity = search(queries, self._compared[..., : max(start, 1)], torch.full((len(rows),), start))
+        return Found(take(self._features, places), similarity, take(self._probabilities, places))
+
+    def add(self, y_hat: Tensor, probability: Tensor) -> None:
+        """ŷ [B, M, n] of the diagonal that something was found for, and how probable it was."""
+        self._seen[:, :, -1] = y_hat.to(self._seen.dtype)
+        self._features[..., self._start : self._end] = self._reference.at(self._seen)
+        self._probabilities[..., self._start : self._end] = probability
+        self._start = self._end
+
+
 class Predictions(NamedTuple):
-    """The three, and what the second came from; all in coding order."""
+    """All of them, and what that by the reference came from; in coding order."""
 
     gaussians: list[Gaussian]
-    found: Found
+    found: Found | None
 
 
 def patches(seen: Tensor) -> Tensor:
@@ -173,19 +206,23 @@ class GRM(SlicedModel):
 
     registered_name = "grm"
     grid = "integer"
-    predictions = 3
 
     def __init__(self, config: GRMConfig | None = None):
         super().__init__(config or GRMConfig())
         c = self.config
         self.slice_channels = (c.M,)
+        self.predictions = 2 + c.reference
+        normalized = GSDN if c.gsdn else GDN
         self.g_a = nn.Sequential(
-            conv(3, c.N), GSDN(c.N), conv(c.N, c.N), GSDN(c.N), conv(c.N, c.N), GSDN(c.N), conv(c.N, c.M)
-        )
+            conv(3, c.N), normalized(c.N),
+            conv(c.N, c.N), normalized(c.N),
+            conv(c.N, c.N), normalized(c.N),
+            conv(c.N, c.M),
+        )  # fmt: skip
         self.g_s = nn.Sequential(
-            deconv(c.M, c.N), GSDN(c.N, inverse=True),
-            deconv(c.N, c.N), GSDN(c.N, inverse=True),
-            deconv(c.N, c.N), GSDN(c.N, inverse=True),
+            deconv(c.M, c.N), normalized(c.N, inverse=True),
+            deconv(c.N, c.N), normalized(c.N, inverse=True),
+            deconv(c.N, c.N), normalized(c.N, inverse=True),
             deconv(c.N, 3),
         )  # fmt: skip
         self.h_a = nn.Sequential(conv(c.M, c.N, 3, 1), nn.LeakyReLU(), conv(c.N, c.N), nn.LeakyReLU(), conv(c.N, c.N))
@@ -193,13 +230,13 @@ class GRM(SlicedModel):
             deconv(c.N, c.N), nn.LeakyReLU(), deconv(c.N, c.N), nn.LeakyReLU(), conv(c.N, 2 * c.M, 3, 1)
         )
         self.context_prediction = CausalConv(c.M, c.M, 5, middle=False)
-        self.reference = CausalConv(c.M, c.M, 3, middle=True)
+        self.reference = CausalConv(c.M, c.M, 3, middle=True) if c.reference else None
         self.entropy_parameters = nn.ModuleList(
             nn.Sequential(
                 conv(c.M, c.hidden, 1, 1), nn.LeakyReLU(), conv(c.hidden, c.hidden, 1, 1), nn.LeakyReLU(),
                 conv(c.hidden, 2 * c.M, 1, 1),
             )
-            for _ in range(3)
+            for _ in range(self.predictions)
         )  # fmt: skip
         self.make_entropy_models(c.M, c.N)
         self.gaussian_conditional = IntegerGaussian()
@@ -228,46 +265,45 @@ class GRM(SlicedModel):
 
     def _predict_all(self, hyper: Tensor, y_hat: Tensor) -> Predictions:
         """At all positions at once."""
-        height, width = y_hat.shape[-2:]
         known = y_hat.to(hyper.dtype)
-        local, features = (in_coding_order(layer(known)) for layer in (self.context_prediction, self.reference))
+        local = in_coding_order(self.context_prediction(known))
         first = self._update(0, local, None)
+        found = None if self.reference is None else self._refer(self.reference, y_hat, known, first)
+        return Predictions(self._refine(local, first, found, in_coding_order(hyper)), found)
+
+    def _refer(self, reference: CausalConv, y_hat: Tensor, known: Tensor, first: Gaussian) -> Found:
+        """At all positions at once; `known` is ŷ in the walk's precision."""
+        height, width = y_hat.shape[-2:]
+        features = in_coding_order(reference(known))
         with torch.no_grad(), torch.autocast(y_hat.device.type, enabled=False):
             in_order = diagonals(height, width)
             starts = torch.tensor([0, *accumulate(map(len, in_order))])
             counts = starts[:-1].repeat_interleave(starts.diff())
             padded = F.pad(known, (REACH, REACH, REACH, 0))
-            compared = patches(self.reference.gather(padded, *_rows_and_columns(torch.cat(in_order), width)))
+            compared = patches(reference.gather(padded, *_rows_and_columns(torch.cat(in_order), width)))
             places, similarity = search(compared, compared, counts)
             confidence = take(self._probability(in_coding_order(y_hat), first), places)
-        found = Found(take(features, places), similarity, confidence)
-        return Predictions(self._update_twice(local, first, found, in_coding_order(hyper)), found)
+        return Found(take(features, places), similarity, confidence)
 
     def _serial_walk(self, hyper: Tensor, code_part: CodePart) -> Walk:
         """A diagonal after the other; what was decoded is kept as it will be compared and referred to."""
-        (batch, _, height, width), M = hyper.shape, self.config.M
-        size, count, start = (height, width), height * width, 0
+        batch, _, height, width = hyper.shape
+        size, start = (height, width), 0
         hyper = in_coding_order(hyper)
-        known = hyper.new_zeros(batch, M, height + REACH, width + 2 * REACH)
-        compared, features = hyper.new_zeros(batch, 4 * M, count), hyper.new_zeros(batch, M, count)
-        probabilities = full_precision(hyper.new_zeros(batch, 1, count))
+        known = hyper.new_zeros(batch, self.config.M, height + REACH, width + 2 * REACH)
+        referred = None if self.reference is None else Referred(self.reference, hyper)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, positions in enumerate(diagonals(height, width)):
             end = start + len(positions)
             rows, columns = _rows_and_columns(positions, width)
             local = self.context_prediction.at(self.context_prediction.gather(known, rows, columns))
             first = self._update(0, local, None)
-            seen = self.reference.gather(known, rows, columns)
-            compared[..., start:end] = patches(seen)
-            places, similarity = search(
-                compared[..., start:end], compared[..., : max(start, 1)], torch.full((len(positions),), start)
-            )
-            found = Found(take(features, places), similarity, take(probabilities, places))
-            last = self._update_twice(local, first, found, hyper[..., start:end])[-1]
+            found = None if referred is None else referred.find(known, rows, columns)
+            last = self._refine(local, first, found, hyper[..., start:end])[-1]
             y_hat = code_part(i, last.mu, last.sigma)
-            known[:, :, rows + REACH, columns + REACH] = seen[:, :, -1] = y_hat.to(known.dtype)
-            features[..., start:end] = self.reference.at(seen)
-            probabilities[..., start:end] = self._probability(y_hat, first)
+            known[:, :, rows + REACH, columns + REACH] = y_hat.to(known.dtype)
+            if referred is not None:
+                referred.add(y_hat, self._probability(y_hat, first))
             parts.append((y_hat, last.mu, last.sigma))
             start = end
         y_hats, mus, sigmas = (join_diagonals(of_all, size) for of_all in zip(*parts, strict=True))
@@ -279,12 +315,14 @@ class GRM(SlicedModel):
         log_sigma, mu = parameters.chunk(2, 1)
         return Gaussian(mu, log_sigma) if before is None else Gaussian(before.mu + mu, before.log_sigma + log_sigma)
 
-    def _update_twice(self, local: Tensor, first: Gaussian, found: Found, hyper: Tensor) -> list[Gaussian]:
-        """All three predictions, by the reference and by the hyperprior's features [B, 2M, n]."""
-        with_reference = local + (found.similarity * found.confidence).to(local.dtype) * found.features
-        second = self._update(1, with_reference, first)
+    def _refine(self, local: Tensor, first: Gaussian, found: Found | None, hyper: Tensor) -> list[Gaussian]:
+        """All predictions, by the reference where there is one and by the hyperprior's features [B, 2M, n]."""
+        features, predicted = local, [first]
+        if found is not None:
+            features = local + (found.similarity * found.confidence).to(local.dtype) * found.features
+            predicted.append(self._update(1, features, first))
         scale, shift = hyper.chunk(2, 1)
-        return [first, second, self._update(2, with_reference * (1 + scale) + shift, second)]
+        return [*predicted, self._update(-1, features * (1 + scale) + shift, predicted[-1])]
 
     def _probability(self, y_hat: Tensor, prediction: Gaussian) -> Tensor:
         """Of ŷ [B, M, n], in cells of width 1 whatever the quantization step, mean over channels: [B, 1, n]."""
@@ -294,7 +332,8 @@ class GRM(SlicedModel):
     def entropy_walker(self, dtype: torch.dtype = torch.float64) -> GRM:
         walker = cast(GRM, super().entropy_walker(dtype))
         walker.context_prediction.use_matrix_products()
-        walker.reference.use_matrix_products()
+        if walker.reference is not None:
+            walker.reference.use_matrix_products()
         return walker
 
     # ---- parts ----------------------------------------------------------------------------------------------
@@ -313,7 +352,7 @@ class GRM(SlicedModel):
     def init_from_images(self, x: Tensor) -> None:
         """See `base_models.initialization`; normalizations let pass what they are given."""
         for block in (*self.g_a, *self.g_s):
-            if isinstance(block, GSDN):
+            if isinstance(block, GDN):
                 block.set_identity()
         init_from_images(self, x)
 
@@ -327,7 +366,8 @@ class GRM(SlicedModel):
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
         """`similarity` S and `confidence` U [1, h, w] of what each position refers to (003 Fig. 10); `saved` [2, h, w],
-        the bits that the reference saves there, and the hyperprior after it (Fig. 9), in cells of width 1.
+        the bits that the reference saves there, and the hyperprior after it (Fig. 9), in cells of width 1. Without a
+        reference there is only what the hyperprior saves, [1, h, w].
         """
         gaussians, found = self._predict_all(self.h_s(z_hat / self.gain("gain_z", quality, z_hat)), y_hat)
         values, size = in_coding_order(y_hat), (y_hat.shape[-2], y_hat.shape[-1])
@@ -338,8 +378,10 @@ class GRM(SlicedModel):
             ],
             1,
         )
-        confidence = found.confidence * (found.similarity > 0)
-        maps = {"similarity": found.similarity, "confidence": confidence, "saved": -bits.diff(dim=1)}
+        maps = {"saved": -bits.diff(dim=1)}
+        if found is not None:
+            confidence = found.confidence * (found.similarity > 0)
+            maps |= {"similarity": found.similarity, "confidence": confidence}
         return {name: in_raster_order(values[0], size) for name, values in maps.items()}
 
 

@@ -55,6 +55,12 @@ class GDN(nn.Module):
         energy = F.conv2d(x**2, gamma[:, :, None, None], beta)
         return energy.sqrt() if self.inverse else energy.rsqrt()
 
+    @torch.no_grad()
+    def set_identity(self) -> None:
+        """Lets x pass as it is."""
+        self.beta.copy_(self.beta_reparam.stored(torch.ones_like(self.beta)))
+        self.gamma.copy_(self.gamma_reparam.stored(torch.zeros_like(self.gamma)))
+
 
 class GSDN(GDN):
     """`(x_i − ν_i − Σ_j τ_ij x_j) / sqrt(β_i + Σ_j γ_ij x_j²)`, or its approximate inverse (003 §4).
@@ -73,9 +79,7 @@ class GSDN(GDN):
 
     @torch.no_grad()
     def set_identity(self) -> None:
-        """Lets x pass as it is."""
-        self.beta.copy_(self.beta_reparam.stored(torch.ones_like(self.beta)))
-        self.gamma.copy_(self.gamma_reparam.stored(torch.zeros_like(self.gamma)))
+        super().set_identity()
         self.nu.zero_()
         self.tau.zero_()
 

@@ -220,3 +220,25 @@ def test_training_gives_likelihoods_by_all_three_predictions(tiny):
     tiny.eval()
     assert set(likelihoods) == {"y", "y1", "y2", "z"}
     assert len({float(likelihoods[name].log().sum()) for name in ("y", "y1", "y2")}) == 3
+
+
+@pytest.mark.parametrize("gsdn", [True, False])
+def test_without_reference_the_hyperprior_follows_local_context(gsdn):
+    """Nothing far away tells anything, there are two predictions, and a decoder walks as an encoder does."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = create_model("grm", N=8, M=16, hidden=24, reference=False, gsdn=gsdn).eval().requires_grad_(False)
+    assert any(isinstance(layer, GSDN) for layer in model.modules()) == gsdn
+    x, z_hat = torch.rand(1, 3, 64, 128), torch.randn(1, 8, 1, 2)
+    y_hat = model.analysis(x).mul(20).round()
+    known = model.walk(z_hat, 1.0, lambda i, mu, sigma: mu, y_hat)
+    parts = model.split_y(y_hat)
+    serial = model.walk(z_hat, 1.0, lambda i, mu, sigma: parts[i])
+    for one, other in zip(known[:3], serial[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    changed = y_hat.clone()
+    changed[..., 0, 0] += 5
+    moved = (model.walk(z_hat, 1.0, lambda i, mu, sigma: mu, changed).mu != known.mu).any(1)[0]
+    assert moved[:3, :3].any() and not moved[:, 3:].any()
+    assert model.explanations(z_hat, 1.0, y_hat).keys() == {"saved"}
+    assert set(model.train()(x)["likelihoods"]) == {"y", "y1", "z"}

@@ -1,0 +1,157 @@
+"""What the papers' entropy models bring: validation loss of small networks after equal steps on equal crops.
+
+    python scripts/compare_entropy_models.py PHOTOS OTHER_PHOTOS --seed 1 --out comparison
+    python scripts/compare_entropy_models.py PHOTOS OTHER_PHOTOS --seed 2 --seed 3 --only "ELIC, own" --out comparison
+
+Every network and seed has a run folder below `--out`. What is finished there is not trained again, and what was
+interrupted goes on. Then it writes `comparison.csv`, one row per run, and prints a table of means and spreads.
+Changes are against the first row of a group. The loss is R + λ·255²·MSE over λ's root, bits estimated, on whole images.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+
+from base_models import load_checkpoint
+from tto.bench.tables import markdown
+from tto.train.recipe_file import load_recipe
+from tto.train.run import train_recipe
+from tto.train.run_folder import RunFolder, read_metrics
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "entropy-models-small.yaml"
+LAMBDA = 0.013
+
+
+@dataclass(frozen=True)
+class Network:
+    """A registered model, and how its configuration differs. `weights` of its predictions' rates in the loss."""
+
+    name: str
+    config: dict[str, Any] | None = None
+    weights: tuple[float, ...] | None = None
+
+    def overrides(self, seed: int) -> list[str]:
+        config = {"lambdas": [LAMBDA]} | (self.config or {})
+        settings = [f"model.name={self.name}", f"model.config={config}", f"seed={seed}"]
+        return settings + ([f"stages.main.loss.rate_weights={list(self.weights)}"] if self.weights else [])
+
+
+THREE, TWO = (0.1, 0.1, 0.8), (0.2, 0.8)
+NETWORKS: dict[str, Network] = {
+    # 001 Tables 2 and 5
+    "DCAE, no dictionary": Network("dcae-small", {"dict_entries": 0, "msfa_scales": 0}),
+    "DCAE, dictionary": Network("dcae-small", {"msfa_scales": 0}),
+    "DCAE, dictionary + aggregation": Network("dcae-small"),
+    "DCAE, global token": Network("dcae-small-global-token"),
+    # 000 Table 1
+    "ELIC, own": Network("elic-small"),
+    "ELIC, dictionary": Network("elic-small-dictionary"),
+    "ELIC, both": Network("elic-small-both"),
+    # 003 Fig. 7; the first is Minnen 2018 as it was, its one network for context and hyperprior together
+    "mbt2018": Network("mbt2018", {"N": 64, "M": 128}),
+    "mbt2018, one after the other": Network("grm-small", {"reference": False, "gsdn": False}, TWO),
+    "mbt2018, reference": Network("grm-small", {"gsdn": False}, THREE),
+    "mbt2018, GSDN": Network("grm-small", {"reference": False}, TWO),
+    "mbt2018, reference + GSDN": Network("grm-small", None, THREE),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. `loss`, `bpp` and `psnr` are the last validation's."""
+
+    network: str
+    seed: int
+    parameters: int
+    steps: int
+    minutes: float
+    loss: float
+    bpp: float
+    psnr: float
+
+
+def main(
+    train: Annotated[Path, typer.Argument(help="Images to train on.")],
+    val: Annotated[Path, typer.Argument(help="Images to validate on.")],
+    seed: Annotated[list[int], typer.Option(help="Several times.")],
+    only: Annotated[list[str] | None, typer.Option(help="Names of networks, or how they begin.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Further settings of the recipe, key=value.")] = None,
+    out: Path = Path("comparison"),
+) -> None:
+    images = [f"data.train={train}", f"data.val={val}", *(set_ or [])]
+    for number in seed:
+        for name, network in NETWORKS.items():
+            if only is None or any(map(name.startswith, only)):
+                train_one(network, number, images, folder_of(out, name) / f"seed-{number}")
+    rows = finished(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "comparison.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(field.name for field in fields(Row))
+        table.writerows(astuple(row) for row in rows)
+    print(report(rows), end="")
+
+
+def train_one(network: Network, seed: int, settings: Sequence[str], folder: Path) -> None:
+    """Raises as `train_recipe`, also `Interrupted`, after which it can go on."""
+    run = RunFolder(folder, writes=False)
+    begun = any(run.checkpoints.glob("step-*"))
+    if begun and is_finished(run):
+        return
+    recipe, overrides = (run.recipe, []) if begun else (RECIPE, [*network.overrides(seed), *settings])
+    train_recipe(recipe, overrides, folder, resume=begun)
+
+
+def is_finished(run: RunFolder) -> bool:
+    """Its last validation is of its last step."""
+    validations = [record for record in read_metrics(run.metrics) if record["kind"] == "validation"]
+    return bool(validations) and validations[-1]["total_steps"] == load_recipe(run.recipe).stages[0].steps
+
+
+def finished(out: Path) -> list[Row]:
+    """Rows of all finished runs below `out`, in the order of `NETWORKS`."""
+    rows = []
+    for name in NETWORKS:
+        for path in sorted(folder_of(out, name).glob("seed-*")):
+            run = RunFolder(path, writes=False)
+            if is_finished(run):
+                last = [record for record in read_metrics(run.metrics) if record["kind"] == "validation"][-1]
+                parameters = sum(value.numel() for value in load_checkpoint(run.model).parameters())
+                figures = (last["total_steps"], last["seconds"] / 60, last["loss"], last["bpp"][0], last["psnr"][0])
+                rows.append(Row(name, int(path.name.removeprefix("seed-")), parameters, *figures))
+    return rows
+
+
+def folder_of(out: Path, name: str) -> Path:
+    return out / re.sub("[^a-zA-Z0-9]+", "-", name)
+
+
+def report(rows: Sequence[Row]) -> str:
+    """Of each network: size, minutes, mean loss and how far its seeds lie apart, and its change in percent."""
+    runs: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        runs[row.network].append(row)
+    first: dict[str, float] = {}
+    lines = []
+    for name, of_name in runs.items():
+        losses = [row.loss for row in of_name]
+        base = first.setdefault(re.split(r"\W", name)[0], mean(losses))
+        lines.append((
+            name, f"{of_name[0].parameters / 1e6:.2f}", f"{mean(row.minutes for row in of_name):.0f}",
+            f"{mean(losses):.4f}", f"{max(losses) - min(losses):.4f}" if len(losses) > 1 else "–",
+            f"{100 * (mean(losses) / base - 1):+.2f} %", str(len(losses)),
+        ))  # fmt: skip
+    return markdown(("network", "M parameters", "minutes", "loss", "largest less smallest", "change", "seeds"), lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)
