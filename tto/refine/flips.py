@@ -79,6 +79,15 @@ class Symbols(NamedTuple):
     z: Tensor
 
 
+class Descent(NamedTuple):
+    """How far `flip_symbols` has come: the best candidate, and what the next batch of flips begins with."""
+
+    best: Candidate
+    share: float = FIRST_SHARE
+    curvature: Tensor | None = None
+    goes_on: bool = True
+
+
 def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
     return Symbols(candidate.symbols, problem.z_symbols(candidate.z))
 
@@ -86,7 +95,7 @@ def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
 def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Evaluation:
     """Where fixed symbols lie, whatever μ is; to be evaluated once."""
     parts: Iterator[Tensor] = iter([symbols.z, *problem.model.split_y(symbols.y)])
-    return Evaluation(problem, torch.zeros_like(symbols.y), symbols.z, qp, lambda u: next(parts))
+    return Evaluation(problem, symbols.y.detach(), symbols.z, qp, lambda u: next(parts))
 
 
 def candidate_at(problem: Problem, symbols: Symbols, qp: int) -> Candidate:
@@ -97,26 +106,26 @@ def flip_symbols(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Can
     """Flips until nothing more is predicted to pay, or no batch does, or `keep_on`, called with the best after every
     evaluation (those with gradients, too), says no. Returns a candidate that is no worse.
     """
-    best, symbols, curvature = candidate, symbols_of(problem, candidate), None
-    share, better = FIRST_SHARE, True
-    while better:
-        moves, predicted, curvature = predict(problem, symbols, best.qp, curvature)
-        predicted = least_of_each_part(predicted, problem.model)
-        order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
-        better = False
-        if not keep_on(best):
-            break
-        while not better and len(order) * share >= 1:
-            trial = _flipped(symbols, moves, order[: int(len(order) * share)])
-            found = candidate_at(problem, trial, best.qp)
-            better = found.J < best.J
-            if better:
-                best, symbols = found, trial
-            else:
-                share /= 2
-            if not keep_on(best):
-                return best
-    return best
+    descent = Descent(candidate)
+    while descent.goes_on:
+        descent = _descended(problem, descent, keep_on)
+    return descent.best
+
+
+def _descended(problem: Problem, descent: Descent, keep_on: KeepOn) -> Descent:
+    """After one prediction and batches of its flips until one pays; all that is freed before the next prediction."""
+    best, share, symbols = descent.best, descent.share, symbols_of(problem, descent.best)
+    moves, predicted, curvature = predict(problem, symbols, best.qp, descent.curvature)
+    predicted = least_of_each_part(predicted, problem.model)
+    order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
+    goes_on = keep_on(best)
+    while goes_on and len(order) * share >= 1:
+        found = candidate_at(problem, _flipped(symbols, moves, order[: int(len(order) * share)]), best.qp)
+        if found.J < best.J:
+            return Descent(found, share, curvature, keep_on(found))
+        share /= 2
+        goes_on = keep_on(best)
+    return Descent(best, share, curvature, False)
 
 
 def anneal_symbols(
