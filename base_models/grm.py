@@ -142,9 +142,11 @@ class Found(NamedTuple):
 class Referred:
     """Serially: what was decoded, as it is compared and referred to, diagonal after diagonal."""
 
+    _seen: Tensor
+
     def __init__(self, reference: CausalConv, hyper: Tensor):
         """For a walk by `hyper` [B, 2·M, N]."""
-        self._reference, self._seen, (batch, channels, count) = reference, hyper, hyper.shape
+        self._reference, (batch, channels, count) = reference, hyper.shape
         self._compared = hyper.new_zeros(batch, 2 * channels, count)
         self._features = hyper.new_zeros(batch, channels // 2, count)
         self._probabilities = full_precision(hyper.new_zeros(batch, 1, count))

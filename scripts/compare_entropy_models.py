@@ -105,16 +105,19 @@ def train_one(network: Network, seed: int, settings: Sequence[str], folder: Path
     """Raises as `train_recipe`, also `Interrupted`, after which it can go on."""
     run = RunFolder(folder, writes=False)
     begun = any(run.checkpoints.glob("step-*"))
-    if begun and is_finished(run):
+    if begun and last_validation(run):
         return
     recipe, overrides = (run.recipe, []) if begun else (RECIPE, [*network.overrides(seed), *settings])
     train_recipe(recipe, overrides, folder, resume=begun)
 
 
-def is_finished(run: RunFolder) -> bool:
-    """Its last validation is of its last step."""
+def last_validation(run: RunFolder) -> dict | None:
+    """Of a run that is at its last step, else None."""
+    if not run.metrics.is_file():
+        return None
     validations = [record for record in read_metrics(run.metrics) if record["kind"] == "validation"]
-    return bool(validations) and validations[-1]["total_steps"] == load_recipe(run.recipe).stages[0].steps
+    steps = load_recipe(run.recipe).stages[0].steps
+    return validations[-1] if validations and validations[-1]["total_steps"] == steps else None
 
 
 def finished(out: Path) -> list[Row]:
@@ -123,8 +126,7 @@ def finished(out: Path) -> list[Row]:
     for name in NETWORKS:
         for path in sorted(folder_of(out, name).glob("seed-*")):
             run = RunFolder(path, writes=False)
-            if is_finished(run):
-                last = [record for record in read_metrics(run.metrics) if record["kind"] == "validation"][-1]
+            if last := last_validation(run):
                 parameters = sum(value.numel() for value in load_checkpoint(run.model).parameters())
                 figures = (last["total_steps"], last["seconds"] / 60, last["loss"], last["bpp"][0], last["psnr"][0])
                 rows.append(Row(name, int(path.name.removeprefix("seed-")), parameters, *figures))

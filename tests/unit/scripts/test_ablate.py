@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,18 +16,6 @@ from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
 from tto.refine.transform import FitTransform
 from tto.side.weights import save_with_side_modules
-
-PATH = Path(__file__).parents[3] / "scripts" / "ablate.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("tto_ablate_script", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture

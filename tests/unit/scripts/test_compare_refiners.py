@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import pytest
-
-PATH = Path(__file__).parents[3] / "scripts" / "compare_refiners.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("tto_compare_refiners_script", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_checkpoint, photograph, tmp_path):

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import importlib.util
 import io
-import sys
 import threading
 import zipfile
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tto.bench.download import DownloadFailed, RemoteSet
-
-PATH = Path(__file__).parents[3] / "scripts" / "download.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("tto_download_script", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def png(level: int) -> bytes:

@@ -3,25 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
-from pathlib import Path
-
-import pytest
-
-FOLDER = Path(__file__).parents[3] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("tto_gain_by_base_script", FOLDER / "gain_by_base.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(FOLDER))
 
 
 def test_a_table_has_the_mean_and_the_worst_change_of_each_base_and_rate(script):

@@ -1,23 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tto.codec import Codec
 from tto.models import load_model
-
-SCRIPT = Path(__file__).parents[3] / "scripts" / "reproduce_table.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("reproduce_table", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_dcae_has_the_size_and_the_operations_of_the_paper(script):
