@@ -164,6 +164,12 @@ def decompress_bin(model: BaseModel, data: bytes, dtype: torch.dtype = torch.flo
     return x_hat[..., top : top + height, left : left + width]
 
 
+def bin_size(data: bytes) -> tuple[int, int]:
+    """Height and width of the picture in a `.bin` file. Raises `StreamError`."""
+    height, width, _, _ = _split_bin(data)
+    return height, width
+
+
 def _split_bin(data: bytes) -> tuple[int, int, bytes, bytes]:
     try:
         height, width = struct.unpack_from(">HH", data)

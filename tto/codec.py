@@ -290,7 +290,7 @@ class _Compression:
         """At one quality, with the λ of that."""
         codec, picture = self.codec, self.picture
         base, best, steps = self._trials(codec.checked_quality(quality), qp)
-        decoded = codec._decode(best.data)
+        decoded = codec._decode(best.data, max_pixels=None)
         if not np.array_equal(decoded.rgb, best.rgb):
             raise VerificationFailed("the decoder does not give the encoder's pixels")
         return Result(

@@ -119,7 +119,7 @@ def _mode_of(path: str | os.PathLike) -> int | None:
 
 def _replace(target: Path, data: bytes, permissions: int | None) -> None:
     """A whole new file in the place of `target`, with `permissions` or else those of a new file."""
-    temporary = target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
+    temporary = target.parent / f".tto-{secrets.token_hex(8)}.tmp"
     nameless = _open_nameless(target.parent)
     try:
         with open(_open_new(temporary) if nameless is None else nameless, "wb") as file:

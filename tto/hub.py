@@ -55,6 +55,8 @@ def weights_path(address: Address) -> Path:
         return Path(hf_hub_download(address.repo, WEIGHTS, revision=address.revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return pull(address)
+    except _refusals() as error:
+        raise HubError(f"cannot use {address}: {_reason(error)}") from error
 
 
 def pull(address: Address) -> Path:

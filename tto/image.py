@@ -157,13 +157,13 @@ def _from_pil(image: Image.Image, convert: bool) -> Picture:
     if getattr(image, "n_frames", 1) > 1 and image.format not in FORMATS_WITH_PREVIEWS:
         raise UnsupportedImage("animated and multi-page pictures are not supported")
     if _is_deep(image) and not convert:
-        raise UnsupportedImage("16-bit pictures lose half of their bits: say --convert (convert=True) for that")
+        raise UnsupportedImage("more than 8 bits a sample are cut to 8 only with --convert (convert=True)")
     image.load()
     eight = to_eight_bits(image) if convert else image
     if eight.mode not in GRAY_MODES + COLOR_MODES:
         how = "is not supported" if convert else "becomes 8-bit gray or RGB only with --convert (convert=True)"
         raise UnsupportedImage(f"mode {eight.mode} {how}")
-    has_alpha = eight.mode in ("LA", "RGBA") or "transparency" in eight.info
+    has_alpha = eight.has_transparency_data
     grayscale = eight.mode in GRAY_MODES
     if grayscale and "transparency" not in eight.info:
         planes = np.asarray(eight.convert("LA" if has_alpha else "L"))
@@ -182,9 +182,14 @@ def _from_pil(image: Image.Image, convert: bool) -> Picture:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether the file has 16 bits per sample that Pillow would silently cut to 8."""
-    raw_modes = (part for tile in getattr(image, "tile", ()) for part in np.atleast_1d(tile[3]).tolist())
-    return any(isinstance(part, str) and ";16" in part for part in raw_modes)
+    """Whether the file has more than 8 bits per sample, which Pillow would silently cut to 8."""
+    if image.info.get("bit_depth", 8) > 8:  # HEIF
+        return True
+    return any(
+        ";16" in str(part) or (tile[0].startswith("ppm") and isinstance(part, int) and part > 255)
+        for tile in getattr(image, "tile", ())
+        for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
+    )
 
 
 def _exif(image: Image.Image) -> bytes | None:
@@ -192,15 +197,14 @@ def _exif(image: Image.Image) -> bytes | None:
     if isinstance(raw, bytes) and raw:
         return raw if raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
     source = image.getexif()
+    if image.format != "TIFF":
+        return source.tobytes() if len(source) else None
     kept = Image.Exif()
-    if image.format == "TIFF":
-        kept.update({tag: source[tag] for tag in TIFF_DESCRIPTIVE_TAGS if tag in source})
-        for directory in SUB_DIRECTORIES:
-            if entries := source.get_ifd(directory):
-                kept.get_ifd(directory).update(entries)
-                kept[directory] = kept.get_ifd(directory)
-    else:
-        kept.update(source)
+    kept.update({tag: source[tag] for tag in TIFF_DESCRIPTIVE_TAGS if tag in source})
+    for directory in SUB_DIRECTORIES:
+        if entries := source.get_ifd(directory):
+            kept.get_ifd(directory).update(entries)
+            kept[directory] = kept.get_ifd(directory)
     return kept.tobytes() if len(kept) else None
 
 

@@ -52,7 +52,10 @@ class Journal:
         return parse(content)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line and wait until the disk has it."""
-        self._file.write((json.dumps(record) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write one line and wait until the disk has it. Raises `FileError`."""
+        try:
+            self._file.write((json.dumps(record) + "\n").encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise FileError(f"cannot write {self.path}: {error.strerror}") from error

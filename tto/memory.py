@@ -21,7 +21,12 @@ LEAST_ACTIVATIONS, MOST_ACTIVATIONS = 32e6, 128e6
 """Bytes for a larger one's tiles. More is not faster on a processor, whose caches are small; a GPU gets more."""
 ALLOCATION_MESSAGES = ("can't allocate memory", "not enough memory", "bad_alloc")
 PROCESS, MACHINE = Path("/proc/self/status"), Path("/proc/meminfo")
-GROUP_LIMIT, GROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+GROUP = Path("/sys/fs/cgroup")
+GROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Limit, use and its kinds in both versions of control groups, with the name of the cache that is given up first."""
 
 
 def ran_out(error: BaseException) -> bool:
@@ -97,10 +102,14 @@ def _of_machine() -> int | None:
 
 def _of_group() -> int | None:
     """Of a container's limit."""
-    try:
-        return int(GROUP_LIMIT.read_text()) - int(GROUP_USED.read_text())
-    except (OSError, ValueError):  # there is none, or it is "max"
-        return None
+    for limit, used, kinds, cache in GROUP_FILES:
+        try:
+            figures = dict(line.split() for line in (GROUP / kinds).read_text().splitlines())
+            taken = int((GROUP / used).read_text()) - int(figures[cache])
+            return max(0, int((GROUP / limit).read_text()) - taken)
+        except (OSError, ValueError, KeyError):  # there is none, or it is "max"
+            continue
+    return None
 
 
 def _of_address_space() -> int | None:

@@ -62,7 +62,7 @@ class TTOImageFile(ImageFile.ImageFile):
             from tto.api import decompress
 
             try:
-                decoded = decompress(self._data)
+                decoded = decompress(self._data, max_pixels=None)  # Image.open asked
             except TTOError as error:
                 raise OSError(str(error)) from error
             if self._exclusive_fp and self.fp is not None:

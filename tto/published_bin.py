@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from base_models.published import StreamError, compress_bin, decompress_bin
+from base_models.published import StreamError, bin_size, compress_bin, decompress_bin
 from tto.codec import AnyCodec, Codec, Result, rd_cost
+from tto.container import MAX_PIXELS, check_size
 from tto.device import has_float64
 from tto.errors import BadArgument, BadCheckpoint, CorruptFile, LimitExceeded
 from tto.image import Picture, load_picture
+from tto.memory import memory_for
 from tto.metrics import psnr
 from tto.padding import to_tensor, to_uint8
 from tto.refine.distortion import make_distortion
@@ -50,7 +52,7 @@ def compress_to_bin(codec: AnyCodec, image: PictureLike, lambda_: float | None =
     start, model = time.perf_counter(), _suitable(codec)
     rgb = load_picture(image).rgb
     data = encode_bin(codec, rgb)
-    image, _ = decode_bin(codec, data)
+    image, _ = decode_bin(codec, data, max_pixels=None)
     distortion = make_distortion(rgb, "mse", None)
     decoded = np.asarray(image)
     cost = rd_cost(len(data), distortion, decoded, lambda_ or float(model.lambda_at(1.0)))
@@ -71,20 +73,26 @@ def compress_to_bin(codec: AnyCodec, image: PictureLike, lambda_: float | None =
     )
 
 
-def decode_bin(codec: AnyCodec, data: bytes) -> tuple[Image.Image, str]:
+def decode_bin(codec: AnyCodec, data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[Image.Image, str]:
     """A `.bin` file → RGB picture and the arithmetic that could read it: float32, or float64 where that gave damage and
     the device has it.
 
-    Raises `BadArgument`, or `CorruptFile` where neither can.
+    Raises `BadArgument`, `LimitExceeded`, `NotEnoughMemory`, or `CorruptFile` where neither can.
     """
     model = _suitable(codec)
     damage: list[StreamError] = []
-    for dtype in (torch.float32, torch.float64)[: 1 + has_float64(codec.device)]:
-        try:
-            image = Picture(to_uint8(decompress_bin(model, data, dtype))).to_pil()
-            return image, str(dtype).removeprefix("torch.")
-        except StreamError as error:
-            damage.append(error)
+    try:
+        height, width = bin_size(data)
+    except StreamError as error:
+        raise CorruptFile(SUFFIX, str(error)) from error
+    check_size(width, height, max_pixels)
+    with memory_for(width, height, codec.device):
+        for dtype in (torch.float32, torch.float64)[: 1 + has_float64(codec.device)]:
+            try:
+                image = Picture(to_uint8(decompress_bin(model, data, dtype))).to_pil()
+                return image, str(dtype).removeprefix("torch.")
+            except StreamError as error:
+                damage.append(error)
     raise CorruptFile(SUFFIX, str(damage[0])) from damage[0]
 
 

@@ -260,6 +260,9 @@ def test_bad_inputs_are_reported_and_the_others_done(tmp_path, photo, tiny_check
         (["info", "missing.tto"], "missing.tto"),
         (["verify", "{photo}"], "not a .tto file"),
         (["models", "show", "nothing"], "no model"),
+        (["models", "show", "mbt2018-mean", "-q", "99"], "quality must be between 1 and 8"),
+        (["models", "convert", "{model}", "weights.pt"], "ends with .safetensors"),
+        (["models", "convert", "{model}", "{model}"], "the checkpoint itself"),
         (["nonsense"], "nonsense"),
         (["--nonsense"], "nonsense"),
     ],
@@ -415,3 +418,31 @@ def test_completion_knows_commands_and_options(monkeypatch, call):
         monkeypatch.setenv("COMP_WORDS", typed)
         monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
         assert expected in call()[1]
+
+
+def test_an_original_is_found_whatever_the_case_of_its_suffix(tmp_path, photo, tiny_checkpoint, call):
+    (tmp_path / "up").mkdir()
+    photo.rename(tmp_path / "up" / "IMG_1.PNG")
+    assert call("compress", tmp_path / "up" / "IMG_1.PNG", "-m", tiny_checkpoint, "-o", tmp_path / "a.tto")[0] == 0
+    (tmp_path / "a.tto").rename(tmp_path / "IMG_1.tto")
+    options = ("-m", tiny_checkpoint, "--against", tmp_path / "up", "--json")
+    code, out, _ = call("verify", tmp_path / "IMG_1.tto", *options)
+    assert code == 0 and json.loads(out[0])["against"] == str(tmp_path / "up" / "IMG_1.PNG")
+
+
+def test_a_closed_stream_does_not_take_errors_elsewhere(tmp_path):
+    command = [sys.executable, "-m", "tto", "info", "none.tto"]
+    closed = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, preexec_fn=lambda: os.close(2), stdout=subprocess.PIPE, check=False
+    )
+    assert (closed.returncode, closed.stdout) == (2, b"")
+
+
+def test_a_name_that_cannot_be_printed_does_not_end_the_run(tmp_path, photo, tiny_checkpoint, call):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+    name = os.fsdecode(b"caf\xe9.tto")
+    (tmp_path / "photo.tto").rename(tmp_path / name)
+    command = [sys.executable, "-m", "tto", "info", name]
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": "utf-8"}
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert shown.returncode == 0 and rb"caf\udce9.tto" in shown.stdout

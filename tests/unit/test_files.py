@@ -18,6 +18,13 @@ def test_content_is_written_and_nothing_else_is_left(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"content"}
 
 
+def test_a_name_as_long_as_the_system_takes_is_written(tmp_path):
+    name = "写" * 83 + ".tto"
+    assert len(name.encode()) == 253
+    write_atomic(tmp_path / name, b"content")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_failure_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"old")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
 from tto.image import Picture, encode_picture, load_picture
@@ -72,6 +72,14 @@ def test_palette_with_transparency_becomes_rgba():
     assert picture.alpha.tolist() == [[255, 0]]
 
 
+def test_palette_with_alpha_in_its_colors_becomes_rgba():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 255, 40, 50, 60, 7], "RGBA")
+    image.putpixel((1, 0), 1)
+    picture = load_picture(image)
+    assert picture.rgb.tolist() == [[[10, 20, 30], [40, 50, 60]]] and picture.alpha.tolist() == [[255, 7]]
+
+
 def test_transparent_gray_level_becomes_alpha():
     picture = load_picture(file_of(Image.fromarray(np.array([[9, 8]], np.uint8)), "PNG", transparency=8))
     assert picture.grayscale and picture.rgb[0, :, 1].tolist() == [9, 8]
@@ -99,8 +107,16 @@ def sixteen_bit_rgb_png() -> bytes:
 def test_sixteen_bit_rgb_is_refused_though_pillow_would_cut_it():
     data = sixteen_bit_rgb_png()
     assert Image.open(io.BytesIO(data)).mode == "RGB"
-    with pytest.raises(UnsupportedImage, match="16-bit"):
+    with pytest.raises(UnsupportedImage, match="more than 8 bits"):
         load_picture(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("magic", [b"P5", b"P6"])
+def test_a_pixmap_of_more_levels_than_bytes_have_is_refused(magic):
+    body = bytes(2 * (3 if magic == b"P6" else 1))
+    assert load_picture(magic + b" 1 1 255 " + body[::2]).rgb.shape == (1, 1, 3)
+    with pytest.raises(UnsupportedImage):
+        load_picture(magic + b" 1 1 1023 " + body)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
@@ -174,6 +190,15 @@ def test_text_and_missing_files_have_their_own_errors(tmp_path):
         load_picture(tmp_path / "a.png")
     with pytest.raises(FileError, match="No such file"):
         load_picture(tmp_path / "b.png")
+
+
+def test_metadata_of_older_image_programs_is_kept():
+    content = exif_bytes()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    kept = Image.Exif()
+    kept.load(load_picture(file_of(Image.fromarray(RGB), "PNG", pnginfo=info)).exif)
+    assert kept[0x0112] == 6 and kept.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
 
 
 def test_every_flipped_bit_gives_a_picture_or_a_typed_error():

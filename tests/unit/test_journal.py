@@ -40,3 +40,13 @@ def test_one_run_at_a_time(tmp_path):
         Journal(path, "wait")
     with pytest.raises(FileError, match="cannot open"):
         Journal(tmp_path, "")
+
+
+def test_a_full_disk_is_one_error(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with Journal(tmp_path / "lines", "") as journal:
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(FileError, match="cannot write .*lines: No space left"):
+            journal.append({"a": 1})

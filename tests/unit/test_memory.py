@@ -13,15 +13,23 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """`machine(available, limit, used)`: a machine and a container with so many bytes, None where it does not say."""
+    """`machine(available, limit, used, cache)`: a machine and a container with so many bytes, None where it does not
+    say; `version` is that of its control groups.
+    """
 
-    def make(available: int | None, limit: int | str | None = None, used: int = 0) -> None:
-        names = {"MACHINE": available and f"MemTotal: 999 kB\nMemAvailable:  {available // 1024} kB\n"}
-        names |= {"GROUP_LIMIT": limit and f"{limit}\n", "GROUP_USED": f"{used}\n"}
-        for name, text in names.items():
-            if text is not None:
+    def make(
+        available: int | None, limit: int | str | None = None, used: int = 0, cache: int = 0, version: int = 2
+    ) -> None:
+        monkeypatch.setattr(memory, "MACHINE", tmp_path / "machine")
+        monkeypatch.setattr(memory, "GROUP", tmp_path)
+        if available is not None:
+            (tmp_path / "machine").write_text(f"MemTotal: 999 kB\nMemAvailable:  {available // 1024} kB\n")
+        if limit is not None:
+            (tmp_path / "memory").mkdir(exist_ok=True)
+            names = memory.GROUP_FILES[2 - version]
+            texts = (f"{limit}\n", f"{used}\n", f"anon 1\n{names[3]} {cache}\n")
+            for name, text in zip(names, texts, strict=False):
                 (tmp_path / name).write_text(text)
-            monkeypatch.setattr(memory, name, tmp_path / name)
 
     return make
 
@@ -33,6 +41,12 @@ def test_free_is_the_least_of_what_machine_and_container_leave(machine):
     assert memory.free_memory(CPU) == 6 << 20
     machine(10 << 20, "max")
     assert memory.free_memory(CPU) == 10 << 20
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_that_a_container_has_in_its_cache_are_not_in_use(machine, version):
+    machine(10 << 20, 8 << 20, 8 << 20, cache=5 << 20, version=version)
+    assert memory.free_memory(CPU) == 5 << 20
 
 
 def test_a_system_that_does_not_say_sets_no_limit(machine):

@@ -6,6 +6,7 @@ imports torch, so that `tto info` starts at once.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -123,9 +124,19 @@ def tto(
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and leave the process: 0, 2 for an error a person can mend, 130 for Ctrl-C."""
+    _settle_streams()
     with logging_to_stderr():
         code = _run(args)
     sys.exit(code)
+
+
+def _settle_streams() -> None:
+    """Standard streams that are closed lead nowhere; a name that cannot be printed is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(args: list[str] | None) -> int:
@@ -158,6 +169,8 @@ def report(error: Exception, about: Path | None = None) -> int:
         print_line(f"{message} (see {command} --help)")
     elif isinstance(error, ModuleNotFoundError):
         print_line(f"the package {error.name} is not installed: pip install 'tto[bench,train]'")
+    elif isinstance(error, OSError) and error.filename is not None:
+        print_line(f"{os.fsdecode(error.filename)}: {error.strerror}")
     elif isinstance(error, (MemoryError, OSError)):
         print_line(str(error) or "out of memory")
     else:

@@ -183,6 +183,7 @@ def compress(
     check_model(model)
     if explain is not None:  # what is missing is said before compressing
         require("matplotlib", "bench")
+    outputs = folder_of(planned, output)
 
     @cache
     def compression() -> Compression:
@@ -206,9 +207,9 @@ def compress(
             lambda_=lambda_,
         )
         fingerprint = codec.fingerprint + codec.side_coder.fingerprint
-        return Compression(absolute(model), device, request, convert, explain, fingerprint)
+        return Compression(absolute(model), device, request, convert, explain, outputs, fingerprint)
 
-    with Manifest(folder_of(planned, output), workplace.is_chosen) as manifest:
+    with Manifest(outputs, workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: compression().making) if skip_existing else lambda job: False
         todo, refused = check_jobs(planned, not no_overwrite, is_done)
         if explain is not None:

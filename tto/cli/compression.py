@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from hashlib import sha256
@@ -27,8 +28,8 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Compression:
-    """How pictures are compressed. convert: as for `load_picture`; explain: folder for drawings; fingerprint: of the
-    model and its side modules.
+    """How pictures are compressed. convert: as for `load_picture`; explain: folder for drawings, in which those of an
+    output have the place that it has in `outputs`; fingerprint: of the model and its side modules.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Compression:
     request: Request
     convert: bool
     explain: Path | None
+    outputs: Path | None
     fingerprint: bytes
 
     @property
@@ -94,8 +96,10 @@ class _Work:
         from tto.explain import explain
 
         drawings = explain(self.codec, picture, result.data)
-        stem = "stdout" if job.output == STREAM else job.target.stem
-        return {folder / f"{stem}-{name}": data for name, data in drawings.items()}
+        place = Path("stdout")
+        if job.output != STREAM:
+            place = Path(os.path.relpath(job.target, self.how.outputs or job.target.parent))
+        return {folder / f"{place.with_suffix('')}-{name}": data for name, data in drawings.items()}
 
     def _measured(self, picture: Picture, result: Result) -> Record:
         """What was aimed at, where that is not PSNR."""

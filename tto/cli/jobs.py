@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,7 +49,7 @@ def check_jobs(
             _check(job, overwrite)
             check(job)
             possible.append(job)
-        except TTOError as error:
+        except (TTOError, OSError) as error:  # OSError: of a path through a folder that may not be read
             report(error, job.input)
             refused = True
     if skipped:
@@ -146,8 +147,7 @@ def run_jobs(
         with closing(work_through(workforce, start, parcels())) as outcomes:
             for parcel, outcome in outcomes:
                 if isinstance(outcome, Made):
-                    before_writing(parcel, outcome)
-                    outcome = _written(outcome)
+                    outcome = _written(outcome, partial(before_writing, parcel, outcome))
                 rows.add(parcel.index, outcome)
                 bars.file_done()
     except KeyboardInterrupt as stop:
@@ -161,8 +161,9 @@ def run_jobs(
     return rows.failed
 
 
-def _written(made: Made) -> Record | Exception:
+def _written(made: Made, before: Callable[[], None]) -> Record | Exception:
     try:
+        before()
         for path, data in made.files.items():
             write_output(path, data)
     except Exception as error:

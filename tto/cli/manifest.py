@@ -17,7 +17,7 @@ from typing import Any
 from tto.cli.jobs import Made, Parcel
 from tto.cli.naming import STREAM, Job
 from tto.errors import FileError
-from tto.files import read_bytes
+from tto.files import read_bytes, require_writable
 from tto.journal import Journal, parse
 
 LOG = logging.getLogger(__name__)
@@ -70,18 +70,22 @@ class Manifest:
     """
 
     def __init__(self, folder: Path | None, grows: bool) -> None:
-        """grows: whether what `append` is told is kept. Raises `FileError` where the file is damaged, of another
-        version, or to grow and in use.
+        """grows: whether there must be a file; one that is there is kept up to date if it can be. Raises `FileError`
+        where it is damaged, of another version, or must grow and cannot, as it is in use or may not be written.
         """
         self._folder, self._grows = folder or Path(), grows and folder is not None
         self._path = self._folder / MANIFEST
         self._journal: Journal | None = None
         self._entries: dict[str, Entry] = {}
         if folder is not None and self._path.exists():
-            if grows:
+            try:
                 self._open()
-            else:
+            except FileError:
+                if grows:
+                    raise
                 self._entries = self._understood(lambda: parse(read_bytes(self._path)))
+        elif self._grows:
+            require_writable(self._path)
 
     def __enter__(self) -> Manifest:
         return self
@@ -96,11 +100,10 @@ class Manifest:
 
     def append(self, job: Job, source: bytes, output: bytes, making: Making) -> None:
         """Tell of an output that is about to be written. Raises `FileError`."""
-        if not self._grows:
-            return
-        if self._journal is None:
+        if self._journal is None and self._grows:
             self._open()
-        assert self._journal is not None
+        if self._journal is None:
+            return
         entry = Entry(
             self._name(job), len(output), _digest(output),
             os.path.abspath(job.input), len(source), _modified(job.input), _digest(source),

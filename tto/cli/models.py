@@ -10,7 +10,7 @@ import typer
 
 from tto.cli import EXIT_CODES
 from tto.errors import BadArgument, BadCheckpoint
-from tto.files import write_atomic
+from tto.files import require_writable, write_atomic
 from tto.hub import parse_address, pulled_models
 from tto.models import checkpoint_path, load_model, shipped_models
 from tto.zoo import families, find_family, load_network
@@ -63,6 +63,8 @@ def show(
     from base_models import fingerprint
 
     family = find_family(model)
+    if family is not None and not 1 <= quality <= family.qualities:
+        raise BadArgument(f"quality must be between 1 and {family.qualities} for this model, got {quality}")
     network = load_model(model) if family is None else load_network(family, quality)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     facts = {"fingerprint": fingerprint(network).hex(), "parameters": parameters} | asdict(network.config)
@@ -87,6 +89,11 @@ def convert(
 
     from base_models import CheckpointError, checkpoint_bytes, fingerprint, load_checkpoint
 
+    if out.suffix != ".safetensors":
+        raise BadArgument(f"{out}: expected a name that ends with .safetensors")
+    if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
+        raise BadArgument(f"{out} is the checkpoint itself: give another name")
+    require_writable(out)
     try:
         network = load_checkpoint(checkpoint, name, lambdas=(lambda_,))
         write_atomic(out, checkpoint_bytes(network, torch.float16 if half else None))

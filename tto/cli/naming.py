@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tto.errors import BadArgument
+from tto.errors import BadArgument, FileError
 from tto.formats import PICTURE_SUFFIXES
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def plan_jobs(inputs: Sequence[Path], output: str | None, kind: Kind, recursive:
 
     Without `output`, an output lies beside its input; that of `-` is `-`. `output` is the file to write where there is
     one input file, and otherwise (or where it is a folder, or ends with a slash) the folder to write to, in which those
-    of a folder keep their places. Names that would be the same keep their suffix. Raises `BadArgument`.
+    of a folder keep their places. Names that would be the same keep their suffix. Raises `BadArgument` or `FileError`.
     """
     if output is None:
         _refuse_forgotten_option(inputs, kind)
@@ -85,10 +85,10 @@ def plan_jobs(inputs: Sequence[Path], output: str | None, kind: Kind, recursive:
 
 
 def find_files(inputs: Sequence[Path], suffixes: Sequence[str], recursive: bool = False) -> list[Found]:
-    """The files that inputs stand for. Raises `BadArgument` for a folder without any."""
-    folders = [source for source in inputs if _is_folder(source)]
+    """The files that inputs stand for. Raises `BadArgument` for a folder without any, `FileError` for a closed one."""
+    folders = {source: None for source in inputs if _is_folder(source)}  # a set that keeps its order
     names = Counter(source.name for source in inputs if source not in folders)
-    above = _common_folder(folders) if len(folders) > 1 else None
+    above = _common_folder(list(folders)) if len(folders) > 1 else None
     above_files = _common_folder([source.parent for source in inputs if names[source.name] > 1]) or ""
     found = []
     for source in inputs:
@@ -113,13 +113,13 @@ def _below(file: Path, folder: str | None) -> Path:
 def _files_in(folder: Path, suffixes: Sequence[str], recursive: bool) -> list[Path]:
     """Sorted, without hidden ones."""
     files, folders_left = [], 0
-    for place, inner, names in os.walk(folder):
+    for place, inner, names in os.walk(folder, onerror=_refuse_unreadable):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         files += (Path(place, name) for name in sorted(names) if not name.startswith("."))
         if not recursive:
             folders_left = len(inner)
             break
-    files = [file for file in files if file.suffix.lower() in suffixes and not file.is_dir()]
+    files = [file for file in files if file.suffix.lower() in suffixes and not os.path.isdir(file)]
     left = f" (its {folders_left} folders are left out; -r takes them)" if folders_left else ""
     if not files:
         raise BadArgument(f"no files to work on in the folder {folder}{left}")
@@ -144,7 +144,11 @@ def _means_a_file(output: str) -> bool:
 
 
 def _is_folder(path: Path) -> bool:
-    return path != STREAM and path.is_dir()
+    return path != STREAM and os.path.isdir(path)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise FileError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def _refuse_forgotten_option(inputs: Sequence[Path], kind: Kind) -> None:
@@ -165,7 +169,7 @@ def _refuse_a_file_for_many(output: str, kind: Kind) -> None:
 
 
 def _refuse_nameless(file: Path) -> None:
-    if file.exists() and not file.is_file():
+    if os.path.exists(file) and not os.path.isfile(file):
         raise BadArgument(f"{file} is no regular file: say with -o where its output goes")
 
 

@@ -104,9 +104,13 @@ def original_of(place: Path, against: Path) -> Path:
     if not against.is_dir():
         return against
     stem = against / place.with_suffix("")
-    for candidate in (stem, *(stem.with_name(stem.name + suffix) for suffix in PICTURE_SUFFIXES)):
-        if candidate.is_file():
-            return candidate
+    if stem.is_file():
+        return stem
+    beside = sorted(stem.parent.iterdir()) if stem.parent.is_dir() else []
+    for suffix in PICTURE_SUFFIXES:
+        for candidate in beside:
+            if candidate.stem == stem.name and candidate.suffix.lower() == suffix and candidate.is_file():
+                return candidate
     raise FileError(f"no original of {place} in {against}")
 
 

@@ -50,3 +50,13 @@ def test_without_matplotlib_one_line_says_so_first(tmp_path, photo, tiny_checkpo
     assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why") == 2
     assert "matplotlib" in capsys.readouterr().err
     assert not photo.with_suffix(".tto").exists()
+
+
+def test_drawings_keep_the_places_of_their_outputs(tmp_path, photo, tiny_checkpoint):
+    for place in ("in/a/x.png", "in/b/x.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_bytes(photo.read_bytes())
+    options = ("-m", tiny_checkpoint, "--explain", tmp_path / "why")
+    assert call("compress", "-r", tmp_path / "in", "-o", tmp_path / "out", *options) == 0
+    names = [f"{folder}/x-{kind}.png" for folder in "ab" for kind in ("bits", "dictionary", "error")]
+    assert sorted(str(path.relative_to(tmp_path / "why")) for path in (tmp_path / "why").rglob("*.png")) == names

@@ -48,6 +48,20 @@ def test_what_cannot_be_done_is_refused_before_the_others_are_begun(folder, caps
         check_jobs(jobs[1:])
 
 
+def test_a_path_that_may_not_be_looked_at_is_refused_alone(folder, capsys, monkeypatch):
+    exists = Path.exists
+
+    def look(path):
+        if path.name == "closed.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", look)
+    jobs = [Job(Path("closed.png"), Path("x")), Job(Path("b.png"), Path("y"))]
+    assert check_jobs(jobs) == (jobs[1:], True)
+    assert capsys.readouterr().err == "tto: closed.png: Permission denied\n"
+
+
 def test_existing_outputs_are_refused_or_skipped_on_request(folder, capsys, caplog):
     there, new = Job(Path("b.png"), Path("c.tto")), Job(Path("b.png"), Path("d.tto"))
     assert check_jobs([there, new], overwrite=False) == ([new], True)
@@ -193,6 +207,18 @@ def test_an_output_is_told_of_before_it_is_written(folder, capsys):
         run_jobs([Job(Path("a.JPG"), Path("x"))], doubling, Printing("{twice}".format_map), bars, before_writing=tell)
     assert seen == [(b"", {Path("x"): b"a.JPGa.JPG"}, False)]
     assert Path("x").read_bytes() == b"a.JPGa.JPG"
+
+
+def test_an_output_that_cannot_be_told_of_is_not_written_and_the_others_go_on(folder, capsys):
+    def tell(parcel, made):
+        if parcel.index == 0:
+            raise FileError("disk full")
+
+    jobs = [Job(Path("a.JPG"), Path("x")), Job(Path("c.tto"), Path("y"))]
+    with Bars(2) as bars:
+        assert run_jobs(jobs, doubling, Printing("{twice}".format_map), bars, before_writing=tell)
+    assert capsys.readouterr().err == "tto: a.JPG: disk full\n"
+    assert not Path("x").exists() and Path("y").exists()
 
 
 def test_bars_are_silent_where_there_is_no_terminal(capsys):

@@ -125,7 +125,7 @@ def test_values_of_another_kind_are_damage(job):
         Manifest(Path("out"), True)
 
 
-def test_a_manifest_that_does_not_grow_needs_no_lock_and_writes_nothing(job):
+def test_a_manifest_in_use_is_read_where_it_need_not_grow(job):
     content = Path("out", MANIFEST).read_bytes()
     with Manifest(Path("out"), True), Manifest(Path("out"), False) as reader:
         reader.append(job, b"", b"", MAKING)
@@ -142,6 +142,26 @@ def test_a_manifest_lies_in_the_folder_of_all_outputs(tmp_path):
     assert folder_of(here[:1], "a/") == Path("a/")
     assert folder_of(here[:1], "a/x.tto") == Path("a").absolute()
     assert folder_of([Job(STREAM, Path("x.tto")), Job(Path("x"), STREAM)], None) is None
+
+
+def test_a_manifest_that_is_there_is_kept_up_to_date(job):
+    with Manifest(Path("out"), grows=False) as manifest:
+        noting(manifest, Making("00ff", {"quality": 5.0}))(Parcel(0, job, b"picture"), Made({}, {job.target: b"bytes"}))
+    write(job)
+    assert is_done(job, Making("00ff", {"quality": 5.0}), grows=False) and not is_done(job)
+
+
+def test_none_is_begun_that_nobody_asked_for(tmp_path):
+    job = Job(tmp_path / "a.png", tmp_path / "a.tto")
+    with Manifest(tmp_path, grows=False) as manifest:
+        manifest.append(job, b"picture", b"bytes", MAKING)
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_a_folder_that_cannot_hold_a_manifest_is_refused_first(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match="file is no folder"):
+        Manifest(tmp_path / "file", grows=True)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tto.cli.naming import COMPRESSION, DECOMPRESSION, Job, plan_jobs
-from tto.errors import BadArgument
+from tto.errors import BadArgument, FileError
 
 
 @pytest.fixture
@@ -142,3 +142,16 @@ def test_a_pipe_needs_a_name_for_its_output(folder):
 
 def test_jobs_are_values():
     assert Job(Path("a"), Path("b")) == Job(Path("a"), Path("b"))
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(folder, monkeypatch):
+    scandir = os.scandir
+
+    def look(place):
+        if Path(place).name == "two":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", look)
+    with pytest.raises(FileError, match="cannot read the folder .*two: Permission denied"):
+        plan_jobs([Path(".")], "out/", COMPRESSION, recursive=True)
