@@ -3,7 +3,9 @@
     python scripts/compare_refiners.py PICTURE... --crop 256 -q 3 -q 6 --out comparison
 
 Writes `refiners.csv` (one row per picture, quality, method and number of steps) and `refiners.png` (mean gain against
-seconds). J is that of real bytes and decoded pixels of the best latents so far; looking at them is not timed.
+seconds). J is that of real bytes and decoded pixels of the best latents so far; looking at them is not timed. With
+`--everything` tto's efforts are as `tto compress` has them, filters and all, and those who have 500 steps and more get
+filter, transform and codes for their latents in the same way as `best` does.
 Peers run with their published constants, except that all of them start from the encoder's own latents and, as here,
 walk all slices in every step. Their papers: see `METHODS`.
 """
@@ -29,9 +31,10 @@ from tto.image import Picture, central, load_picture
 from tto.models import DEFAULT_MODEL
 from tto.refine.descent import Phase
 from tto.refine.distortion import SquaredError
-from tto.refine.operation import run_all
+from tto.refine.filtering import FitFilter, finished
+from tto.refine.operation import SideSearch, run_all
 from tto.refine.plan import Plan
-from tto.refine.presets import BEST, EFFORTS, Stage
+from tto.refine.presets import BEST, EFFORTS, SIDE, Stage
 from tto.refine.problem import Candidate, Problem
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, DeterministicAnnealing, SGAPlusSSL, StraightThrough, UniformNoise
@@ -96,8 +99,12 @@ METHODS: dict[str, tuple[Stage, ...]] = {
     ),
     "fast": EFFORTS["fast"],
     "balanced": EFFORTS["balanced"],
-    "best": (*EFFORTS["balanced"], BEST),  # what is below is about latents alone
+    "best": (*EFFORTS["balanced"], BEST),
 }
+LATENTS = {name: tuple(tuple(o for o in stage if not isinstance(o, SideSearch)) for stage in METHODS[name])
+           for name in METHODS}  # fmt: skip
+BESIDE = (FitFilter(), *SIDE)
+LEAST_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ def compare(
     quality: Annotated[list[float], typer.Option("-q", "--quality")] = [3.0, 6.0],  # noqa: B006
     methods: Annotated[str, typer.Option(help="Names separated by commas.")] = ",".join(METHODS),
     crop: Annotated[int, typer.Option(help="Side of the central square to use, 0 for all.")] = 0,
+    everything: Annotated[bool, typer.Option("--everything", help="With what travels beside latents.")] = False,
     most_steps: Annotated[int, typer.Option(help="Leave a run after so many of its steps.")] = 2000,
     threads: int = 1,
     out: Path = Path("comparison"),
@@ -136,7 +144,7 @@ def compare(
             picture = Picture(central(picture.rgb, crop), picture.grayscale)
             for q in quality:
                 for method in methods.split(","):
-                    for row in measure(codec, picture, path.stem, q, method, most_steps):
+                    for row in measure(codec, picture, path.stem, q, method, most_steps, everything):
                         table.writerow(astuple(row))
                         file.flush()
                         rows.append(row)
@@ -144,22 +152,33 @@ def compare(
     plot(rows, out / "refiners.png")
 
 
-def measure(codec: Codec, picture: Picture, name: str, quality: float, method: str, most_steps: int) -> Iterator[Row]:
+def measure(
+    codec: Codec,
+    picture: Picture,
+    name: str,
+    quality: float,
+    method: str,
+    most_steps: int,
+    everything: bool = False,
+) -> Iterator[Row]:
     """Runs one method on one picture and looks at the best latents so far after each number of `LOOKS`."""
+    if everything and method in EFFORTS:
+        done = codec.compress(picture, quality, effort=method)
+        change = 100 * (done.J / done.base_J - 1)
+        yield Row(name, quality, method, done.steps, done.seconds, len(done.data), done.J, change)
+        return
     y, z = (latent.clone() for latent in codec.analyse(picture.rgb, quality))
     lambda_ = float(codec.model.lambda_at(quality))
     distortion = SquaredError(picture.rgb)
     fast = descends_in_bfloat16(codec.device)
-    problem = Problem(
-        codec.model, quality, lambda_, picture.height, picture.width, distortion, picture.grayscale, bfloat16=fast
-    )
+    frame = (picture.height, picture.width, distortion, picture.grayscale)
+    problem = Problem(codec.model, quality, lambda_, *frame, side_coder=codec.side_coder, bfloat16=fast)
 
-    def real(candidate: Candidate) -> tuple[int, float]:
-        fit_scales = method in EFFORTS
-        data = codec.pack(picture, candidate.y, candidate.z, quality, candidate.qp, fit_scales=fit_scales).data
+    def real(found: Candidate, fit_scales: bool) -> tuple[int, float]:
+        data = codec.pack(picture, found.y, found.z, quality, found.qp, side=found.side, fit_scales=fit_scales).data
         return len(data), rd_cost(len(data), distortion, load_picture(codec.decompress(data)).rgb, lambda_)
 
-    base = real(problem.candidate(y, z, 128))[1]
+    base = real(problem.candidate(y, z, 128), fit_scales=False)[1]
     found: list[tuple[int, float, Candidate]] = []
     start, looking = time.perf_counter(), 0.0
 
@@ -175,14 +194,28 @@ def measure(codec: Codec, picture: Picture, name: str, quality: float, method: s
             look()
         return state.steps >= most_steps
 
-    state = State(problem, y, z, 128, Plan(METHODS[method]).budget, Callbacks(should_stop=should_stop))
-    for stage in METHODS[method]:
+    stages = LATENTS[method]
+    state = State(problem, y, z, 128, Plan(stages).budget, Callbacks(should_stop=should_stop))
+    for stage in stages:
         run_all(stage, state)
     if found[-1][0] != state.steps:
         look()
     for steps, seconds, candidate in found:
-        size, cost = real(candidate)
+        if everything and steps < LEAST_STEPS:
+            continue
+        began = time.perf_counter()
+        best = with_all_beside(problem, candidate) if everything else candidate
+        seconds += time.perf_counter() - began
+        size, cost = real(best, fit_scales=everything or method in EFFORTS)
         yield Row(name, quality, method, steps, seconds, size, cost, 100 * (cost / base - 1))
+
+
+def with_all_beside(problem: Problem, candidate: Candidate) -> Candidate:
+    """A candidate with what `best` would put beside its latents."""
+    stage = tuple(operation for operation in BESIDE if operation.possible(problem))
+    state = State(problem, candidate.y, candidate.z, candidate.qp, Plan((stage,)).budget, Callbacks())
+    run_all(stage, state)
+    return finished(state.problem, state.best)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

@@ -47,8 +47,9 @@ TRANSFORMS = ("analysis", "hyper_analysis", "synthesis")
 
 def parts_of(model: nn.Module, height: int, width: int) -> dict[str, Callable[[], object]]:
     """The four verbs on images of this size, without arguments; on the meta device nothing is computed."""
-    x = torch.zeros(1, 3, height, width, device="meta")
-    y, z = (torch.zeros(1, *shape, device="meta") for shape in model.latent_shapes(height, width))
+    device = next(model.parameters()).device
+    x = torch.zeros(1, 3, height, width, device=device)
+    y, z = (torch.zeros(1, *shape, device=device) for shape in model.latent_shapes(height, width))
     return {
         "analysis": lambda: model.analysis(x),
         "hyper_analysis": lambda: model.hyper_analysis(y),
@@ -86,7 +87,15 @@ def multiply_adds_as_in_papers(model: nn.Module, work: Callable[[], object]) -> 
 
 def arithmetic(name: str, height: int = HEIGHT, width: int = WIDTH) -> dict[str, float]:
     """Millions of parameters, and 10⁹ multiply–adds of encoder and decoder in both ways of counting."""
-    with torch.device("meta"):
+    try:
+        return arithmetic_on("meta", name, height, width)
+    except (RuntimeError, NotImplementedError):  # a network that looks at values has to compute them
+        return arithmetic_on("cpu", name, height, width)
+
+
+def arithmetic_on(device: str, name: str, height: int, width: int) -> dict[str, float]:
+    """The same, computed or not."""
+    with torch.device(device):
         model = create_model(name).eval().requires_grad_(False)
     parts = parts_of(model, height, width)
     exact = {part: multiply_adds(work) / 1e9 for part, work in parts.items()}

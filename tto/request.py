@@ -26,10 +26,10 @@ class Request:
     """How a picture is to be compressed.
 
     `quality` is a number from 1 to the model's highest. Refinement: `effort` is none, fast, balanced, best or max (by
-    default none, or fast where `roi` or `metric` says what to refine for); or give a number of `steps`; or a `budget`
-    in seconds for the whole compression. Where one `target_…` is given (PSNR in dB), quality is only where the search
-    for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists, or any function that
-    `make_distortion` takes; by default what the network was trained for. `roi` is a picture of the same size whose
+    default none, or fast where `roi` or `metric` says what to refine for); or give a number of `steps`; or, without a
+    target, a `budget` in seconds for the whole compression. Where one `target_…` is given (PSNR in dB), quality is only
+    where the search for it begins. `metric` is what distortion means in J: mse, ms-ssim, lpips, dists, or any function
+    that `make_distortion` takes; by default what the network was trained for. `roi` is a picture of the same size whose
     brightness weighs distortion per pixel (black: not at all). `native` trades portability for speed (same machine
     only). `lambda_` weighs distortion in J, by default the quality's own, which only mse and ms-ssim have.
     """
@@ -56,6 +56,8 @@ class Request:
             raise BadArgument("a region and a metric say what to refine for, and effort none refines nothing")
         if self.steps is not None and self.budget is not None:
             raise BadArgument("give a number of steps or a budget, not both")
+        if self.budget is not None and self.searches:
+            raise BadArgument("a budget is for one compression, and a search makes several: give an effort or steps")
         if self._is_counted and self.chosen_effort != "none":
             raise BadArgument("give an effort, or a number of steps, or a budget")
         if self.steps is not None and self.steps < 0:

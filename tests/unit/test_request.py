@@ -18,6 +18,7 @@ from tto.request import Request
         {"budget": float("nan")},
         {"steps": 3, "budget": 2},
         {"effort": "fast", "steps": 3},
+        {"budget": 3, "target_bpp": 0.5},
         {"effort": "fast", "budget": 3},
         {"lambda_": 0.0},
         {"lambda_": float("inf")},

@@ -115,7 +115,7 @@ def plan(sources: Sequence[Source], all_series: Sequence[Series], machine: Machi
                     threads=machine.threads,
                 )
                 place = Path("files") / series.codec / series.effort / f"{quality:g}"
-                tasks.append(Task(source, series, identity, str(place / f"{image}{series.suffix}")))
+                tasks.append(Task(source, series, identity, str(place / f"{identity.key}-{image}{series.suffix}")))
     return tasks
 
 
@@ -138,7 +138,7 @@ def measure(
         work, failures = [], []
         for task in {task.identity.key: task for task in tasks}.values():
             known = log.finished.get(task.identity.key)
-            if known and all(metric in known.scores for metric in metrics):
+            if known and all(metric in known.scores for metric in metrics) and _has_file(known, machine):
                 on_row(known, False)
             else:
                 work.append(Work(task, tuple(metrics), known))
@@ -178,7 +178,7 @@ def measure_one(work: Work, machine: Machine) -> Row:
     path, original = machine.folder / task.file, task.source.pixels()
     rung = task.series.rung(task.identity.quality)
     coder = task.series.open(rung, machine.device)
-    if row is None or not path.is_file() or path.stat().st_size != row.bytes:
+    if row is None or row.file != task.file or not _has_file(row, machine):
         row = _compress(task, machine, coder, rung.at, original)
     data = path.read_bytes()
     start = time.perf_counter()
@@ -189,6 +189,11 @@ def measure_one(work: Work, machine: Machine) -> Row:
     return replace(row, scores={**row.scores, **scores}, decode_seconds=seconds)
 
 
+def _has_file(row: Row, machine: Machine) -> bool:
+    path = machine.folder / row.file
+    return path.is_file() and path.stat().st_size == row.bytes
+
+
 def _compress(task: Task, machine: Machine, coder: Coder, quality: float, original: np.ndarray) -> Row:
     """The row of a file that was just written, without what is known after decoding."""
     path, image = machine.folder / task.file, Image.fromarray(original)
@@ -196,7 +201,7 @@ def _compress(task: Task, machine: Machine, coder: Coder, quality: float, origin
     start = time.perf_counter()
     encoded = coder.encode(image, quality)
     encode_seconds = time.perf_counter() - start
-    memory = peak_mb(task.series.device) - (0 if task.series.parameters else held)
+    memory = peak_mb(task.series.device) - held
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, encoded.data)
     size = path.stat().st_size

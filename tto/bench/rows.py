@@ -63,8 +63,8 @@ class Row(Identity):
     J: bpp + λ·255²·MSE, and the base_… figures are those of the same codec without refinement.
     encode_seconds, decode_seconds: wall clock. The encoder of a learned codec also decodes its own file, and that is
     counted.
-    peak_memory_mb: largest resident memory while encoding: of a program of its own; of this process for a learned codec
-    (on a GPU: largest allocation there); what encoding added to it for a codec that runs within it.
+    peak_memory_mb: largest resident memory while encoding: of a program of its own, and what encoding added to this
+    process (or on a GPU to what is allocated there) for a codec that runs within it: its weights were there before.
     parameters: of a learned codec's base model, 0 for others.
     """
 

@@ -91,7 +91,7 @@ def compress(
     effort: Annotated[
         Effort | None,
         typer.Option(
-            help="none, fast (26 steps), balanced (76), best (250) or max (372: for screens, charts, text); default: "
+            help="none, fast (26 steps), balanced (76), best (250) or max (392: for screens, charts, text); default: "
             "none, or fast where --roi or --metric says what to refine for.",
             rich_help_panel=REFINEMENT,
             metavar="EFFORT",

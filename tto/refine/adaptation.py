@@ -1,7 +1,7 @@
 """The adaptation of one picture: low-rank changes of the synthesis' last weights, by descent on J **[ours]**.
 
 Factors begin with the strongest directions of the gradient, whose other half is zero. In the second half of the descent
-they are rounded, with the gradient of the identity. Then every tensor's change has to pay for itself.
+they are rounded, with the gradient of the identity. Then each change, of a tensor or of a few, has to pay for itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ START = 0.3
 """Root mean square of the factor that does not begin at zero."""
 LARGEST_PICTURE = 1 << 22
 """In pixels: a step of the descent holds all activations of the synthesis."""
-JUDGING = 4
+GROUPS = 20
+"""Of tensors at most; all changes of one have to pay for themselves together."""
+JUDGING = GROUPS + 4
 """Evaluations that a search needs after its descent."""
 
 
@@ -117,20 +119,22 @@ class _Fit:
         """The candidate with its changes rounded and chosen, with a filter for them; or as it was."""
         changes = [self._levels(own) for own in self.factors]
         found = self._with(changes)
-        for number in range(len(changes)):
-            if not changes[number]:
+        for group in np.array_split(np.arange(len(changes)), min(GROUPS, len(changes))):
+            if not any(changes[number] for number in group):
                 continue
-            without = self._with([*changes[:number], (), *changes[number + 1 :]])
+            if not keep_on(self._better(found)):
+                return self._better(found)
+            fewer = [() if number in group else change for number, change in enumerate(changes)]
+            without = self._with(fewer)
             if without.J <= found.J:
-                found, changes[number] = without, ()
-        if not keep_on(min(self.candidate, found, key=lambda one: one.J)) or not any(changes):
-            return min(self.candidate, found, key=lambda one: one.J)
-        with_filter = fit_filter(
-            replace(self.problem, side=found.side),
-            found,
-            lambda best: keep_on(min(self.candidate, best, key=lambda one: one.J)),
-        )
-        return min(self.candidate, with_filter, key=lambda one: one.J)
+                found, changes = without, fewer
+        if not keep_on(self._better(found)) or not any(changes):
+            return self._better(found)
+        problem = replace(self.problem, side=found.side)
+        return self._better(fit_filter(problem, found, lambda best: keep_on(self._better(best))))
+
+    def _better(self, found: Candidate) -> Candidate:
+        return min(self.candidate, found, key=lambda one: one.J)
 
     def _levels(self, factors: Sequence[Tensor]) -> Change:
         levels = [

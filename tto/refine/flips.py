@@ -13,7 +13,7 @@ one gradient is the discrete Langevin sampler's idea (Zhang 2022, "A Langevin-li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,9 +93,8 @@ def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
 
 
 def at_symbols(problem: Problem, symbols: Symbols, qp: int) -> Evaluation:
-    """Where fixed symbols lie, whatever μ is; to be evaluated once."""
-    parts: Iterator[Tensor] = iter([symbols.z, *problem.model.split_y(symbols.y)])
-    return Evaluation(problem, symbols.y.detach(), symbols.z, qp, lambda u: next(parts))
+    """Where fixed symbols lie, whatever μ is."""
+    return Evaluation(problem, symbols.y, symbols.z, qp, rounding=None)
 
 
 def candidate_at(problem: Problem, symbols: Symbols, qp: int) -> Candidate:

@@ -53,7 +53,7 @@ class Evaluation(NamedTuple):
     for gradients.
 
     `rounding` is called with z, then with each part, in units of the step and centred on what the model's grid says;
-    `rate` prices parts.
+    without it y and z are integers already, wherever μ is. `rate` prices parts.
     `loss`: whose gradients for `leaves` are wanted, each of one picture; with `exact` the outcome is, too. `projection`
     [1, 3, H, W]: vector whose product with the picture's Jacobian for `leaves` is wanted.
     """
@@ -62,7 +62,7 @@ class Evaluation(NamedTuple):
     y: Tensor
     z: Tensor
     qp: int
-    rounding: Rounding
+    rounding: Rounding | None
     rate: Rate = gaussian_bits
     loss: Callable[[Outcome], Tensor] | None = None
     leaves: tuple[Tensor, ...] = ()
@@ -124,14 +124,14 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
     first, on_integers = evaluations[0].problem, model.grid == "integer"
     height, width = evaluations[0].y.shape[-2:]
     steps, size = [step_size(one.qp) for one in evaluations], (height, width)
-    z_rounded = [one.rounding(one.z - one.problem.medians) for one in evaluations]
+    z_rounded = [_rounded(one, one.z, one.problem.medians) for one in evaluations]
     z_hats = [z + one.problem.medians for one, z in zip(evaluations, z_rounded, strict=True)]
     parts = [model.split_y(one.y) for one in evaluations]
     rounded: list[list[Tensor]] = [[] for _ in evaluations]  # in steps, on the mean grid less μ
     known = None
     if on_integers:
         rounded = [
-            [one.rounding(part / step) for part in of_one]
+            [_rounded(one, part, step=step) for part in of_one]
             for one, of_one, step in zip(evaluations, parts, steps, strict=True)
         ]
         known = _batch([model.join_y(of_one, size) * step for of_one, step in zip(rounded, steps, strict=True)])
@@ -140,7 +140,7 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
         y_hat = []
         for n, (one, mu_n) in enumerate(zip(evaluations, mu.split(1), strict=True)):
             if not on_integers:
-                rounded[n].append(one.rounding((parts[n][i] - mu_n) / steps[n]))
+                rounded[n].append(_rounded(one, parts[n][i], mu_n, steps[n]))
             if sigma is not None:
                 mean = mu_n / steps[n] if on_integers else 0.0
                 bits[n].append(price(one.rate, rounded[n][i], sigma[n : n + 1] / steps[n], mean))
@@ -166,6 +166,11 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
         y = symbols * steps[n] + (0.0 if on_integers else mus[n])
         outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
     return outcomes
+
+
+def _rounded(evaluation: Evaluation, latent: Tensor, centre: Tensor | float = 0.0, step: float = 1.0) -> Tensor:
+    """In steps from `centre`."""
+    return latent if evaluation.rounding is None else evaluation.rounding((latent - centre) / step)
 
 
 class Clamped(torch.autograd.Function):

@@ -13,6 +13,7 @@ from torch import nn
 from base_models import BaseModel, CheckpointError, checkpoint_bytes, create_model, load_checkpoint
 from tto.errors import BadArgument, FileError
 from tto.files import write_atomic
+from tto.metrics import MS_SSIM_MIN_SIDE
 from tto.models import checkpoint_path
 from tto.side.weights import save_with_side_modules
 from tto.train.crops import CropPlan, CropSampler, to_batch
@@ -53,6 +54,8 @@ def _check_stage(stage: StageSettings, model: BaseModel, name: str) -> None:
             f"stages.{stage.name}.loss.rate_weights: found {len(weights)} weights; "
             f"{name} predicts y {model.predictions} times"
         )
+    if stage.loss.distortion == "ms-ssim" and stage.crop < MS_SSIM_MIN_SIDE:
+        raise RecipeError(f"stages.{stage.name}.crop: found {stage.crop}; MS-SSIM takes {MS_SSIM_MIN_SIDE} and more")
     if stage.crop % model.stride:
         raise RecipeError(f"stages.{stage.name}.crop: found {stage.crop}; {name} takes multiples of {model.stride}")
 

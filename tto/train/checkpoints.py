@@ -74,7 +74,8 @@ def save_run(
     problem = None
     try:
         if accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            for left in folder.glob(".unfinished-*"):  # by a killed run
+                shutil.rmtree(left, ignore_errors=True)
             unfinished.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(unfinished), safe_serialization=True)

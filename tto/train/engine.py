@@ -21,6 +21,7 @@ from torch import Tensor
 
 from base_models import BaseModel
 from tto.interruption import Interrupted, Interruption
+from tto.metrics import MS_SSIM_MIN_SIDE
 from tto.train.building import build_model, export, initialize_latents, stage_network, wrap
 from tto.train.checkpoints import (
     Progress,
@@ -85,8 +86,11 @@ class Trainer:
         self.identity = run_identity(recipe, len(self.store))
         self.model = build_model(recipe).to(accelerator.device)
         multiple = self.model.stride
+        smallest = max(MS_SSIM_MIN_SIDE if stage.loss.distortion == "ms-ssim" else 1 for stage in recipe.chosen_stages)
         self.validation_images = (
-            validation_images(data.val, recipe.validation.images, multiple, accelerator.device) if data.val else []
+            validation_images(data.val, recipe.validation.images, multiple, accelerator.device, smallest)
+            if data.val
+            else []
         )
         if recipe.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -157,7 +161,7 @@ class Trainer:
     # ---- one stage ------------------------------------------------------------------------------------------
 
     def _run_stage(self, settings: StageSettings, checkpoint: Path | None) -> None:
-        """Steps until the stage is over, then a validation and a checkpoint."""
+        """Steps until the stage is over, then a validation and a checkpoint; only this where it is to stop."""
         stage = self._start_stage(settings)
         if checkpoint is not None:
             load_optimizer_state(self.accelerator, checkpoint, stage.quantiles)
@@ -180,7 +184,8 @@ class Trainer:
                 self.report.skipped_images(self.store)
             self.report.position(self.progress, done)
             self._do_what_is_due(stage)
-        self._validate(stage)
+        if not self.stop_asked:
+            self._validate(stage)
         self._save(stage)
         stage.batches.close()
         self.accelerator.free_memory()

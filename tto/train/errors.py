@@ -25,6 +25,10 @@ class SaveError(TrainingError):
     """A checkpoint could not be written; the one before it is untouched."""
 
 
+class OutOfMemory(TrainingError):
+    """A step, or a validation, does not fit into memory."""
+
+
 class Diverged(TrainingError):
     """Loss or gradients were not finite too many times in a row."""
 

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from base_models.base import earlier_names, interpolate_geometric
+from base_models.base import earlier_names
+from tto.refine.distortion import MS_SSIM_LAMBDA
 from tto.train.recipe import LossSettings
 
 
@@ -51,9 +52,7 @@ class RateDistortion:
 
     def lambda_at(self, quality: Tensor) -> Tensor:
         """λ of each quality, float64 [B]."""
-        if self.settings.lambdas is None:
-            return self._lambda_at(quality)
-        return interpolate_geometric(self.settings.lambdas, quality)
+        return self._lambda_at(quality)
 
     def __call__(self, output: dict, images: Tensor, quality: Tensor) -> Terms:
         """Terms of a forward pass: `output` of the model for `images` [B, 3, H, W] at `quality` [B]."""
@@ -84,7 +83,7 @@ class RateDistortion:
         if self.settings.distortion == "mse":
             distortion = 255.0**2 * mean_squared_error(x_hat, images)
         else:
-            distortion = 1.0 - ms_ssim(x_hat.float(), images)
+            distortion = MS_SSIM_LAMBDA * (1.0 - ms_ssim(x_hat.float(), images))
         return self.lambda_at(quality).to(distortion) * distortion
 
     def weighted(self, distortion: Tensor, quality: Tensor) -> Tensor:

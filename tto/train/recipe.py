@@ -59,15 +59,13 @@ class ModelSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class LossSettings:
-    """`R + λ·255²·MSE`, or `R + λ·(1 − MS-SSIM)`; R in bits per pixel.
+    """`R + λ·255²·MSE`, or `R + 1280·λ·(1 − MS-SSIM)`; R in bits per pixel, λ is the model's own.
 
-    `lambdas`, one per quality, replace those of the model (interpolated geometrically between qualities).
     `rate_weights`: of the bits of y by each prediction of a model that makes several (003 §5.1); without them only the
     last counts, which codes it.
     """
 
     distortion: Literal["mse", "ms-ssim"] = "mse"
-    lambdas: tuple[Positive, ...] | None = None
     rate_weights: tuple[Fraction, ...] | None = None
 
 

@@ -12,15 +12,18 @@ from accelerate.state import AcceleratorState
 from torch._dynamo.exc import TorchDynamoException
 
 from tto.device import descends_in_bfloat16
+from tto.memory import ran_out
 from tto.train.checkpoints import last_checkpoint, read_progress
 from tto.train.console import Console
 from tto.train.engine import Trainer
-from tto.train.errors import RecipeError
+from tto.train.errors import OutOfMemory, RecipeError
 from tto.train.recipe import Recipe
 from tto.train.recipe_file import load_recipe
 from tto.train.run_folder import RunFolder
 from tto.train.schedule import decaying
 from tto.train.summary import describe, summarize
+
+LESS = "stages.*.micro_batch=N takes fewer crops at once and gives the same steps"
 
 
 def train_recipe(
@@ -58,8 +61,12 @@ def decay_run(run: Path, overrides: list[str], folder: Path, minutes: float) -> 
     _refuse_used(folder)
 
     def begin(trainer: Trainer) -> None:
-        trainer.branch_from(source)
-        trainer.restore()
+        try:
+            trainer.branch_from(source)
+            trainer.restore()
+        except BaseException:
+            trainer.folder.clear()
+            raise
 
     return _train(recipe, folder, begin)
 
@@ -85,6 +92,10 @@ def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Pa
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(f"compile: this machine cannot ({reason}); compile=false trains without") from None
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory(f"not enough memory: {LESS}; --resume {folder} goes on from the last checkpoint") from error
     finally:
         console.close()
         accelerator.end_training()

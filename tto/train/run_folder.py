@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,12 @@ class RunFolder:
         """Begins with the metrics of another run."""
         if self.writes and other.metrics.is_file():
             write_atomic(self.metrics, other.metrics.read_bytes())
+
+    def clear(self) -> None:
+        """Removes checkpoints and metrics of a run that did not begin."""
+        if self.writes:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.metrics.unlink(missing_ok=True)
 
     def save_sample(self, name: str, picture: np.ndarray) -> None:
         """A picture uint8 [H, W, 3] as PNG."""

@@ -221,7 +221,8 @@ class CodebookStage(CompensationStage):
         after, before = (self.distortion_bits(x_hat, images, place.quality) for x_hat in pictures)
         missing = (after - before - (place.slope * step).sum((1, 2, 3))).sum()
         curvature = 2.0 * missing / step.square().sum().clamp(min=1e-6)
-        self.model.curvature.lerp_(curvature.clamp(*CURVATURES), 1.0 - STEADY)
+        if curvature.isfinite():  # the step is skipped if not
+            self.model.curvature.lerp_(curvature.clamp(*CURVATURES), 1.0 - STEADY)
 
 
 @torch.no_grad()

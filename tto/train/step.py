@@ -44,7 +44,7 @@ def accumulate_gradients(context: StepContext, batch: Batch, step: int) -> dict[
     """Forward and backward of one batch; returns means over the batch of all processes, and the gradient norm.
 
     Each part of the batch has its own noise, seeded by its place in the global batch, so the result does not depend
-    on how the batch is divided among processes. Gradients are clipped. A loss without gradient is that of a network
+    on how parts are divided among processes. Gradients are clipped. A loss without gradient is that of a network
     that learns by itself, such as a codebook of running means.
     """
     accelerator = context.accelerator

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from base_models import BaseModel
+from tto.train.errors import DataError
 from tto.train.images import decode, find_images
 from tto.train.objective import RateDistortion
 
@@ -28,11 +29,22 @@ class ValidationResult:
     samples: tuple[np.ndarray, ...] = ()
 
 
-def validation_images(entries: tuple[str, ...], count: int, multiple: int, device: torch.device) -> list[Tensor]:
-    """Up to `count` images spread over the set, the middle of each cut to multiples; each [1, 3, H, W]."""
+def validation_images(
+    entries: tuple[str, ...], count: int, multiple: int, device: torch.device, smallest: int = 1
+) -> list[Tensor]:
+    """Up to `count` images spread over the set, the middle of each cut to multiples; each [1, 3, H, W].
+
+    Raises `DataError` where a side of one is below `smallest`.
+    """
     sources = find_images(entries)
     chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(count, len(sources))).round().astype(int)]
-    return [_crop(decode(source), multiple).to(device) for source in chosen]
+    images = [_crop(decode(source), multiple).to(device) for source in chosen]
+    for source, image in zip(chosen, images, strict=True):
+        if min(image.shape[2:]) < smallest:
+            raise DataError(
+                f"data.val: {source} has {image.shape[3]}x{image.shape[2]} pixels; expected {smallest} a side"
+            )
+    return images
 
 
 @torch.no_grad()

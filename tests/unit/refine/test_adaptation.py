@@ -10,11 +10,11 @@ from PIL import Image
 
 from tto.codec import Codec
 from tto.container import SectionType, read
-from tto.refine.adaptation import FitAdaptation
+from tto.refine.adaptation import GROUPS, JUDGING, FitAdaptation
 from tto.refine.presets import EFFORTS
 from tto.side.adaptation import Adaptation
 
-SEARCH = FitAdaptation(24)
+SEARCH = FitAdaptation(20 + JUDGING)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,16 @@ def test_it_ends_when_told_to(problem, latents):
     before, calls = problem.candidate(*latents, 128), []
     assert SEARCH.search(problem, before, lambda best: calls.append(best) or len(calls) < 3) is before
     assert len(calls) == 3
+
+
+def test_it_ends_while_it_judges(problem, latents):
+    wanted, calls = replace(problem, lambda_=2.0), []
+    before = wanted.candidate(*latents, 128)
+    SEARCH.search(wanted, before, lambda best: calls.append(best) or len(calls) < 22)
+    assert len(calls) == 22
+    calls.clear()
+    SEARCH.search(wanted, before, lambda best: calls.append(best) or True)
+    assert 22 < len(calls) <= SEARCH.steps and len(wanted.model.last_weights()) <= GROUPS
 
 
 def test_a_file_has_it_and_decodes(tiny_codec, photograph, monkeypatch):

@@ -133,6 +133,25 @@ def test_memory_that_is_short_for_all_is_enough_for_a_half(cases, monkeypatch, s
     assert all(refinement.steps == 12 for refinement in found)
 
 
+def test_memory_that_is_short_in_the_middle_of_flips_is_enough_for_a_half(cases, monkeypatch):
+    given = []
+
+    def limited(evaluations):
+        given.append(len(evaluations))
+        found = evaluate(evaluations)
+        if len(evaluations) > 1 and evaluations[0].projection is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(batch_module, "evaluate", limited)
+    stages = ((AnnealSymbols(3), FlipSymbols(6)),)
+    shared = together(Batch(), [cases[0], cases[2]], stages)
+    assert 2 in given and given[-1] == 1
+    alone = [refine(problem, y, z, 128, Plan(stages), Callbacks()) for problem, y, z in (cases[0], cases[2])]
+    for one, other in zip(shared, alone, strict=True):
+        assert pytest.approx(other.candidates[-1].J, rel=1e-3) == one.candidates[-1].J
+
+
 def test_alone_there_is_nobody_to_wait_for(cases):
     problem, y, z = cases[0]
     batch = Batch()

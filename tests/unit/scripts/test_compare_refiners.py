@@ -7,6 +7,15 @@ import math
 
 import pytest
 
+from tto.codec import Codec
+from tto.image import load_picture
+from tto.models import load_model
+
+
+@pytest.fixture
+def codec(tiny_checkpoint) -> Codec:
+    return Codec(load_model(str(tiny_checkpoint)), "cpu")
+
 
 def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_checkpoint, photograph, tmp_path):
     path = tmp_path / "picture.png"
@@ -21,6 +30,27 @@ def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_chec
         seconds = [float(row["seconds"]) for row in ours]
         assert seconds == sorted(seconds)
         assert all(float(row["change"]) <= 0.5 for row in ours)
+
+
+def test_latents_alone_are_found_and_priced_without_a_filter(script):
+    assert any(isinstance(o, script.SideSearch) for stage in script.METHODS["fast"] for o in stage)
+    assert not any(isinstance(o, script.SideSearch) for stages in script.LATENTS.values() for s in stages for o in s)
+
+
+def test_everything_is_what_a_file_of_that_effort_is(script, codec, photograph):
+    picture = load_picture(photograph(80, 60))
+    (row,) = script.measure(codec, picture, "p", 3.0, "fast", 2000, everything=True)
+    result = codec.compress(picture, 3.0, effort="fast")
+    assert (row.bytes, row.J, row.steps) == (len(result.data), result.J, result.steps)
+
+
+def test_latents_of_others_get_the_same_beside_them(script, codec, photograph, monkeypatch):
+    monkeypatch.setattr(script, "LEAST_STEPS", 5)
+    picture = load_picture(photograph(80, 60))
+    plain = list(script.measure(codec, picture, "p", 3.0, "adagrad", 8))
+    full = list(script.measure(codec, picture, "p", 3.0, "adagrad", 8, everything=True))
+    assert [row.steps for row in full] == [row.steps for row in plain if row.steps >= 5]
+    assert all(a.J <= b.J for a, b in zip(full, plain[-len(full) :], strict=True))
 
 
 @pytest.mark.parametrize("method", ["sga", "sga+", "deterministic", "uniform-noise", "universal-dic"])

@@ -109,6 +109,13 @@ def test_damaged_checkpoint_is_not_decayed(run, tmp_path):
     assert not (tmp_path / "ship").exists()
 
 
+def test_decay_that_cannot_begin_can_be_asked_for_again(run, tmp_path):
+    with pytest.raises(ResumeError, match="does not fit"):
+        decay_run(run, ["model.config.dict_entries=4"], tmp_path / "ship", MINUTES)
+    assert not (tmp_path / "ship").exists()
+    decay_run(run, [], tmp_path / "ship", MINUTES)
+
+
 def test_decay_does_not_overwrite_a_run(run):
     with pytest.raises(RecipeError, match="holds a run already"):
         decay_run(run, [], run, MINUTES)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from base_models import create_model
-from tto.train.objective import RateDistortion, bits, interpolate_geometric
+from base_models.base import interpolate_geometric
+from tto.refine.distortion import make_distortion
+from tto.train.objective import RateDistortion, bits
 from tto.train.recipe import LossSettings
 
 
@@ -57,19 +59,23 @@ def test_a_stage_weighs_the_bits_by_each_prediction(model):
     assert torch.equal(plain(output, images, quality).loss, 130 / 4096 * scale)
 
 
-def test_lambdas_of_the_stage_replace_those_of_the_model(model):
-    objective = RateDistortion(LossSettings(lambdas=(1.0, 4.0)), model)
-    assert objective.lambda_at(torch.tensor([1.5])).item() == pytest.approx(2.0)
-
-
 def test_ms_ssim_of_equal_images_costs_nothing(model):
     images = torch.rand(2, 3, 192, 192)
-    objective = RateDistortion(LossSettings(distortion="ms-ssim", lambdas=(8.0, 16.0)), model)
+    objective = RateDistortion(LossSettings(distortion="ms-ssim"), model)
     terms = objective(fake_output(images, 0.0), images, torch.tensor([1.0, 1.0]))
     worse = objective(fake_output(images, 0.3), images, torch.tensor([1.0, 1.0]))
     rate = (130 * 4096 / 192**2) / 4096
     assert terms.loss[0].item() / (terms.loss / (terms.bpp_y + terms.bpp_z))[0].item() == pytest.approx(rate, rel=1e-3)
     assert (worse.loss > terms.loss).all()
+
+
+def test_ms_ssim_has_the_lambda_with_which_the_codec_refines_for_it(model):
+    images, quality = torch.rand(1, 3, 192, 192), torch.tensor([1.0])
+    x_hat = (images + 0.2 * torch.rand_like(images)).clamp(0, 1)
+    objective = RateDistortion(LossSettings(distortion="ms-ssim"), model)
+    asked = make_distortion((255 * images[0]).round().byte().permute(1, 2, 0).numpy(), "ms-ssim", None)
+    refined = float(model.lambda_at(1.0)) * asked.lambda_scale * asked(x_hat)
+    assert objective.distortion(x_hat, images, quality).item() == pytest.approx(float(refined), rel=0.01)
 
 
 def test_gradient_reaches_every_trained_parameter(model):

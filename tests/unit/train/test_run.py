@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tto.train.building import build_model
-from tto.train.errors import RecipeError
+from tto.train.errors import DataError, OutOfMemory, RecipeError
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
 from tto.train.recipe_file import check_recipe
 from tto.train.run import create_accelerator, train_recipe
@@ -28,6 +28,24 @@ def test_machine_that_cannot_compile_says_so_in_one_line(monkeypatch, tiny_recip
     with pytest.raises(RecipeError, match="compile: this machine cannot .*; compile=false trains without") as raised:
         train_recipe(path, ["compile=true", "stages.*.batch=1"], tmp_path / "run")
     assert "\n" not in str(raised.value)
+
+
+def test_memory_that_runs_out_is_one_line_that_says_what_takes_less(monkeypatch, tiny_recipe, write_recipe, tmp_path):
+    def run(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("tto.train.run.Trainer.run", run)
+    with pytest.raises(OutOfMemory, match=r"micro_batch=N .*; --resume .*run goes on"):
+        train_recipe(write_recipe(tiny_recipe), [], tmp_path / "run")
+
+
+def test_crops_and_pictures_too_small_for_ms_ssim_are_refused(tiny_recipe, write_recipe, tmp_path):
+    path = write_recipe(tiny_recipe)
+    overrides = ["stages.*.loss.distortion=ms-ssim"]
+    with pytest.raises(RecipeError, match="first.crop: found 64; MS-SSIM takes 161 and more"):
+        train_recipe(path, overrides, tmp_path / "run")
+    with pytest.raises(DataError, match="pixels; expected 161 a side"):
+        train_recipe(path, [*overrides, "stages.*.crop=192"], tmp_path / "run")
 
 
 @pytest.mark.parametrize(("name", "crop", "multiple"), [("dcae-small", 100, 64), ("ftic-small", 192, 128)])

@@ -136,8 +136,10 @@ def test_full_disk_leaves_the_last_good_checkpoint(run, monkeypatch):
         resume(run, "stages.0.steps=4", *OFTEN)
     assert [path.name for path in (run / "checkpoints").iterdir()] == [kept.name]
     monkeypatch.undo()
+    (run / "checkpoints" / ".unfinished-00000009").mkdir()  # of a run that was killed
     resume(run, "stages.0.steps=4", *OFTEN)
     assert last(run).name == "step-00000004"
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")] == []
 
 
 def test_exported_model_is_the_averaged_one_and_codes(run):
