@@ -30,7 +30,7 @@ from .registry import register
 
 @dataclass(frozen=True)
 class DCAEConfig:
-    """Size of a DCAE. The defaults are the published network: 119.4 M parameters (001 §4.1).
+    """Size of a DCAE. The defaults are the published network (001 §4.1): 119.4 M parameters.
 
     `lambdas` has one rate–distortion weight per quality, ascending; more than one gives the model gains per quality
     (variable rate). `dict_entries = 0` leaves the dictionary out and `msfa_scales = 0` the aggregation (001 §4.2).
@@ -126,7 +126,7 @@ class DictionaryCoded(ChannelSlices):
         return HyperFeatures(torch.cat([of_sigma, of_mu], dim=1), self.dt if self.config.dict_entries else None)
 
     def predict(self, i: int, known: HyperFeatures) -> Prediction:
-        """From the dictionary, asked with all that is known so far (001 Eq. 1)."""
+        """From the dictionary, asked with all that is known so far (001 Eq. 3 and 4)."""
         support = known.query
         if known.dictionary is not None:
             support = torch.cat([support, self.dt_cross_attention[i](support, known.dictionary)], dim=1)

@@ -10,6 +10,7 @@ Shapes: `B` batch, `T` tokens, `N` channels of z, `hz wz` size of its own part, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from .base import LatentShapes, Memory, Quality, full_precision
 from .dcae import DCAE, DCAEConfig, HyperFeatures
-from .initialization import Z_STD
+from .initialization import fit_last_layer
 from .limits import check_ranges
 from .registry import register
 
@@ -86,11 +87,11 @@ class GlobalTokenDCAE(DCAE):
 
     @torch.no_grad()
     def init_from_images(self, x: Tensor) -> None:
-        """Tokens start with the deviation that z starts with."""
+        """Tokens, and apart from them z's own part, start with the deviation that z starts with."""
         super().init_from_images(x)
-        tokens = self.tokens(self.analysis(x, (self.qualities + 1) / 2))
-        self.tokens.output.weight.mul_(Z_STD / tokens.std())
-        self.tokens.output.bias.mul_(Z_STD / tokens.std())
+        y = self.analysis(x, (self.qualities + 1) / 2)
+        fit_last_layer(cast(nn.Conv2d, self.h_a[-1]), lambda: self.h_a(y))
+        fit_last_layer(self.tokens.output, lambda: self.tokens(y))
 
 
 register("dcae-global-token", GlobalTokenDCAE, GlobalTokenConfig())

@@ -16,15 +16,17 @@ S is how similar place j is, U how probable what was decoded there was by μ₁,
 What the paper's text leaves open its Tables 1 to 3 settle, as multiply–adds × 2 (tests count them again):
 
 - Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if each is given M = 384 channels
-  (the one network of Minnen 2018 took 8.15, a third). So features are not put beside each other but added up; and there
-  is one Gaussian to code by, where the authors' code of later has a mixture of three.
+  (the one network of Minnen 2018 took 8.15, a third). So features are not put beside each other but added up, although
+  A.2 has the networks differ in the channels of their first layer; and there is one Gaussian to code by, where the
+  authors' code of later has a mixture of three.
 - The reference takes 7.70, of which the masked 3×3 convolution takes 4.08. The rest is 1536·N² = 2·(4·M)·N²/2, also
   along Table 3: all pairs of positions are compared once, in the four positions of a 3×3 patch that are decoded.
 
-**[ours]** How M, M and 2·M channels become M each time, as drawn, and that updates of μ and of ln σ are added. And the
-order: along diagonals (`base_models.raster`), so that what is decoded so far is on a diagonal before; the paper's
-decoder goes one position at a time. Which place is the most similar is a decision that every machine must take alike:
-similarities are rounded to multiples of 2⁻¹⁶, far coarser than float64 errs, and the first of equals is taken.
+**[ours]** How M, M and 2·M channels become M each time, as drawn; that updates of μ and ln σ are added, where §3 keeps
+σ in range by Log-Sum-Exp; that no gradient goes through S and U. And the order: along diagonals
+(`base_models.raster`), so that what is decoded so far is on a diagonal before; the paper's decoder goes one position
+at a time. Which place is the most similar is a decision that every machine must take alike: similarities are rounded
+to multiples of 2⁻¹⁶, far coarser than float64 errs, and the first of equals is taken.
 """
 
 from __future__ import annotations

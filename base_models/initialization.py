@@ -11,6 +11,7 @@ Source of the idea: principal components minimize the error of a linear autoenco
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -160,8 +161,12 @@ def _fit_entropy_model(model: FittedModel, x: Tensor) -> None:
     middle = (model.qualities + 1) / 2
     y = model.analysis(x, middle)
     model.set_first_guess(y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp(min=0.2))
-    last = cast(nn.Conv2d, model.h_a[-1])
-    z = model.hyper_analysis(y, middle)
-    last.weight.mul_(Z_STD / (z - z.mean((0, 2, 3), keepdim=True)).std())
+    fit_last_layer(cast(nn.Conv2d, model.h_a[-1]), lambda: model.hyper_analysis(y, middle))
+
+
+def fit_last_layer(last: nn.Conv2d | nn.Linear, output: Callable[[], Tensor]) -> None:
+    """Gives `output` [B, N, …], linear in this layer, the deviation of z around a mean of 0 in every channel."""
+    values = output().flatten(2)
+    last.weight.mul_(Z_STD / (values - values.mean((0, 2), keepdim=True)).std())
     bias_of(last).zero_()
-    bias_of(last).sub_(model.hyper_analysis(y, middle).mean((0, 2, 3)))
+    bias_of(last).sub_(output().flatten(2).mean((0, 2)))

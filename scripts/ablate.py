@@ -47,10 +47,11 @@ from tto.refine.problem import Candidate, Outcome, Problem
 from tto.refine.quantization_step import ChooseStep
 from tto.refine.state import Callbacks, State
 from tto.refine.transform import fit_syntax, moments_of
-from tto.side.compensation import Compensation, CompensationCoder
+from tto.side.compensation import CompensationCoder
 from tto.side.filter import FilterCoder
 from tto.side.side import Side
 from tto.side.transform import TransformCoder
+from tto.train.side_model import FIRST_CURVATURE
 
 BASE, FULL = "base", "latents + QP + σ's step"
 RAMP = (0.7, 1.0)
@@ -218,8 +219,9 @@ class Bench:
     def _everywhere(self, seconds: float) -> tuple[Candidate, float]:
         """A code at every position: the one that the encoder gives, as without a mask."""
         began = time.perf_counter()
+        step = self._step()
         with torch.no_grad():
-            features = self.codec.side_coder.modules.msc.encoder(self._residual(self.full))
+            features = self.codec.side_coder.modules.msc.encoder(step)
             distances = torch.cdist(features[0].flatten(1).T, self.codec.side_coder.modules.msc.codebook)
         codes = distances.argmin(1).view(features.shape[-2:]).cpu().numpy()
         return self._with(
@@ -249,14 +251,10 @@ class Bench:
         with torch.no_grad():
             x_hat = bare.synthesise(outcome.y_hat)
             moments, of_filter = moments_of(bare, x_hat), filtering.moments_of(bare, x_hat)
-            msc = coder.modules.msc
-            unquantized = msc.decoder(msc.encoder(self._residual(self.full)))
         transform = coder[TransformCoder].make(fit_syntax(bare, moments))
         filters = coder[FilterCoder].make(filtering.fit_levels(bare, of_filter))
-        continuous = Compensation(b"", np.zeros(0), unquantized)
         best_filter = torch.from_numpy(of_filter.best())
         found = {
-            "MSC without codebook, everywhere, no rate": self._with(FreeSide((continuous,))),
             "MSC with codebook, no rate": self._search(FreeCodeSearch),
             "MSC with codebook and rate": self._search(CodeSearch),
             "DDT without syntax, no rate": self._with(FreeSide((replace(transform, matrix=moments.best_matrix()),))),
@@ -277,8 +275,10 @@ class Bench:
     def _with(self, side: Side) -> Candidate:
         return replace(self.problem, side=side).candidate(self.full.y, self.full.z, self.full.qp)
 
-    def _residual(self, found: Candidate) -> Tensor:
-        return self.y - self.problem.judge(found.y, found.z, found.qp).y_hat
+    def _step(self) -> Tensor:
+        """What the encoder was trained on: the step from ŷ that should lower distortion most."""
+        gradient = CodeSearch(self.problem, self.full).landscape().gradient
+        return -gradient.T.view_as(self.full.y_hat) / FIRST_CURVATURE
 
 
 def summary(rows: Sequence[Row]) -> str:

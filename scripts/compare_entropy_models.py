@@ -45,7 +45,7 @@ class Network:
         return settings + ([f"stages.main.loss.rate_weights={list(self.weights)}"] if self.weights else [])
 
 
-THREE, TWO = (0.1, 0.1, 0.8), (0.2, 0.8)
+THREE, TWO = (0.1, 0.1, 0.8), (0.2, 0.8)  # 003 §5.1 without its warm-up, and ours
 NETWORKS: dict[str, Network] = {
     # 001 Tables 2 and 5
     "DCAE, no dictionary": Network("dcae-small", {"dict_entries": 0, "msfa_scales": 0}),

@@ -6,7 +6,9 @@ in the domain where the quantization step is one whatever the quality.
 
 Shapes: `B` batch, `M` channels of y, `K` codes, `h w` size of y.
 
-    y - y_hat ─ encoder ─ nearest of the codebook ─ decoder ─ c;    y_hat + mask·c ─ synthesis
+    code ─ its vector in the codebook ─ decoder ─ c;    y_hat + mask·c ─ synthesis
+
+Codes are chosen in refinement (`tto.refine.compensation`); the encoder is for training alone (`tto.train.side_stages`).
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ def pointwise(channels: int, width: int, bias: bool) -> nn.Sequential:
 class MSC(nn.Module):
     """Encoder, codebook and decoder. A decoder needs the last two alone: `compensations` is all it asks for.
 
-    `encoder` maps the residual [B, M, h, w] to features of the same shape; `decoder` has no bias and maps zero to
-    zero. `frequencies` are those with which codes are expected, as integers of sum 2^16, each at least 1.
+    `encoder` maps the step that would lower distortion most, [B, M, h, w], to features of the same shape; `decoder` has
+    no bias and maps zero to zero. `frequencies` are those with which codes are expected, as integers of sum 2^16, each
+    at least 1.
     """
 
     frequencies: Tensor

@@ -54,6 +54,8 @@ def _check_stage(stage: StageSettings, model: BaseModel, name: str) -> None:
             f"stages.{stage.name}.loss.rate_weights: found {len(weights)} weights; "
             f"{name} predicts y {model.predictions} times"
         )
+    if stage.loss.distortion == "ms-ssim" and stage.objective != "rate-distortion":
+        raise RecipeError(f"stages.{stage.name}.loss.distortion: found ms-ssim; side modules are trained with mse")
     if stage.loss.distortion == "ms-ssim" and stage.crop < MS_SSIM_MIN_SIDE:
         raise RecipeError(f"stages.{stage.name}.crop: found {stage.crop}; MS-SSIM takes {MS_SSIM_MIN_SIDE} and more")
     if stage.crop % model.stride:

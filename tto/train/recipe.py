@@ -27,7 +27,7 @@ class DataSettings:
 
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
-    half_size_copies: bool = False  # every image once more at half its size, bicubic (002 §1)
+    half_size_copies: bool = False  # every image once more at half its size, bicubic (002 §2)
     too_small: Literal["resize", "skip"] = "skip"  # images smaller than the crop
     zoom: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0  # half of the crops are enlarged, bicubic, by up to this factor
     expected_images: Count | None = None  # of the published run; only for estimates while `train` is empty

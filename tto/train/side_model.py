@@ -8,6 +8,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from base_models import BaseModel, CheckpointError, load_checkpoint
 from base_models.checkpoints import digest
+from base_models.tables import TOTAL
 from tto.errors import BadArgument
 from tto.models import checkpoint_path
 from tto.side.compensation import integer_frequencies, start_linear
@@ -43,8 +44,7 @@ class BaseWithSide(nn.Module):
             threshold_ema_dead_code=DEAD_BELOW,  # pyright: ignore[reportArgumentType] (a part of one is as good)
             accept_image_fmap=True,
         )
-        codes = side.config.codes
-        self.register_buffer("usage", torch.full((codes,), 1.0 / codes))  # running share of each code
+        self.register_buffer("usage", side.msc.frequencies.float() / TOTAL)  # running share of each code
         self.register_buffer("curvature", torch.tensor(FIRST_CURVATURE))  # of distortion, bits per squared step
         self.registered_name, self.config = base.registered_name, base.config
         self.stride, self.qualities, self.lambda_at = base.stride, base.qualities, base.lambda_at

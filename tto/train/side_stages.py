@@ -2,7 +2,7 @@
 
     ddt                x_hat + K·x_hat towards x
     msc                g_s(y_hat + decoder(encoder(step))) towards x, nothing quantized
-    codebook-warm-up   codes follow the encoder's outputs: k-means, then running means; the networks stay
+    codebook-warm-up   codes follow the encoder's outputs: k-means, then running means; the networks stay **[ours]**
     codebook           encoder, decoder and codes together, at random masks **[ours]**
 
 Distortion is weighed as in the training of a base: λ·255²·MSE in bits per pixel, times λ^-0.5, so that no quality

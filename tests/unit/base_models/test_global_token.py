@@ -1,5 +1,6 @@
 """DCAE with tokens of the picture in place of the dictionary (001 Table 5)."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,3 +38,16 @@ def test_each_picture_asks_its_own_tokens(model):
     changed = z.clone()
     changed[:, :, 2:] += 1.0
     assert not torch.allclose(model.walk(changed, 1.0, lambda i, mu, sigma: mu).mu, mu, atol=1e-3)
+
+
+def test_z_and_tokens_each_start_with_the_deviation_of_z(photograph):
+    torch.manual_seed(0)
+    model = create_model("dcae-small-global-token")
+    x = torch.stack([torch.from_numpy(np.array(photograph(128, 128, seed))) for seed in range(4)])
+    x = x.permute(0, 3, 1, 2).float() / 255
+    model.init_from_images(x)
+    with torch.no_grad():
+        y = model.analysis(x, (model.qualities + 1) / 2)
+        for values in (model.h_a(y).flatten(2), model.tokens(y)):
+            assert values.mean((0, 2)).abs().max() < 1e-2
+            assert values.std() == pytest.approx(3.0, rel=0.1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from base_models import create_model, fingerprint, load_checkpoint
-from tto.side.weights import load_side_modules
+from tto.side.weights import load_side_modules, save_with_side_modules
 from tto.train.building import build_model, export
 from tto.train.errors import FrozenBaseChanged, MissingModule, RecipeError
 from tto.train.optimizers import trainable_names
@@ -96,6 +98,22 @@ def test_codebook_is_what_the_quantizer_looks_up(model, images):
     side = model.side_modules()
     assert torch.equal(side.msc.codebook[indexes].permute(0, 3, 1, 2), codes)
     assert torch.allclose(side.msc.compensations()[indexes[0, 1, 2]], side.msc.decoder(codes)[0, :, 1, 2], atol=1e-6)
+
+
+def test_modules_that_are_loaded_go_on_with_what_their_codes_cost(model, recipe, tmp_path):
+    model.count_codes(torch.tensor([3, 3, 3, 5]))
+    side = model.side_modules()
+    save_with_side_modules(model.base, side, tmp_path / "model.safetensors", None)
+    settings = replace(recipe.model, checkpoint=str(tmp_path / "model.safetensors"))
+    again = build_model(replace(recipe, model=settings))
+    assert torch.equal(again.side_modules().msc.frequencies, side.msc.frequencies)
+    assert again.usage[3] > again.usage[5] > again.usage[0]
+
+
+def test_side_stages_have_one_distortion(recipe, stage):
+    stage = replace(stage, crop=192, loss=LossSettings(distortion="ms-ssim"))
+    with pytest.raises(RecipeError, match="ddt.loss.distortion: found ms-ssim"):
+        build_model(replace(recipe, stages=(stage,)))
 
 
 def test_frequencies_are_those_of_the_codes_in_use(model):
