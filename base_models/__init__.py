@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import BaseModel, LatentShapes, Walk
+    from .base import BaseModel, LatentShapes, Memory, Walk
     from .checkpoints import (
         CheckpointError,
         checkpoint_bytes,
@@ -39,6 +39,7 @@ __all__ = [
     "BaseModel",
     "CheckpointError",
     "LatentShapes",
+    "Memory",
     "Walk",
     "checkpoint_bytes",
     "create_model",

@@ -73,6 +73,8 @@ class BaseModel(nn.Module, ABC):
     """Pixels along a side of one position of y."""
     grid: ClassVar[Literal["mean", "integer"]] = "mean"
     """Where ŷ lies before residual prediction, Δ the step: round((y − μ)/Δ)·Δ + μ, or round(y/Δ)·Δ."""
+    metric: str = "mse"
+    """What it was trained for: mse, or ms-ssim."""
     predictions: int = 1
     """How many predictions of y a walk makes, each from the one before; the last is what y is coded by."""
     transforms: ClassVar[tuple[str, ...]] = ("g_a", "g_s", "h_a")

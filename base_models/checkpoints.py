@@ -43,14 +43,13 @@ def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
     plural = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
     state = {}
     for key, value in raw.items():
-        key = key.removeprefix("module.")
-        key = re.sub(
-            r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$",
-            lambda m: f"entropy_bottleneck.{plural[m[1]]}.{m[2]}",
-            key,
-        )
-        if isinstance(value, Tensor):
-            state[key] = value
+        if isinstance(key, str) and isinstance(value, Tensor):
+            name = re.sub(
+                r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$",
+                lambda m: f"entropy_bottleneck.{plural[m[1]]}.{m[2]}",
+                key.removeprefix("module."),
+            )
+            state[name] = value
     return state
 
 
@@ -99,7 +98,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
     `name` does, or else its tensors do, and `overrides` say what its tensors do not tell of its configuration; it is
     unpickled with `weights_only`. Raises `CheckpointError`.
     """
-    path = Path(path)
+    path, metric = Path(path), BaseModel.metric
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -109,6 +108,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
             name, overrides = _known(str(metadata["model"])), json.loads(metadata["config"])
+            metric = metadata.get("metric", metric)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):
@@ -116,7 +116,9 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             name, told = recognize(state) if name is None else _recognize_as(_known(name), state)
             overrides |= told
         assert name is not None
-        return load_weights(_empty_model(name, overrides, state), state)
+        model = load_weights(_empty_model(name, overrides, state), state)
+        model.metric = metric
+        return model
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except FileNotFoundError:
@@ -195,8 +197,10 @@ def checkpoint_bytes(
         state[key] = value = value.detach().cpu().contiguous()
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{key} holds values that are not finite in {value.dtype}")
-    config = json.dumps(asdict(model.config))
-    return save(state, {"format": FORMAT, "model": model.registered_name, "config": config, **metadata})
+    known = {"format": FORMAT, "model": model.registered_name, "config": json.dumps(asdict(model.config))}
+    if model.metric != BaseModel.metric:
+        known["metric"] = model.metric
+    return save(state, {**known, **metadata})
 
 
 def save_checkpoint(model: BaseModel, path: str | Path, dtype: torch.dtype | None = None) -> None:

@@ -52,7 +52,7 @@ def networks() -> tuple[type[BaseModel], ...]:
 def create_model(name: str, **overrides: Any) -> BaseModel:
     """A new, untrained network; `overrides` replace fields of its configuration.
 
-    Raises `KeyError` for an unknown name and `TypeError` for an unknown field.
+    Raises `KeyError` for an unknown name, `TypeError` for an unknown field and `ValueError` for an impossible value.
     """
     network, config = registered(name)
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}

@@ -75,12 +75,13 @@ def codec_for(
     one is loaded. Raises `WrongModel` or another `TTOError`."""
     fingerprint = read(data, max_pixels=max_pixels).header.fingerprint
     pulled = pulled_models().get(fingerprint.hex())
-    for codec in _codecs((*models, *shipped_models(), *filter(None, [pulled])), device):
-        if isinstance(codec, FamilyCodec):
-            with suppress(WrongModel):
-                return codec.for_file(data, max_pixels)
-        elif codec.fingerprint == fingerprint:
+    named = [model for model in models if find_family(model) is None]
+    for codec in _codecs((*named, *shipped_models(), *filter(None, [pulled])), device):
+        if codec.fingerprint == fingerprint:
             return codec
+    for family in filter(None, map(find_family, models)):
+        with suppress(WrongModel):
+            return _load_family(family, device).for_file(data, max_pixels)
     if (found := find_network(fingerprint)) is not None:
         family, quality = found
         return _load_family(family, device).trained(quality)

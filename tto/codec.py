@@ -127,13 +127,8 @@ class Codec:
     Threads may use one codec at the same time; refinements that do share their batches (`tto.refine.batch`).
     """
 
-    def __init__(
-        self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None, metric: str = "mse"
-    ):
-        """`model` in eval mode with its coding tables, and its side modules if any; `device` as for `pick_device`;
-        `metric` is what it was trained for, mse or ms-ssim.
-        """
-        self.metric = metric
+    def __init__(self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None):
+        """`model` in eval mode with its coding tables, and its side modules if any; `device` as for `pick_device`."""
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
@@ -171,9 +166,10 @@ class Codec:
         quality: float | None = None,
         *,
         callbacks: Callbacks = Callbacks(),  # noqa: B008 (immutable)
+        convert: bool = False,
         **options: Any,
     ) -> Result:
-        """Compresses a picture, which is what `load_picture` takes; `options` are the other fields of `Request`.
+        """Compresses a picture; both are as for `load_picture`. `options` are the other fields of `Request`.
 
         `quality` is `default_quality` where it is not given. `callbacks` are told of progress and may stop the
         refinement, which leaves the best so far. The bytes are decoded once by the ordinary decoder, and figures are
@@ -182,7 +178,7 @@ class Codec:
         start = time.perf_counter()
         request = Request(self.default_quality if quality is None else quality, **options)
         self.checked_quality(request.quality)
-        picture = load_picture(image)
+        picture = load_picture(image, convert)
         target = make_target(picture.rgb, **request.targets)
         weights = None if request.roi is None else load_weights(request.roi, picture)
         scale = None if request.lambda_ is None else request.lambda_ / float(self.model.lambda_at(request.quality))
@@ -198,7 +194,7 @@ class Codec:
         if request.metric is not None:
             return request.metric
         fits = request.roi is None and min(picture.rgb.shape[:2]) >= MS_SSIM_MIN_SIDE
-        return self.metric if fits else "mse"
+        return self.model.metric if fits else "mse"
 
     def at(self, quality: float) -> Codec:
         """The codec of one network that serves a quality: this one."""
@@ -376,7 +372,8 @@ def load_codec(model: str | nn.Module = DEFAULT_MODEL, device: str = "auto") -> 
     """A codec of a shipped model, a checkpoint's path, `hf://OWNER/NAME`, a family of CompressAI's zoo, or of a network
     at hand: a base model, or a `CompressionModel` of CompressAI's of one of the families that are known.
 
-    Raises `BadArgument`, `BadCheckpoint`, or `NotInstalled` where weights are missing and cannot be downloaded.
+    Raises `BadArgument`, `BadCheckpoint`, `HubError`, or `NotInstalled` where weights are missing and cannot be
+    downloaded.
     """
     if isinstance(model, nn.Module):
         return Codec(as_base_model(model), device)

@@ -29,6 +29,7 @@ GRAY_MODES = ("1", "L", "LA")
 COLOR_MODES = ("P", "RGB", "RGBA")
 FORMATS_WITH_PREVIEWS = ("MPO", "HEIF")
 """A photograph is the first of their pictures."""
+HEADER = 1 << 20  # bytes in which a file says its depth
 TIFF_XMP_TAG = 700
 # Tags of a TIFF file that speak of the scene and not of how this file stores its pixels.
 TIFF_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 305, 306, 315, 33432)
@@ -183,13 +184,30 @@ def _from_pil(image: Image.Image, convert: bool) -> Picture:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether the file has more than 8 bits per sample, which Pillow would silently cut to 8."""
-    if image.info.get("bit_depth", 8) > 8:  # HEIF
+    if image.info.get("bit_depth", 8) > 8 or _depth_in_header(image) > 8:  # the first is HEIF's
         return True
     return any(
         ";16" in str(part) or (tile[0].startswith("ppm") and isinstance(part, int) and part > 255)
         for tile in getattr(image, "tile", ())
         for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
     )
+
+
+def _depth_in_header(image: Image.Image) -> int:
+    """Bits of a sample that a JPEG 2000 or AVIF file says to have; 8 of what says nothing."""
+    file = getattr(image, "fp", None)
+    if file is None or image.format not in ("JPEG2000", "AVIF"):
+        return 8
+    position = file.tell()
+    file.seek(0)
+    head = file.read(HEADER)
+    file.seek(position)
+    if image.format == "AVIF":
+        flags = head[head.find(b"av1C") + 6 :][:1]  # of the first stream
+        return 10 if b"av1C" in head and flags and flags[0] & 0x40 else 8
+    _, found, size = head.partition(b"\xff\x4f\xff\x51")  # beginning of the codestream, and of its sizes
+    depths = size[38::3][: int.from_bytes(size[36:38], "big")] if found else b""
+    return max(((depth & 0x7F) + 1 for depth in depths), default=8)
 
 
 def _exif(image: Image.Image) -> bytes | None:

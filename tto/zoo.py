@@ -134,6 +134,7 @@ def load_network(family: Family, quality: int) -> BaseModel:
         model = load_checkpoint(path, **rates)
     except CheckpointError as error:
         raise BadCheckpoint(f"{error}; delete it to have it downloaded again") from error
+    model.metric = family.metric
     _remember(fingerprint(model), family, family.network_for(quality))
     return model
 
@@ -155,10 +156,6 @@ class FamilyCodec:
     @property
     def qualities(self) -> int:
         return self.family.qualities
-
-    @property
-    def metric(self) -> str:
-        return self.family.metric
 
     @property
     def default_quality(self) -> float:
@@ -187,7 +184,7 @@ class FamilyCodec:
 
         if quality not in self._codecs:
             network = load_network(self.family, quality)
-            self._codecs[quality] = Codec(network, str(self.device), metric=self.metric)
+            self._codecs[quality] = Codec(network, str(self.device))
         return self._codecs[quality]
 
     def at(self, quality: float) -> Codec:

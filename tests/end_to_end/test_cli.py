@@ -262,6 +262,7 @@ def test_bad_inputs_are_reported_and_the_others_done(tmp_path, photo, tiny_check
         (["models", "show", "nothing"], "no model"),
         (["models", "show", "mbt2018-mean", "-q", "99"], "quality must be between 1 and 8"),
         (["models", "convert", "{model}", "weights.pt"], "ends with .safetensors"),
+        (["models", "convert", "{model}", "weights.safetensors", "--lambda", "0.5"], "says itself what it is"),
         (["models", "convert", "{model}", "{model}"], "the checkpoint itself"),
         (["nonsense"], "nonsense"),
         (["--nonsense"], "nonsense"),

@@ -163,6 +163,8 @@ def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_chec
     train_recipe(path, overrides, tmp_path / "run")
     found = [record["stage"] for record in records(tmp_path / "run") if record["kind"] == "train"]
     assert len(found) == 3 * stages and len(set(found)) == stages
+    trained_for = load_checkpoint(tmp_path / "run" / "model.safetensors").metric
+    assert trained_for == ("ms-ssim" if "msssim" in path.stem else "mse")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import tto
+from base_models import load_checkpoint, save_checkpoint
 from tto import api
 from tto.errors import BadArgument, NotATTOFile, UnsupportedImage, WrongModel
 
@@ -95,3 +96,28 @@ def test_names_are_listed_and_importing_the_package_loads_nothing():
         "assert all(getattr(tto, name) is not None for name in tto.__all__)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_family_is_asked_only_for_files_of_nobody_else(pixels, tiny_checkpoint, compressed, monkeypatch):
+    monkeypatch.setattr("tto.zoo.fetch_weights", lambda *_: pytest.fail("it downloads"))
+    decoded = tto.decompress(compressed.data, models=["mbt2018-mean", str(tiny_checkpoint)])
+    assert np.array_equal(np.asarray(decoded), compressed.array)
+
+
+def test_a_region_and_a_picture_are_converted_where_they_have_to_be(tiny_checkpoint):
+    codec = tto.load_codec(str(tiny_checkpoint), "cpu")
+    cmyk, mask = Image.new("CMYK", (20, 20), (9, 80, 30, 0)), Image.new("I;16", (20, 20), 40_000)
+    with pytest.raises(UnsupportedImage):
+        codec.compress(cmyk, 3)
+    assert codec.compress(cmyk, 3, convert=True, roi=mask, steps=1).width == 20
+
+
+def test_a_checkpoint_knows_what_it_was_trained_for(tiny_checkpoint, tmp_path, photograph):
+    model = load_checkpoint(tiny_checkpoint)
+    assert model.metric == "mse"
+    model.metric = "ms-ssim"
+    save_checkpoint(model, tmp_path / "ms-ssim.safetensors")
+    codec = tto.load_codec(str(tmp_path / "ms-ssim.safetensors"), "cpu")
+    picture = photograph(176, 168)
+    results = [codec.compress(picture, 3, steps=0, metric=metric) for metric in (None, "ms-ssim", "mse")]
+    assert results[0].data == results[2].data and results[0].J == results[1].J != results[2].J

@@ -72,9 +72,9 @@ def test_latents_are_gone_before_the_file_is_decoded(small_codec, photograph, mo
         latents.extend(map(weakref.ref, found))
         return found
 
-    def decode_alone(data):
+    def decode_alone(data, **options):
         assert len(latents) == 2 and all(latent() is None for latent in latents)
-        return decode(data)
+        return decode(data, **options)
 
     monkeypatch.setattr(small_codec, "analyse", analyse)
     monkeypatch.setattr(small_codec, "_decode", decode_alone)

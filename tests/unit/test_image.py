@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
-from tto.image import Picture, encode_picture, load_picture
+from tto.image import Picture, _depth_in_header, encode_picture, load_picture
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -109,6 +110,18 @@ def test_sixteen_bit_rgb_is_refused_though_pillow_would_cut_it():
     assert Image.open(io.BytesIO(data)).mode == "RGB"
     with pytest.raises(UnsupportedImage, match="more than 8 bits"):
         load_picture(io.BytesIO(data))
+
+
+def test_depth_of_jpeg_2000_and_avif_is_read_from_their_headers():
+    jp2 = bytearray(file_of(Image.fromarray(RGB), "JPEG2000").getvalue())
+    assert load_picture(bytes(jp2)).rgb.shape == RGB.shape
+    jp2[jp2.index(b"\xff\x4f\xff\x51") + 45] = 0x0B  # of the second component, in all 12 bits
+    with pytest.raises(UnsupportedImage, match="more than 8 bits"):
+        load_picture(bytes(jp2))
+    avif = bytearray(file_of(Image.fromarray(RGB), "AVIF").getvalue())
+    assert _depth_in_header(SimpleNamespace(format="AVIF", fp=io.BytesIO(avif))) == 8
+    avif[avif.index(b"av1C") + 6] |= 0x40
+    assert _depth_in_header(SimpleNamespace(format="AVIF", fp=io.BytesIO(avif))) == 10
 
 
 @pytest.mark.parametrize("magic", [b"P5", b"P6"])

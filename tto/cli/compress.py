@@ -92,7 +92,7 @@ def compress(
         Effort | None,
         typer.Option(
             help="none, fast (26 steps), balanced (76), best (250) or max (392: for screens, charts, text); default: "
-            "none, or fast where --roi or --metric says what to refine for.",
+            "none, or fast where --roi or a --metric other than mse says what to refine for.",
             rich_help_panel=REFINEMENT,
             metavar="EFFORT",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from tto.cli import EXIT_CODES
 from tto.errors import BadArgument, BadCheckpoint
 from tto.files import require_writable, write_atomic
 from tto.hub import parse_address, pulled_models
-from tto.models import checkpoint_path, load_model, shipped_models
+from tto.models import DEFAULT_LAMBDA, WEIGHTS_SUFFIX, checkpoint_path, load_model, shipped_models
 from tto.zoo import families, find_family, load_network
 
 EPILOG = """Examples:
@@ -25,6 +26,11 @@ tto models convert dcae_0.013.pth.tar dcae-0.013.safetensors --lambda 0.013
 
 tto models pull OWNER/NAME"""
 app = typer.Typer(add_completion=False)
+
+
+class TrainedFor(str, Enum):
+    mse = "mse"
+    ms_ssim = "ms-ssim"
 
 
 @app.callback(invoke_without_command=True, epilog=f"{EPILOG}\n\n{EXIT_CODES}")
@@ -80,23 +86,39 @@ def convert(
         str | None, typer.Option(help="The network that the checkpoint is for; found by its tensors if not given.")
     ] = None,
     lambda_: Annotated[
-        float, typer.Option("--lambda", help="Rate-distortion weight that the checkpoint was trained with.")
-    ] = 0.013,
+        float | None,
+        typer.Option("--lambda", help="Rate-distortion weight that the checkpoint was trained with; default: 0.013."),
+    ] = None,
+    metric: Annotated[
+        TrainedFor | None,
+        typer.Option(
+            help="What it was trained for; default: mse. λ of ms-ssim is 1280 times --lambda.", metavar="METRIC"
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
 ) -> None:
     """Check a published checkpoint and write it as a file that -m takes."""
     import torch
 
     from base_models import CheckpointError, checkpoint_bytes, fingerprint, load_checkpoint
+    from tto.side.weights import load_side_modules, save_with_side_modules
 
-    if out.suffix != ".safetensors":
-        raise BadArgument(f"{out}: expected a name that ends with .safetensors")
+    if checkpoint.suffix == WEIGHTS_SUFFIX and not (name is lambda_ is metric is None):
+        raise BadArgument(f"{checkpoint} says itself what it is: --name, --lambda and --metric are for others")
+    if out.suffix != WEIGHTS_SUFFIX:
+        raise BadArgument(f"{out}: expected a name that ends with {WEIGHTS_SUFFIX}")
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
         raise BadArgument(f"{out} is the checkpoint itself: give another name")
     require_writable(out)
     try:
-        network = load_checkpoint(checkpoint, name, lambdas=(lambda_,))
-        write_atomic(out, checkpoint_bytes(network, torch.float16 if half else None))
+        network = load_checkpoint(checkpoint, name, lambdas=(DEFAULT_LAMBDA if lambda_ is None else lambda_,))
+        if metric is not None:
+            network.metric = metric.value
+        dtype, side = torch.float16 if half else None, load_side_modules(checkpoint)
+        if side is None:
+            write_atomic(out, checkpoint_bytes(network, dtype))
+        else:
+            save_with_side_modules(network, side, out, dtype)
         typer.echo(f"{out}: fingerprint {fingerprint(load_checkpoint(out)).hex()}")
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error

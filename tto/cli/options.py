@@ -92,7 +92,12 @@ NoOverwrite = Annotated[
     bool, typer.Option("--no-overwrite", help="Refuse to write over an existing file.", rich_help_panel=FILES)
 ]
 SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Leave out inputs whose output exists.", rich_help_panel=FILES)
+    bool,
+    typer.Option(
+        "--skip-existing",
+        help="Leave out inputs whose output exists, unless tto-manifest.jsonl tells that it was made otherwise.",
+        rich_help_panel=FILES,
+    ),
 ]
 TTOFiles = Annotated[
     list[Path],

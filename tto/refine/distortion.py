@@ -182,7 +182,7 @@ def _name(metric: str | Distance) -> str:
 
 def load_weights(source: PictureLike, picture: Picture) -> np.ndarray:
     """A picture's brightness as weights [H, W] of mean 1 for `picture`. Raises `BadArgument` or as `load_picture`."""
-    levels = load_picture(source).rgb.astype(np.float64) @ np.array(LUMA)
+    levels = load_picture(source, convert=True).rgb.astype(np.float64) @ np.array(LUMA)
     if levels.shape != picture.rgb.shape[:2]:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (levels.shape, picture.rgb.shape)]
         raise BadArgument(f"the region of interest is {sizes[0]}, the picture {sizes[1]}")

@@ -51,12 +51,19 @@ def make_plan(request: Request, problem: Problem, y: Tensor, z: Tensor, seconds_
 
 
 def stages_for(steps: int, problem: Problem) -> tuple[Stage, ...]:
-    """The stages of the smallest effort with so many steps, or of the highest, stretched or shrunk to `steps`."""
-    if steps == 0:
-        return ()
-    efforts = [_possible(stages, problem) for stages in EFFORTS.values()]
-    fitting = [stages for stages in efforts if steps_of(stages) >= steps]
-    return _scaled(fitting[0] if fitting else efforts[-1], steps)
+    """The highest effort's stages one after the other as far as they fit, the next one shrunk to what is left; all of
+    them stretched where that is more. So more steps than an effort has never end with a higher J than it.
+    """
+    stages = _possible(EFFORTS["max"], problem)
+    if steps > steps_of(stages):
+        return _scaled(stages, steps)
+    chosen: tuple[Stage, ...] = ()
+    for stage in stages:
+        left = steps - steps_of(chosen)
+        if left == 0:
+            break
+        chosen += (stage,) if steps_of((stage,)) <= left else _scaled((stage,), left)
+    return chosen
 
 
 def _possible(stages: tuple[Stage, ...], problem: Problem) -> tuple[Stage, ...]:

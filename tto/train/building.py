@@ -41,8 +41,10 @@ def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
         _check_stage(stage, model, settings.name)
     if settings.side is not None:
         model = build_with_side(model, settings, settings.side)
-    elif settings.checkpoint is not None:
+        return model.train()
+    if settings.checkpoint is not None:
         _load_parameters(model, settings, settings.checkpoint)
+    model.metric = recipe.chosen_stages[-1].loss.distortion
     return model.train()
 
 

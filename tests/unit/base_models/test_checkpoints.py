@@ -38,6 +38,12 @@ def test_a_network_made_without_the_registry_is_saved_by_its_class_name(small_mo
     assert load_checkpoint(tmp_path / "model.safetensors").config == small_model.config
 
 
+def test_tensors_without_names_are_of_no_network(tmp_path):
+    torch.save({0: torch.zeros(1)}, tmp_path / "ints.pth")
+    with pytest.raises(CheckpointError, match="of no network that is known"):
+        load_checkpoint(tmp_path / "ints.pth")
+
+
 def test_fingerprint_is_of_weights_not_of_the_file(saved, tmp_path):
     model = load_checkpoint(saved)
     save_checkpoint(model, tmp_path / "wide.safetensors")

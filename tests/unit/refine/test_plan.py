@@ -31,6 +31,14 @@ def test_an_efforts_own_number_of_steps_gives_its_own_stages(effort, side_proble
     assert stages_for(steps_of(EFFORTS[effort]), side_problem) == EFFORTS[effort]
 
 
+@pytest.mark.parametrize("steps", [27, 36, 77, 200, 251, 300])
+def test_more_steps_than_an_effort_has_begin_with_all_of_it(steps, side_problem):
+    stages = stages_for(steps, side_problem)
+    whole = [effort for effort in EFFORTS.values() if effort and steps_of(effort) <= steps]
+    assert whole and all(stages[: len(effort)] == effort for effort in whole)
+    assert steps_of(stages) == steps
+
+
 def test_a_model_without_side_modules_has_no_steps_for_them(problem, side_problem, latents):
     bare, full = (make_plan(Request(effort="best"), p, *latents, seconds_left=0) for p in (problem, side_problem))
     assert full.stages == EFFORTS["best"]
