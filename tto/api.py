@@ -77,7 +77,7 @@ def codec_for(
     pulled = pulled_models().get(fingerprint.hex())
     named = [model for model in models if find_family(model) is None]
     for codec in _codecs((*named, *shipped_models(), *filter(None, [pulled])), device):
-        if codec.fingerprint == fingerprint:
+        if isinstance(codec, Codec) and codec.fingerprint == fingerprint:
             return codec
     for family in filter(None, map(find_family, models)):
         with suppress(WrongModel):
