@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -178,7 +179,7 @@ def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | Non
             loss=lambda outcome: outcome.bits + weight * outcome.distortion,
             leaves=(y,),
             exact=False,
-            projection=random_signs(problem, y) if curvature is None else None,
+            projection=partial(random_signs, problem, y.detach()) if curvature is None else None,
         )
     )
     outcome, (gradient,) = found.outcome, found.gradients

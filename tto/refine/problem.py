@@ -55,7 +55,7 @@ class Evaluation(NamedTuple):
     `rounding` is called with z, then with each part, in units of the step and centred on what the model's grid says;
     without it y and z are integers already, wherever μ is. `rate` prices parts.
     `loss`: whose gradients for `leaves` are wanted, each of one picture; with `exact` the outcome is, too. `projection`
-    [1, 3, H, W]: vector whose product with the picture's Jacobian for `leaves` is wanted.
+    makes a vector [1, 3, H, W] whose product with the picture's Jacobian for `leaves` is wanted.
     """
 
     problem: Problem
@@ -67,7 +67,7 @@ class Evaluation(NamedTuple):
     loss: Callable[[Outcome], Tensor] | None = None
     leaves: tuple[Tensor, ...] = ()
     exact: bool = True
-    projection: Tensor | None = None
+    projection: Callable[[], Tensor] | None = None
 
 
 class Evaluated(NamedTuple):
@@ -93,14 +93,12 @@ def evaluate(evaluations: Sequence[Evaluation]) -> list[Evaluated]:
         outcomes = forward(evaluations, model)
     pairs = list(zip(evaluations, outcomes, strict=True))
     losses = [one.loss(outcome) for one, outcome in pairs if one.loss is not None]
-    projecting = [(one, outcome.x_hat) for one, outcome in pairs if one.projection is not None]
-    gradients = iter(
-        torch.autograd.grad(sum(losses[1:], losses[0]), _leaves(evaluations), retain_graph=bool(projecting))
-    )
+    projecting = [one for one in evaluations if one.projection is not None]
+    products = [Product.apply(outcome.x_hat, one.projection) for one, outcome in pairs if one.projection is not None]
+    gradients = iter(torch.autograd.grad(sum(losses[1:], losses[0]), _leaves(evaluations), retain_graph=bool(products)))
     projected: Iterator[Tensor] = iter(())
-    if projecting:
-        chosen, pictures = zip(*projecting, strict=True)
-        projected = iter(torch.autograd.grad(pictures, _leaves(chosen), [one.projection for one in chosen]))
+    if products:
+        projected = iter(torch.autograd.grad(products, _leaves(projecting)))
     return [
         Evaluated(
             Outcome(*(value if value is None else value.detach() for value in outcome)),  # pyright: ignore
@@ -185,6 +183,19 @@ class Clamped(torch.autograd.Function):
     def backward(ctx, *upstream: Tensor) -> Tensor:
         (gradient,), (within,) = upstream, ctx.saved_tensors
         return torch.where(within, gradient, 0.0)
+
+
+class Product(torch.autograd.Function):
+    """Of a picture and a vector, for its gradient alone: the vector is made for that and gone after its first use."""
+
+    @staticmethod
+    def forward(ctx, x_hat: Tensor, vector: Callable[[], Tensor]) -> Tensor:
+        ctx.vector = vector
+        return x_hat.new_zeros(())
+
+    @staticmethod
+    def backward(ctx, *upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.vector().mul_(*upstream), None
 
 
 def _batch(tensors: Sequence[Tensor]) -> Tensor:

@@ -85,7 +85,7 @@ def test_pictures_get_what_they_get_alone(cases, sizes):
 def test_gradients_and_projections_are_those_of_each_alone(cases):
     def evaluation(problem, y, z, signs):
         leaves = tuple(latent.clone().requires_grad_(True) for latent in (y, z))
-        projection = torch.ones(1, 3, problem.height, problem.width) if signs else None
+        projection = (lambda: torch.ones(1, 3, problem.height, problem.width)) if signs else None
         return Evaluation(problem, *leaves, 128, lambda u: u, loss=problem.cost, leaves=leaves, projection=projection)
 
     evaluations = [evaluation(*case, signs) for case, signs in zip(cases[:3], (True, False, True), strict=True)]
