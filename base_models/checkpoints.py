@@ -65,9 +65,9 @@ def load_weights(model: BaseModel, raw: dict) -> BaseModel:
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{key} holds values that are not finite")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    if not all(prior.has_tables for prior in model.entropy_models()):
-        model.update_tables()
     try:
+        if not all(prior.has_tables for prior in model.entropy_models()):
+            model.update_tables()
         if model.scale_table is not None:
             check_scale_table(model.scale_table)
         for name, prior in model.named_modules():

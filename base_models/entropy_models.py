@@ -24,6 +24,8 @@ from .third_party import compressai
 TAIL_MASS = 1e-9
 """Probability of what lies outside a table's range."""
 LEAST_LIKELIHOOD = 1e-9
+MOST_SYMBOLS = TOTAL // 4
+"""In a table of a factorized prior; it takes time that grows with the square."""
 SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 256.0, 64
 """First and last of the coded scales, and how many there are, equally spaced in their logarithm."""
 
@@ -155,12 +157,17 @@ class FactorizedPrior(EntropyModel):
 
     @torch.no_grad()
     def update_tables(self, fit_quantiles: bool = False) -> None:
-        """Builds integer tables; with `fit_quantiles` the quantiles first go where they belong."""
+        """Builds integer tables; with `fit_quantiles` the quantiles first go where they belong.
+
+        Raises `ValueError` where they lie absurdly far apart.
+        """
         if fit_quantiles:
             self._fit_quantiles()
         low, median, high = self.quantiles[:, 0].T
         below = (median - low).ceil().int().clamp(min=0)
         lengths = (high - median).ceil().int().clamp(min=0) + below + 1
+        if not (self.quantiles.abs() < MOST_SYMBOLS).all() or int(lengths.max()) > MOST_SYMBOLS:
+            raise ValueError(f"quantiles are as far as {float(self.quantiles.abs().max()):g} from zero")
         samples = torch.arange(int(lengths.max()), device=low.device) + (median - below)[:, None, None]
         masses, lower, upper = self._mass(samples)
         tails = lower[:, 0, :1].sigmoid() + (-upper[:, 0, -1:]).sigmoid()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 
 import numpy as np
@@ -12,6 +11,9 @@ from .tables import TOTAL, IntegerTables
 
 MAX_RATES = 65
 """A file has the quality in thousandths, in 16 bits."""
+LAMBDAS = (1e-9, 1e9)
+LARGEST_SCALE = 4096
+"""Of σ in steps: the table of a larger one would be longer than a table can be."""
 MAX_TABLES = 256
 """An index of a scale is one byte."""
 
@@ -40,11 +42,12 @@ def check_multiple(name: str, value: int, divisor: int) -> None:
 
 
 def check_lambdas(lambdas: tuple[float, ...]) -> None:
-    """Raises `ValueError` unless there is at least one rate–distortion weight, all are positive, and none is huge."""
+    """Raises `ValueError` unless there is at least one rate–distortion weight, and all are within `LAMBDAS`."""
     if not (isinstance(lambdas, tuple) and 1 <= len(lambdas) <= MAX_RATES):
         raise ValueError(f"lambdas is {lambdas!r}, expected 1 to {MAX_RATES} numbers")
-    if not all(isinstance(value, int | float) and value > 0 and math.isfinite(value) for value in lambdas):
-        raise ValueError(f"lambdas is {lambdas!r}, expected positive numbers")
+    low, high = LAMBDAS
+    if not all(isinstance(value, int | float) and low <= value <= high for value in lambdas):
+        raise ValueError(f"lambdas is {lambdas!r}, expected numbers from {low:g} to {high:g}")
 
 
 def check_coding_tables(name: str, tables: IntegerTables, count: int) -> None:
@@ -65,7 +68,7 @@ def check_coding_tables(name: str, tables: IntegerTables, count: int) -> None:
 
 
 def check_scale_table(scales: Tensor) -> None:
-    """Raises `ValueError` unless levels of σ are positive, finite, ascending, and as many as a byte can name."""
+    """Raises `ValueError` unless levels of σ are positive, ascending, not huge, and as many as a byte can name."""
     ordered = scales.dim() == 1 and 2 <= len(scales) <= MAX_TABLES and bool((scales.diff() > 0).all())
-    if not (ordered and float(scales[0]) > 0 and bool(scales.isfinite().all())):
-        raise ValueError("the levels of sigma do not ascend from a positive number")
+    if not (ordered and float(scales[0]) > 0 and float(scales[-1]) <= LARGEST_SCALE):
+        raise ValueError(f"the levels of sigma do not ascend from a positive number to {LARGEST_SCALE} at most")

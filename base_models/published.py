@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 MAX_SYMBOL = 1 << 24
+MOST_BYTES = 8
+"""Of one symbol, and more than those below `MAX_SYMBOL` take."""
 
 
 class StreamError(ValueError):
@@ -46,11 +48,14 @@ class _Tables:
         return encoder.flush()
 
     def open(self, stream: bytes, count: int) -> RansDecoder:
-        """A decoder for `count` symbols that stays inside its buffer even where the stream is garbage."""
-        if len(stream) < 8 or len(stream) % 4:
-            raise StreamError(f"a stream of {len(stream)} bytes is no rANS stream")
+        """A decoder for `count` symbols that stays inside its buffer even where the stream is garbage.
+
+        The length of an escape is a run of nibbles with all bits set, each of which lets it read fifteen more.
+        """
+        if len(stream) < 8 or len(stream) % 4 or len(stream) > MOST_BYTES * count + 64:
+            raise StreamError(f"a stream of {len(stream)} bytes is no rANS stream of {count} symbols")
         decoder = compressai("ans").RansDecoder()
-        decoder.set_stream(stream + bytes(16 * count + 1024))
+        decoder.set_stream(stream + bytes(16 * (len(stream) + count) + 1024))
         return decoder
 
     def decode(self, decoder: RansDecoder, indexes: list[int]) -> list[int]:

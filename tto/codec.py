@@ -32,14 +32,14 @@ from tto.container import (
     write,
 )
 from tto.device import descends_in_bfloat16, pick_device
-from tto.errors import BadArgument, CorruptFile, VerificationFailed, WrongModel
+from tto.errors import BadArgument, BadCheckpoint, CorruptFile, VerificationFailed, WrongModel
 from tto.hub import PREFIX, parse_address
 from tto.image import Picture, load_picture
 from tto.latent_coding import LatentCoder
 from tto.memory import Room, memory_for
 from tto.metrics import MS_SSIM_MIN_SIDE, psnr
 from tto.models import DEFAULT_MODEL, as_base_model, load_model, load_side
-from tto.padding import to_uint8
+from tto.padding import padded_size, to_uint8
 from tto.reconstruction import Frame, analyse, reconstruct
 from tto.refine.batch import Batch
 from tto.refine.distortion import Distortion, load_weights, make_distortion
@@ -129,6 +129,10 @@ class Codec:
 
     def __init__(self, model: BaseModel, device: str = "auto", side_modules: SideModules | None = None):
         """`model` in eval mode with its coding tables, and its side modules if any; `device` as for `pick_device`."""
+        if side_modules is not None and side_modules.config.channels != model.y_channels:
+            raise BadCheckpoint(
+                f"side modules for {side_modules.config.channels} channels of y, not {model.y_channels}"
+            )
         self.device = pick_device(device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
@@ -244,12 +248,17 @@ class Codec:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         shapes = self.latent_shapes(header)
         self.latent_coder.require_enough(container.sections, shapes, header.quality, header.qp)
-        with memory_for(header.width, header.height, self.device):
+        height, width = self.padded(header.height, header.width)
+        with memory_for(width, height, self.device):
             side = self.read_side(container)
-            with self.room.lent(header.height, header.width):
+            with self.room.lent(height, width):
                 y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
             rgb = self.pixels(y_hat, header.quality, frame_of(header), side)
         return unpack_attachments(rgb, header.grayscale, container.sections)
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The sides that the network has to do with."""
+        return padded_size(height, width, self.model.stride)
 
     def latent_shapes(self, header: Header) -> LatentShapes:
         return self.model.latent_shapes(header.height, header.width)
@@ -261,7 +270,7 @@ class Codec:
     @torch.inference_mode()
     def pixels(self, y_hat: torch.Tensor, quality: float, frame: Frame, side: Side = NO_SIDE) -> np.ndarray:
         """ŷ and side information → uint8 pixels [H, W, 3]."""
-        with self.room.lent(frame.height, frame.width) as memory:
+        with self.room.lent(*self.padded(frame.height, frame.width)) as memory:
             return to_uint8(reconstruct(self.model, quality, y_hat.to(self.device), frame, side, memory))
 
     def checked_quality(self, quality: float) -> float:

@@ -100,6 +100,8 @@ class SymbolDecoder:
 
     def __init__(self, data: bytes, section: str):
         self._section = section
+        if data.endswith(b"\0"):
+            raise CorruptFile(section, "zero bytes at its end, which are left out")
         words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4")
         self._coder = stream.queue.RangeDecoder(words.astype(np.uint32))
 

@@ -6,6 +6,7 @@ file, path or PIL image -> load_picture -> Picture -> encode_picture -> bytes
 from __future__ import annotations
 
 import io
+import logging
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     PictureLike: TypeAlias = "str | os.PathLike | IO[bytes] | bytes | Image.Image | np.ndarray | torch.Tensor | Picture"
 
+LOG = logging.getLogger(__name__)
 GRAY_MODES = ("1", "L", "LA")
 COLOR_MODES = ("P", "RGB", "RGBA")
 FORMATS_WITH_PREVIEWS = ("MPO", "HEIF")
@@ -243,11 +245,26 @@ def encode_picture(image: Image.Image, path: str | os.PathLike) -> bytes:
     """
     kind = writable_format(path)
     buffer = io.BytesIO()
+    if kind in ("TIFF", "AVIF") and not _is_readable(image.info.get("exif")):
+        LOG.warning("%s: the picture's EXIF is damaged, and %s cannot hold it: it is left out", path, kind)
+        image = image.copy()
+        del image.info["exif"]
     try:
         image.save(buffer, kind, **_save_options(image, kind))
     except (OSError, ValueError, KeyError) as error:
         raise BadArgument(f"{path}: {kind} cannot hold a picture of mode {image.mode} ({error})") from error
     return buffer.getvalue()
+
+
+def _is_readable(exif: bytes | None) -> bool:
+    """Whether Pillow understands it all."""
+    try:
+        entries = Image.Exif()
+        entries.load(exif or b"")
+        entries.tobytes()
+    except Exception:  # it raises almost anything
+        return False
+    return True
 
 
 def writable_format(path: str | os.PathLike) -> str:

@@ -14,7 +14,10 @@ from tto.files import lock
 
 def parse(content: bytes) -> list[Any]:
     """What the finished lines of a journal say. Raises ValueError."""
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    try:
+        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    except RecursionError as error:
+        raise ValueError("a line is nested too deeply") from error
 
 
 class Journal:

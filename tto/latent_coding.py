@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -36,6 +37,8 @@ from tto.memory import Room
 from tto.table_choice import ByChannel, ByScale, ByScaleAndFraction, Centre, TableChoice
 
 MAX_SYMBOL = 1 << 30
+TABLES_KEPT = 8
+"""Of those that depend on quality and step, which files choose."""
 SCALE_QP_OFFSETS = range(-4, 16, 2)
 """Steps tried for σ, from y's own on: an octave has 32, and the tables are 5.7 apart. Refined latents are narrower than
 the network was trained to expect, and its index is rounded up."""
@@ -68,8 +71,8 @@ class LatentCoder:
         self._exact_device = device if has_float64(device) else torch.device("cpu")
         exact = model if self._exact_device == device else copy.deepcopy(model).cpu()
         self.portable_walker = exact.entropy_walker(torch.float64)
-        self._z_tables: dict[float, Tables] = {}
-        self._y_tables: dict[tuple[float, float], Tables] = {}
+        self._z_tables = lru_cache(TABLES_KEPT)(lambda step: Tables.of(model.z_tables(step)))
+        self._y_tables = lru_cache(TABLES_KEPT)(lambda step, quality: Tables.of(model.y_tables(step, quality)))
         self.choice = table_choice(model)
         self._medians = model.z_medians()
         self.num_slices = model.slices
@@ -89,17 +92,11 @@ class LatentCoder:
 
     def tables(self, step: float, quality: float) -> Tables:
         """Those of y. Only a factorized prior has others for each step and quality."""
-        key = (step, quality) if isinstance(self.choice, ByChannel) else (1.0, 1.0)
-        if key not in self._y_tables:
-            self._y_tables[key] = Tables.of(self._native_walker.y_tables(*key))
-        return self._y_tables[key]
+        return self._y_tables(step, quality) if isinstance(self.choice, ByChannel) else self._y_tables(1.0, 1.0)
 
     def z_tables(self, quality: float) -> Tables:
         """Those of z. Few models have others for each quality."""
-        step = self._native_walker.z_step(quality)
-        if step not in self._z_tables:
-            self._z_tables[step] = Tables.of(self._native_walker.z_tables(step))
-        return self._z_tables[step]
+        return self._z_tables(self._native_walker.z_step(quality))
 
     @torch.inference_mode()
     def encode(
@@ -226,8 +223,12 @@ class LatentCoder:
         if SectionType.INDEX_LIST in sections:
             index_bytes = self.choice.index_type.itemsize
             listed = read_index_list(sections[SectionType.INDEX_LIST], self.num_slices, index_bytes)
+            if not any(listed):
+                raise CorruptFile(section_name(SectionType.INDEX_LIST), "it lists nothing")
         scale_qps = (qp,) * self.num_slices
         if SectionType.SCALE_QP in sections:
+            if isinstance(self.choice, ByChannel):
+                raise CorruptFile(section_name(SectionType.SCALE_QP), "the model has no sigma")
             scale_qps = read_scale_qps(sections[SectionType.SCALE_QP], self.num_slices)
         channels = self._channels((1, *shapes.y))
         slices = [self._native_walker.slice_of(part) for part in range(len(channels))]
@@ -242,6 +243,8 @@ class LatentCoder:
     ) -> Tensor:
         """ẑ [1, N, hz, wz]. Raises `CorruptFile`."""
         shape = (1, *shapes.z)
+        if sections[SectionType.Z] and not math.prod(shape):
+            raise CorruptFile(section_name(SectionType.Z), "the model has no z")
         decoder = SymbolDecoder(sections[SectionType.Z], section_name(SectionType.Z))
         symbols = decoder.decode(_channel_indexes(shape), self.z_tables(quality))
         device = self._device(native=dtype != torch.float64)
@@ -288,7 +291,8 @@ class _Writer:
 class IndexReader:
     """What a file says of the tables of y, part by part in coding order; `slices` has the slice of each part.
 
-    `start` and `crc` are how many indexes of the current slice there were so far, and their checksum.
+    `start`, `crc` and `entry` are how many indexes of the current slice there were so far, their checksum, and how many
+    of its listed ones.
     """
 
     choice: TableChoice
@@ -300,6 +304,7 @@ class IndexReader:
     payload: bytes
     start: int = 0
     crc: int = 0
+    entry: int = 0
 
     def indexes(self, part: int, centre: Centre, sigma: np.ndarray | None) -> np.ndarray:
         """Tables of a part, those that the file lists in their places; `centre` may be mended by them.
@@ -312,19 +317,21 @@ class IndexReader:
         indexes, _ = self.choice.indexes(sigma, centre)
         end = self.start + len(indexes)
         ends_slice = part + 1 == len(self.slices) or self.slices[part + 1] != number
-        for position, index in self.listed[number]:
-            if position >= end and ends_slice:
-                raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
-            if self.start <= position < end:
-                try:
-                    self.choice.replace(centre, indexes, position - self.start, index)
-                except ValueError as error:
-                    raise CorruptFile(section_name(SectionType.INDEX_LIST), str(error)) from None
+        entries = self.listed[number]
+        while self.entry < len(entries) and entries[self.entry][0] < end:
+            position, index = entries[self.entry]
+            try:
+                self.choice.replace(centre, indexes, position - self.start, index)
+            except ValueError as error:
+                raise CorruptFile(section_name(SectionType.INDEX_LIST), str(error)) from None
+            self.entry += 1
+        if ends_slice and self.entry < len(entries):
+            raise CorruptFile(section_name(SectionType.INDEX_LIST), "an entry is out of range")
         self.start, self.crc = end, checksum(indexes, self.crc)
         if ends_slice:
             if self.crc != self.checksums[number]:
                 raise IndexMismatch(number)
-            self.start = self.crc = 0
+            self.start = self.crc = self.entry = 0
         return indexes
 
 

@@ -27,6 +27,11 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return levels.numpy()
 
 
+def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """What `pad_to_multiple` makes of a picture's sides."""
+    return height + -height % multiple, width + -width % multiple
+
+
 def pad_to_multiple(rgb: np.ndarray, multiple: int) -> np.ndarray:
     """Grow [H, W, 3] at the right and bottom to multiples of `multiple`, by repeating the edge.
 

@@ -237,7 +237,7 @@ def known_fingerprints() -> dict[str, tuple[str, int]]:
     try:
         found = json.loads((cache_folder() / "fingerprints.json").read_text())
         return {key: (str(name), int(quality)) for key, (name, quality) in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
@@ -47,6 +48,14 @@ def test_truncated_bin_file_is_one_line_and_no_output(one_rate, photograph, tmp_
     assert read.returncode == 2
     assert len(read.stderr.splitlines()) == 1
     assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("length", [4_000_000, 4096, 256])
+def test_an_escape_without_end_does_not_leave_its_buffer(one_rate, tmp_path, length):
+    z = b"\xff" * length
+    (tmp_path / "a.bin").write_bytes(struct.pack(">HHI", 64, 64, 8) + bytes(8) + struct.pack(">I", length) + z)
+    read = tto("decompress", tmp_path / "a.bin", "-o", tmp_path / "b.png", "-m", one_rate)
+    assert read.returncode == 2 and len(read.stderr.splitlines()) == 1, read.stderr
 
 
 def test_model_of_several_rates_is_refused(tiny_checkpoint, photograph, tmp_path):

@@ -11,12 +11,15 @@ import torch
 from PIL import Image
 
 import tto
+from base_models import create_model
 from tto.codec import Codec, rd_cost
-from tto.container import SectionType, read
-from tto.errors import BadArgument, LimitExceeded, WrongModel
+from tto.container import Container, Header, SectionType, join_y, read, write
+from tto.errors import BadArgument, BadCheckpoint, CorruptFile, LimitExceeded, WrongModel
+from tto.latent_coding import TABLES_KEPT
 from tto.memory import Room
 from tto.refine.distortion import SquaredError
 from tto.request import MAX_LAMBDA
+from tto.side.weights import SideConfig, SideModules
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -186,3 +189,31 @@ def test_a_quality_that_is_no_number_is_refused(small_codec, photograph, quality
 def test_the_largest_lambda_is_still_refined(small_codec, photograph):
     result = small_codec.compress(photograph(64, 64), lambda_=MAX_LAMBDA, steps=3)
     assert result.base_J >= result.J
+
+
+def test_refused_files_leave_nothing_behind():
+    """Each has another quality and step, for which a factorized prior has tables of its own."""
+    model = create_model("bmshj2018-factorized", N=8, M=8).eval()
+    model.update_tables()
+    codec = Codec(model, "cpu")
+    for number in range(20):
+        header = Header(16, 16, codec.fingerprint, 1.0, number)
+        with pytest.raises(CorruptFile):
+            codec.decompress(write(Container(header, {SectionType.Z: b"", SectionType.Y: join_y([0], b"")})))
+    assert codec.latent_coder._y_tables.cache_info().currsize <= TABLES_KEPT
+
+
+def test_a_z_that_the_model_does_not_have_is_refused():
+    model = create_model("bmshj2018-factorized", N=8, M=8).eval()
+    model.update_tables()
+    codec = Codec(model, "cpu")
+    made = read(codec.compress(np.zeros((16, 16, 3), np.uint8), 1).data)
+    assert made.sections[SectionType.Z] == b""
+    for kind, body in ((SectionType.Z, b"more"), (SectionType.SCALE_QP, b"\x80"), (SectionType.INDEX_LIST, b"\0")):
+        with pytest.raises(CorruptFile):
+            codec.decompress(write(Container(made.header, {**made.sections, kind: body})))
+
+
+def test_side_modules_of_another_network_are_refused(small_codec):
+    with pytest.raises(BadCheckpoint, match="side modules for 8 channels of y"):
+        Codec(small_codec.model, "cpu", SideModules(SideConfig(8, 4, 8)))

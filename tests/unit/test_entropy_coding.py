@@ -84,12 +84,17 @@ def test_garbage_never_does_worse_than_a_typed_error():
     random = np.random.default_rng(5)
     refused = 0
     for length in range(0, 200):
-        decoder = SymbolDecoder(random.bytes(length), "y")
         try:
+            decoder = SymbolDecoder(random.bytes(length), "y")
             assert len(decoder.decode(random.integers(0, 64, 300), TABLES)) == 300
         except CorruptFile:
             refused += 1
     assert refused < 200
+
+
+def test_zeros_that_an_encoder_leaves_out_are_refused():
+    with pytest.raises(CorruptFile, match="y: zero bytes at its end"):
+        SymbolDecoder(b"abc\0", "y")
 
 
 def test_scale_index_is_the_first_level_not_below_sigma():

@@ -289,3 +289,11 @@ def test_loading_an_open_image_leaves_it_usable():
     image = Image.open(file_of(Image.fromarray(RGB), "PNG"))
     load_picture(image)
     assert image.getpixel((0, 0)) == tuple(RGB[0, 0])
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".avif", ".png"])
+def test_exif_that_nobody_can_read_does_not_keep_a_picture_from_being_written(suffix, caplog):
+    for exif in (b"Exif\0\0garbage garbage", b"Exif\0\0II*\0"):
+        data = encode_picture(Picture(np.tile(RGB, (8, 8, 1)), exif=exif).to_pil(), "a" + suffix)
+        assert load_picture(data).rgb.shape == (40, 56, 3)
+    assert ("left out" in caplog.text) is (suffix != ".png")

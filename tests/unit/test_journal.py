@@ -30,8 +30,9 @@ def test_an_unfinished_line_is_cut_off_before_the_next_is_written(tmp_path):
 
 
 def test_a_damaged_line_is_an_error(tmp_path):
-    with pytest.raises(ValueError):
-        parse(b'{"a": 1}\n{"b": \n{"c": 3}\n')
+    for damage in (b'{"b": ', b"[" * 100_000):
+        with pytest.raises(ValueError):
+            parse(b'{"a": 1}\n' + damage + b'\n{"c": 3}\n')
 
 
 def test_one_run_at_a_time(tmp_path):

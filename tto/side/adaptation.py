@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LEFT, RIGHT, BIAS = range(3)
 """Kinds of levels, each with probabilities of its own."""
 LARGEST_RANK = 4
+LARGEST_SUM = 1 << 15
+"""Of all levels without their signs: each unit costs a decoder time, and can be made to cost next to no bytes."""
 
 Change = tuple[np.ndarray, ...]
 """Levels of one tensor: L [D, rank] and R [rank, E], or l [D], or nothing where it stays."""
@@ -76,26 +78,40 @@ def encode_changes(found: Changes) -> bytes:
 def decode_changes(data: bytes, tensors: Sequence[Tensor]) -> Changes:
     """Inverse of `encode_changes`. Raises `CorruptFile`."""
     name = section_name(SectionType.ADAPTATION)
-    if not data or data[0] > LARGEST_EXPONENT:
-        raise CorruptFile(name, f"exponent {data[0]}" if data else "it is empty")
+    _checked_exponent(data)
     decoder, ranks = SymbolDecoder(data[1:], name), BitModel(LARGEST_RANK)
-    model, changes = LevelModel((LEFT, RIGHT, BIAS)), []
+    model, changes, left = LevelModel((LEFT, RIGHT, BIAS)), [], LARGEST_SUM
 
     def read(kind: int, *shape: int) -> np.ndarray:
-        return np.array([model.decode(decoder, kind, False) for _ in range(int(np.prod(shape)))]).reshape(shape)
+        nonlocal left
+        levels = np.zeros(int(np.prod(shape)), np.int64)
+        for place in range(len(levels)):
+            levels[place] = level = model.decode(decoder, kind, False)
+            left -= abs(level)
+            if left < 0:
+                raise CorruptFile(name, f"its levels sum to more than {LARGEST_SUM}")
+        return levels.reshape(shape)
 
     for tensor in tensors:
         rank = 0
         while rank < LARGEST_RANK and ranks.decode(decoder, rank):
             rank += 1
+        most = 1 if tensor.dim() == 1 else min(len(tensor), tensor[0].numel())
+        if rank > most:
+            raise CorruptFile(name, f"rank {rank} where {most} is the highest")
         if tensor.dim() == 1:
-            if rank > 1:
-                raise CorruptFile(name, f"a bias of rank {rank}")
             changes.append((read(BIAS, len(tensor)),) if rank else ())
             continue
         rows = len(tensor)
         changes.append((read(LEFT, rows, rank), read(RIGHT, rank, tensor.numel() // rows)) if rank else ())
+    if not any(changes):
+        raise CorruptFile(name, "it changes nothing")
     return Changes(tuple(changes), data[0])
+
+
+def _checked_exponent(data: bytes) -> None:
+    if not data or data[0] > LARGEST_EXPONENT:
+        raise CorruptFile(section_name(SectionType.ADAPTATION), f"exponent {data[0]}" if data else "it is empty")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +145,10 @@ class AdaptationCoder(PartCoder):
     part = Adaptation
 
     def make(self, found: Changes) -> Adaptation:
-        """Where nothing changes it says nothing."""
-        return Adaptation(encode_changes(found) if any(found.changes) else b"")
+        """Where nothing changes, or more than a file may say, it says nothing."""
+        total = sum(int(np.abs(levels).sum()) for change in found.changes for levels in change)
+        return Adaptation(encode_changes(found) if any(found.changes) and total <= LARGEST_SUM else b"")
 
     def read(self, body: bytes, size: tuple[int, int]) -> Adaptation:
+        _checked_exponent(body)
         return Adaptation(body)

@@ -28,6 +28,7 @@ from tto.side.side import ModulesPartCoder, Part
 SYNTAX_SIZE = 9
 """Values of a syntax."""
 LARGEST_RICE = 7
+LONGEST_SYNTAX = 1 + -(-SYNTAX_SIZE * (2 * LARGEST_LEVEL + 1 + LARGEST_RICE) // 8)  # bytes
 SCALE = 0.05
 """Entries of K for a syntax of one, where training starts."""
 
@@ -135,6 +136,8 @@ def decode_syntax(data: bytes) -> Syntax:
     exponent, rice = data[0] >> 4, data[0] & 15
     if rice > LARGEST_RICE:
         raise CorruptFile(name, f"Rice parameter {rice}")
+    if len(data) > LONGEST_SYNTAX:
+        raise CorruptFile(name, f"{len(data)} bytes")
     bits = "".join(f"{byte:08b}" for byte in data[1:])
     levels, position = [], 0
     for _ in range(SYNTAX_SIZE):

@@ -20,7 +20,7 @@ from base_models.limits import check_ranges
 from base_models.tables import TOTAL
 from tto.container import MODULES_FINGERPRINT
 from tto.files import write_atomic
-from tto.side.compensation import MSC
+from tto.side.compensation import MSC, scaled_width
 from tto.side.transform import DDT
 
 DECODER_SIDE = ("ddt.decoder.", "msc.decoder.", "msc.codebook", "msc.frequencies")
@@ -69,8 +69,10 @@ def load_side_modules(path: str | Path) -> SideModules | None:
             keys = [key for key in file.keys() if key.startswith(SIDE_PREFIX)]  # noqa: SIM118
             state = {key.removeprefix(SIDE_PREFIX): file.get_tensor(key) for key in keys}
         config = SideConfig(**json.loads(metadata["side"]))
-        if state["msc.codebook"].shape != (config.codes, config.channels):
-            raise ValueError("the codebook is not of the size that the file says")
+        width = scaled_width(config.channels) if config.width is None else config.width
+        shapes = tuple(state[f"msc.{name}"].shape for name in ("codebook", "decoder.0.weight"))
+        if shapes != ((config.codes, config.channels), (width, config.channels, 1, 1)):
+            raise ValueError("a tensor is not of the size that the file says")
         side = SideModules(config)
         side.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except FileNotFoundError:

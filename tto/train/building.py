@@ -118,7 +118,7 @@ def export(model: BaseModel | BaseWithSide, path: Path, dtype: torch.dtype | Non
         finished = copy.deepcopy(model).to("cpu").eval()
         finished.update_tables(fit_quantiles=True)
         write_atomic(path, checkpoint_bytes(finished, dtype))
-    except (CheckpointError, FileError) as error:
+    except (CheckpointError, FileError, ValueError) as error:  # the last of tables that cannot be
         raise SaveError(f"cannot export {path}: {error}") from None
 
 

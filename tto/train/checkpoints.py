@@ -141,7 +141,7 @@ def read_progress(checkpoint: Path) -> Progress:
     """How far the run was. Raises `ResumeError`."""
     try:
         return Progress(**json.loads((checkpoint / "progress.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ResumeError(f"{checkpoint / 'progress.json'} does not fit this version: {error}") from None
 
 
@@ -186,7 +186,7 @@ def _read_manifest(checkpoint: Path) -> dict:
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         return {key: dict(manifest[key]) for key in ("identity", "files")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ResumeError(f"{checkpoint} has no readable manifest.json") from None
 
 

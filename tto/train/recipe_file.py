@@ -65,6 +65,8 @@ def _load_yaml(text: str) -> Any:
         if size(root) > MAX_NODES:
             raise yaml.YAMLError(f"it has more than {MAX_NODES} values")
         return loader.construct_document(root)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # of a scalar that its tag cannot be made of
+        raise yaml.YAMLError(str(error)) from error
     finally:
         loader.dispose()
 

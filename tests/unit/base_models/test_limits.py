@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from base_models.limits import check_coding_tables, check_scale_table
+from base_models.entropy_models import FactorizedPrior
+from base_models.limits import check_coding_tables, check_lambdas, check_scale_table
 from base_models.tables import IntegerTables
 
 
@@ -57,3 +58,25 @@ def test_tables_that_cannot_code_are_refused(table, change, words):
 def test_levels_of_sigma_that_do_not_ascend_are_refused(scales):
     with pytest.raises(ValueError, match="levels of sigma"):
         check_scale_table(torch.tensor(list(scales), dtype=torch.float32))
+
+
+@pytest.mark.parametrize("lambdas", [(1e-300, 0.1), (0.1, 1e300), (float("nan"),)])
+def test_rates_that_no_arithmetic_can_take_are_refused(lambdas):
+    with pytest.raises(ValueError, match="expected numbers from 1e-09 to 1e"):
+        check_lambdas(lambdas)
+
+
+def test_a_table_of_sigma_beyond_what_can_be_coded_is_refused():
+    check_scale_table(torch.tensor([0.1, 256.0]))
+    for last in (3e4, 1e30, float("inf")):
+        with pytest.raises(ValueError, match="levels of sigma"):
+            check_scale_table(torch.tensor([0.1, last]))
+
+
+@pytest.mark.parametrize("reach", [3e5, 1e9, float("nan")])
+def test_quantiles_that_would_make_endless_tables_are_refused(reach):
+    prior = FactorizedPrior(4)
+    with torch.no_grad():
+        prior.quantiles[:, 0, 2] = reach
+    with pytest.raises(ValueError, match="from zero"):
+        prior.update_tables()

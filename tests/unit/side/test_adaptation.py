@@ -8,7 +8,16 @@ import torch
 
 from base_models import create_model
 from tto.errors import CorruptFile
-from tto.side.adaptation import Adaptation, AdaptationCoder, Changes, changed, decode_changes, encode_changes, scale_of
+from tto.side.adaptation import (
+    LARGEST_SUM,
+    Adaptation,
+    AdaptationCoder,
+    Changes,
+    changed,
+    decode_changes,
+    encode_changes,
+    scale_of,
+)
 
 CODER = AdaptationCoder(None, torch.device("cpu"))
 
@@ -78,8 +87,28 @@ def test_a_damaged_section_is_named(model, body, said):
         Adaptation(body).on_network(model)
 
 
+def test_levels_that_cost_nothing_but_time_are_refused():
+    tensor = torch.ones(200, 200)
+    for level, fits in ((LARGEST_SUM // 400, True), (127, False)):
+        change = (np.full((200, 1), level), np.full((1, 200), level))
+        body = encode_changes(Changes((change,), 15))
+        assert len(body) < 500
+        assert bool(CODER.make(Changes((change,), 15)).body) is fits
+        if fits:
+            assert decode_changes(body, [tensor]).changes[0][0][0, 0] == level
+        else:
+            with pytest.raises(CorruptFile, match="sum to more than 32768"):
+                decode_changes(body, [tensor])
+
+
+@pytest.mark.parametrize("body", [b"", b"\x10", encode_changes(Changes(((), ()), 3))])
+def test_a_change_of_nothing_is_refused(body):
+    with pytest.raises(CorruptFile):
+        CODER.read(body, (4, 4)).on_network(create_model("mbt2018-mean", N=8, M=12))
+
+
 def test_a_bias_has_no_second_rank(model):
     tensors = list(model.last_weights().values())
     twice = np.ones((len(tensors[0]), 2), int), np.ones((2, tensors[0][0].numel()), int)
-    with pytest.raises(CorruptFile, match="a bias of rank 2"):
+    with pytest.raises(CorruptFile, match="rank 2 where 1 is the highest"):
         decode_changes(encode_changes(Changes((twice,), 3)), [tensors[1]])

@@ -97,7 +97,7 @@ def test_weights_that_ship_fit_their_limit():
 
 
 @pytest.mark.parametrize(
-    "size", [{"codes": 10**9}, {"channels": 10**9}, {"width": 10**9}, {"codes": 8}, {"width": "7"}]
+    "size", [{"codes": 10**9}, {"channels": 10**9}, {"width": 10**9}, {"codes": 8}, {"width": "7"}, {"width": 4096}]
 )
 def test_sizes_that_are_not_those_of_the_tensors_are_refused_before_memory_is_taken(side, tmp_path, monkeypatch, size):
     tensors = {f"side.{name}": tensor for name, tensor in side.state_dict().items()}

@@ -53,6 +53,8 @@ def test_resolved_recipe_reads_back_equal(tiny_recipe, write_recipe):
         ("batch", "expected key=value"),
         ("seed.x=1", "found 3, which has no key 'x'"),
         ("seed={", "the value is no YAML"),
+        ("seed=2024-99-99", "the value is no YAML"),
+        ("seed=!!bool x", "the value is no YAML"),
     ],
 )
 def test_wrong_override_names_file_key_found_and_allowed(tiny_recipe, write_recipe, override, message):
