@@ -18,6 +18,8 @@ with an attribute `window`: their side, in positions of the step's input."""
 Input = int | Tensor
 """A map of so many channels, or a tensor that all positions share: [...], or one for each picture [B, ..., ...]."""
 SIDE = 128
+NOISE = 1e-5
+"""Of the largest output: what a device may give another time."""
 LEAST_SIDE = 8
 TEMPORARIES = 2.0
 """Memory at work over what the largest operation reads and writes."""
@@ -93,7 +95,7 @@ def probe(step: Step, inputs: Sequence[Input], like: Tensor) -> Reach:
         rows = _rows(step, given).isnan().any(1)
         spoiled = max(spoiled, int((rows[half:] if first else rows[:half].flip(0)).cumprod(0).sum()))
         given = _made(inputs, side, width, like, slice(None, 1) if first else slice(-1, None), 100.0)
-        changed = (_rows(step, given) != plain).any(1)
+        changed = ((_rows(step, given) - plain).abs() > NOISE * plain.abs().amax()).any(1)
         if changed[-1 if first else 0]:
             spoiled = len(plain)
     scale = Fraction(len(plain), side)

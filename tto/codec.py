@@ -31,7 +31,7 @@ from tto.container import (
     read,
     write,
 )
-from tto.device import descends_in_bfloat16, pick_device
+from tto.device import descends_in_bfloat16, make_repeatable, pick_device
 from tto.errors import BadArgument, BadCheckpoint, CorruptFile, VerificationFailed, WrongModel
 from tto.hub import PREFIX, parse_address
 from tto.image import Picture, load_picture
@@ -134,6 +134,7 @@ class Codec:
                 f"side modules for {side_modules.config.channels} channels of y, not {model.y_channels}"
             )
         self.device = pick_device(device)
+        make_repeatable(self.device)
         self.model = model.to(self.device)
         self.fingerprint = fingerprint(model)
         self.room = Room.on(self.device, sum(weights.nbytes for weights in model.parameters()))

@@ -15,7 +15,7 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises `BadArgument` where this machine does not have it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _numbered(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -24,7 +24,23 @@ def pick_device(name: str = "auto") -> torch.device:
         raise BadArgument(f"unknown device {name!r}: auto, {', '.join(KINDS)}, or one of several as in cuda:1")
     if device.type != "cpu" and (device.index or 0) >= _count(device.type):
         raise BadArgument(f"no {name} on this machine; cpu is always there")
-    return device
+    return _numbered(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """With the number of the GPU that this thread means by `cuda`: another thread may mean another."""
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def make_repeatable(device: torch.device) -> None:
+    """From now on let convolutions on a GPU give the same every time, and in all bits of float32.
+
+    A file is verified by decoding it again, and its pixels are to be nearly those of other machines.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _count(kind: str) -> int:
@@ -44,8 +60,8 @@ def has_float64(device: torch.device) -> bool:
 
 def descends_in_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is worth having for gradients: it halves a step where the machine multiplies it itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+    if device.type == "cuda":  # `is_bf16_supported` is also true where it is emulated
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
     # PyTorch's own kernels can be held to fewer instructions than the processor has, and then lack some of bfloat16's.

@@ -19,7 +19,14 @@ WHOLE = 1 << 20
 """Pixels of a picture that is computed at once, whatever that takes."""
 LEAST_ACTIVATIONS, MOST_ACTIVATIONS = 32e6, 128e6
 """Bytes for a larger one's tiles. More is not faster on a processor, whose caches are small; a GPU gets more."""
-ALLOCATION_MESSAGES = ("can't allocate memory", "not enough memory", "bad_alloc")
+ALLOCATION_MESSAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "out of memory",  # CUDA, Apple's GPUs
+    "ALLOC_FAILED",  # CUDA's libraries
+    "unable to find an engine",  # of cuDNN, for want of room to work in
+)
 PROCESS, MACHINE = Path("/proc/self/status"), Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
 GROUP_FILES = (
@@ -90,7 +97,8 @@ class Room:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that this process can still take, or None where the system does not say."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for what comes
+        return torch.cuda.mem_get_info(device)[0] + kept
     rooms = [_of_machine(), _of_group(), _of_address_space()]
     known = [room for room in rooms if room is not None]
     return min(known) if known else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tto.device import descends_in_bfloat16, has_float64, pick_device
+from tto.device import descends_in_bfloat16, has_float64, make_repeatable, pick_device
 from tto.errors import BadArgument
 
 
@@ -15,6 +15,28 @@ def test_devices_have_pytorchs_names(monkeypatch):
     assert pick_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(BadArgument, match="no cuda:2 on this machine"):
         pick_device("cuda:2")
+
+
+def test_a_gpu_has_the_number_that_this_thread_means(monkeypatch):
+    monkeypatch.setattr("tto.device._count", lambda kind: 2)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    assert pick_device("cuda") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(("capability", "worth"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bfloat16_needs_a_gpu_that_multiplies_it(monkeypatch, capability, worth):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    assert descends_in_bfloat16(torch.device("cuda", 0)) is worth
+
+
+def test_convolutions_on_a_gpu_are_made_repeatable(monkeypatch):
+    flags = {"deterministic": True, "benchmark": False, "allow_tf32": False}
+    for name, value in flags.items():
+        monkeypatch.setattr(torch.backends.cudnn, name, not value)
+    make_repeatable(torch.device("cpu"))
+    assert all(getattr(torch.backends.cudnn, name) is not value for name, value in flags.items())
+    make_repeatable(torch.device("cuda", 0))
+    assert {name: getattr(torch.backends.cudnn, name) for name in flags} == flags
 
 
 def test_a_device_without_float64_is_taken(monkeypatch):

@@ -49,6 +49,12 @@ def test_files_that_a_container_has_in_its_cache_are_not_in_use(machine, version
     assert memory.free_memory(CPU) == 5 << 20
 
 
+def test_memory_that_pytorch_keeps_on_a_gpu_is_free(monkeypatch):
+    for name, value in (("mem_get_info", (100, 500)), ("memory_reserved", 50), ("memory_allocated", 20)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert memory.free_memory(torch.device("cuda", 0)) == 130
+
+
 def test_a_system_that_does_not_say_sets_no_limit(machine):
     machine(None)
     assert memory.free_memory(CPU) is None

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from tto.refine.memory import ran_out
+from tto.refine.memory import ran_out, released
 from tto.refine.problem import Evaluated, Evaluation, evaluate
 
 
@@ -75,20 +75,22 @@ class Batch:
 
     def _evaluate_together(self, group: Sequence[Pending]) -> None:
         """Where that fails, in halves: memory may be enough for these, and an error is then that of one of them."""
+        failure = None
         try:
-            results = evaluate([one.evaluation for one in group])
-        except Exception as error:
-            if len(group) == 1:
-                group[0].error = error
-                return
-            half = len(group) // 2
-            if ran_out(error):
-                self._largest = half
-            self._evaluate_together(group[:half])
-            self._evaluate_together(group[half:])
-        else:
-            for one, evaluated in zip(group, results, strict=True):
+            for one, evaluated in zip(group, evaluate([one.evaluation for one in group]), strict=True):
                 one.evaluated = evaluated
+        except Exception as error:
+            failure = released(error)
+        if failure is None:
+            return
+        if len(group) == 1:
+            group[0].error = failure
+            return
+        half = len(group) // 2
+        if ran_out(failure):
+            self._largest = half
+        self._evaluate_together(group[:half])
+        self._evaluate_together(group[half:])
 
 
 def _kind(evaluation: Evaluation) -> Hashable:

@@ -18,7 +18,7 @@ LITTLE = 32e6
 """Bytes for activations where memory ran out."""
 
 
-def with_less_memory(problem: Problem, error: BaseException) -> Problem:
+def with_less_memory(problem: Problem, error: Exception) -> Problem:
     """The problem after `error`: over small tiles, then also with gradients in bfloat16.
 
     Raises `error` itself where it is another one, and `NotEnoughMemory` where nothing is left to try.
@@ -34,6 +34,11 @@ def with_less_memory(problem: Problem, error: BaseException) -> Problem:
         f"not enough memory to refine {problem.width}x{problem.height}; "
         + (f"{side}x{side} fits, and without refinement more" if side else "leave refinement out")
     ) from error
+
+
+def released(error: Exception) -> Exception:
+    """An error of want of memory without what its traceback holds, which would be wanting once more."""
+    return error.with_traceback(None) if ran_out(error) else error
 
 
 def largest_side(problem: Problem) -> int:

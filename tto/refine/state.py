@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tto.refine.budget import Budget
-from tto.refine.memory import with_less_memory
+from tto.refine.memory import released, with_less_memory
 from tto.refine.problem import Candidate, Problem
 
 SEED = 0
@@ -102,7 +102,8 @@ class State:
             try:
                 return work()
             except (MemoryError, RuntimeError) as error:
-                self.problem = with_less_memory(self.problem, error)
+                failure = released(error)
+            self.problem = with_less_memory(self.problem, failure)
 
     def _advance(self) -> None:
         self.steps += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -131,6 +132,27 @@ def test_memory_that_is_short_for_all_is_enough_for_a_half(cases, monkeypatch, s
     found = together(Batch(), cases[:3], STAGES[:1])
     assert sizes.count(3) == 1  # and not again
     assert all(refinement.steps == 12 for refinement in found)
+
+
+def test_what_a_failed_attempt_held_is_gone_before_the_next(cases, monkeypatch):
+    class Graph:
+        pass
+
+    alive, found = weakref.WeakSet(), []
+
+    def limited(evaluations):
+        found.append(len(alive))
+        graph = Graph()
+        alive.add(graph)
+        if len(evaluations) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluate(evaluations)
+
+    monkeypatch.setattr(batch_module, "evaluate", limited)
+    problem, y, z = cases[0]
+    group = [batch_module.Pending(Evaluation(problem, y, z, 128, torch.round)) for _ in range(4)]
+    Batch()._evaluate_together(group)
+    assert found == [0] * 7 and all(one.evaluated is not None for one in group)
 
 
 def test_memory_that_is_short_in_the_middle_of_flips_is_enough_for_a_half(cases, monkeypatch):
