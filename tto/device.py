@@ -7,6 +7,7 @@ import torch
 from tto.errors import BadArgument
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
+_place: int | None = None
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -28,8 +29,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def _numbered(device: torch.device) -> torch.device:
-    """With the number of the GPU that this thread means by `cuda`: another thread may mean another."""
-    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+    """With the number of the GPU that this process and thread mean by `cuda`: others may mean another."""
+    if device != torch.device("cuda"):
+        return device
+    if _place is not None:
+        torch.cuda.set_device(_place % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def make_repeatable(device: torch.device) -> None:
@@ -75,6 +80,6 @@ def use_threads(number: int | None) -> None:
 
 
 def use_gpu(place: int) -> None:
-    """Let `cuda` mean another GPU in each process of several, in turn."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(place % torch.cuda.device_count())
+    """Let `cuda` mean another GPU in each process of several, in turn; none is touched before it is asked for."""
+    global _place
+    _place = place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tto.device import descends_in_bfloat16, has_float64, make_repeatable, pick_device
+from tto.device import descends_in_bfloat16, has_float64, make_repeatable, pick_device, use_gpu
 from tto.errors import BadArgument
 
 
@@ -21,6 +21,18 @@ def test_a_gpu_has_the_number_that_this_thread_means(monkeypatch):
     monkeypatch.setattr("tto.device._count", lambda kind: 2)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
     assert pick_device("cuda") == torch.device("cuda", 1)
+
+
+def test_workers_share_the_gpus_out_and_touch_none_before_they_need_one(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("tto.device._count", lambda kind: 2)
+    monkeypatch.setattr("tto.device._place", None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: chosen[-1])
+    use_gpu(3)
+    assert pick_device("cpu").type == "cpu" and pick_device("cuda:0").index == 0 and chosen == []
+    assert pick_device("cuda") == torch.device("cuda", 1) and chosen == [1]
 
 
 @pytest.mark.parametrize(("capability", "worth"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
