@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from accelerate import PartialState
 from accelerate.state import AcceleratorState
 
 from base_models import load_checkpoint
@@ -35,7 +36,7 @@ def on_device(device, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_a_run_goes_on_there_from_its_checkpoint(tiny_recipe, network, write_recipe, tmp_path):  # noqa: F811
+def test_a_run_goes_on_there_from_its_checkpoint(tiny_recipe, network, write_recipe, tmp_path, device):  # noqa: F811
     stage = tiny_recipe["stages"][0] | {"steps": 2, "refine_share": 0.5, "refine_steps": 1, "micro_batch": 1}
     tree = tiny_recipe | {
         "model": network,
@@ -51,6 +52,7 @@ def test_a_run_goes_on_there_from_its_checkpoint(tiny_recipe, network, write_rec
     train_recipe(run / "recipe.yaml", [], run, resume=True)
     again = load_checkpoint(model).state_dict()
     assert all((again[name] == values).all() for name, values in whole.items())
+    assert PartialState().device.type == device.type
     kinds = [record["kind"] for record in read_metrics(run / "metrics.jsonl")]
     assert kinds.count("train") == 2 and "validation" in kinds
 

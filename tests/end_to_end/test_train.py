@@ -140,7 +140,8 @@ def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("path", ALL_RECIPES, ids=lambda path: path.stem)
-def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_checkpoint, tmp_path):
+def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("tto.train.building.INITIALIZATION_CROPS", 8)
     name = load_recipe(path, ["minutes=1"]).model.name
     crop = 192 if "msssim" in path.stem else max(64, create_model(name, **tiny_sizes_of(name)).stride)
     sizes = {key: plain(value) for key, value in tiny_sizes_of(name).items()}

@@ -72,7 +72,7 @@ def test_fitted_scales_save_bytes_and_give_the_same_latent(coder, latents, nativ
 
 
 def test_scales_stay_the_steps_own_where_a_section_would_cost_more(coder, latents, monkeypatch):
-    monkeypatch.setattr("tto.latent_coding.SCALE_QP_OFFSETS", (0, 200))
+    monkeypatch.setattr("tto.latent_coding.section_size", lambda body: 10**9)
     assert SectionType.SCALE_QP not in coder.encode(*latents, QUALITY, NEUTRAL_QP, fit_scales=True)[0]
 
 

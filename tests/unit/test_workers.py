@@ -176,9 +176,9 @@ def test_no_item_is_no_worker():
     assert outcomes(force, [], lambda: str) == {} and force.hired == []
 
 
-def test_cores_are_shared_out_and_never_less_than_one():
-    cores = share_of_cores(1)
-    assert [share_of_cores(cores), share_of_cores(10 * cores)] == [1, 1]
+def test_cores_are_shared_out_and_never_less_than_one(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)), raising=False)
+    assert [share_of_cores(number) for number in (1, 5, 20)] == [12, 2, 1]
     assert processes(1) == Here() and processes(2) == Processes(2, share_of_cores(2))
 
 

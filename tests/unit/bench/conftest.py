@@ -19,6 +19,14 @@ from tto.bench import coders
 from tto.bench.rows import Row
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_resamples():
+    """Intervals are none of most tests' business, and a thousand of each take their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tto.bench.compare.RESAMPLES", 100)
+        yield
+
+
 class FakeNetwork(torch.nn.Linear):
     y_stride = 16
 

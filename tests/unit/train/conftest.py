@@ -18,9 +18,10 @@ def smooth_image(seed: int, width: int, height: int) -> Image.Image:
 
 @pytest.fixture(scope="session", autouse=True)
 def on_cpu():
-    """These tests run on the processor, also where there is a GPU."""
+    """These tests run on the processor, also where there is a GPU, from a start that is found quickly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr("tto.train.building.INITIALIZATION_CROPS", 8)
         yield
 
 
