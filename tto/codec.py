@@ -249,10 +249,9 @@ class Codec:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         shapes = self.latent_shapes(header)
         self.latent_coder.require_enough(container.sections, shapes, header.quality, header.qp)
-        height, width = self.padded(header.height, header.width)
-        with memory_for(width, height, self.device):
+        with memory_for(header.width, header.height, self.device, self.model.stride):
             side = self.read_side(container)
-            with self.room.lent(height, width):
+            with self.room.lent(*self.padded(header.height, header.width)):
                 y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
             rgb = self.pixels(y_hat, header.quality, frame_of(header), side)
         return unpack_attachments(rgb, header.grayscale, container.sections)

@@ -12,6 +12,7 @@ import torch
 
 from base_models.heap import return_freed
 from tto.errors import NotEnoughMemory
+from tto.padding import padded_size
 
 BYTES_PER_PIXEL = 110
 """What decoding takes beside the weights, measured with the shipped model; larger networks take more."""
@@ -44,11 +45,12 @@ def ran_out(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_for(width: int, height: int, device: torch.device) -> Iterator[None]:
-    """Around the decoding of a picture. Raises `NotEnoughMemory`: at once where what is free cannot do, or when memory
-    runs out all the same.
+def memory_for(width: int, height: int, device: torch.device, stride: int = 1) -> Iterator[None]:
+    """Around the decoding of a picture, which grows to multiples of `stride`.
+
+    Raises `NotEnoughMemory`: at once where what is free cannot do, or when memory runs out all the same.
     """
-    needed, free = BYTES_PER_PIXEL * width * height, free_memory(device)
+    needed, free = BYTES_PER_PIXEL * math.prod(padded_size(height, width, stride)), free_memory(device)
     if free is not None and needed > free:
         raise NotEnoughMemory(
             f"a picture of {width}x{height} takes {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free"

@@ -50,9 +50,9 @@ def test_large_pictures_go_over_tiles_there(codecs, photograph, monkeypatch):
     monkeypatch.setattr(Chain, "tiles", lambda chain, *of: counts.append(len(found := tiles(chain, *of))) or found)
     monkeypatch.setattr(tto.memory, "WHOLE", 0)
     for codec in codecs:
-        monkeypatch.setattr(codec, "room", Room(3e5))
-        monkeypatch.setattr(codec.latent_coder, "_room", Room(3e5))
-    picture = photograph(200, 130)
+        monkeypatch.setattr(codec, "room", Room(1e5))
+        monkeypatch.setattr(codec.latent_coder, "_room", Room(1e5))
+    picture = photograph(130, 64)
     theirs, ours = (codec.compress(picture, QUALITY) for codec in codecs)
     assert ours.data == theirs.data and max(counts) > 1
     assert codecs[1].compress(picture, QUALITY, steps=2).J < ours.J

@@ -82,7 +82,7 @@ def test_shortest_streams_are_long_enough(codec, photograph):
 def test_picture_beyond_the_memory_is_refused_before_a_network_runs(codec, tiny_checkpoint, tmp_path):
     (tmp_path / "bomb.tto").write_bytes(long_enough(codec, 9000, 9000))
     error = decode_in(5 * GIB, "asked", tmp_path / "bomb.tto", tiny_checkpoint)
-    assert error.startswith("NotEnoughMemory a picture of 9000x9000 takes 8.9 GB of memory; 5.")
+    assert error.startswith("NotEnoughMemory a picture of 9000x9000 takes 9.0 GB of memory; 5.")
 
 
 def test_memory_that_ends_while_decoding_is_an_error_of_ours(codec, tiny_checkpoint, photograph, tmp_path):

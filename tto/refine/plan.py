@@ -54,7 +54,7 @@ def stages_for(steps: int, problem: Problem) -> tuple[Stage, ...]:
     """The highest effort's stages one after the other as far as they fit, the next one shrunk to what is left; all of
     them stretched where that is more. So more steps than an effort has never end with a higher J than it.
     """
-    stages = _possible(EFFORTS["max"], problem)
+    stages = _possible(list(EFFORTS.values())[-1], problem)
     if steps > steps_of(stages):
         return _scaled(stages, steps)
     chosen: tuple[Stage, ...] = ()
