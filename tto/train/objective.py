@@ -42,17 +42,13 @@ class RateDistortion:
     def __init__(self, settings: LossSettings, model: Rated):
         self.settings = settings
         self.qualities = model.qualities
-        self._lambda_at = model.lambda_at
+        self.lambda_at = model.lambda_at
         range_of_qualities = torch.linspace(1.0, float(self.qualities), 512, dtype=torch.float64)
         self._mean_weight = self.lambda_at(range_of_qualities).rsqrt().mean().item()
 
     def quality(self, position: Tensor) -> Tensor:
         """Positions 0…1 as qualities 1…Q."""
         return 1.0 + position * (self.qualities - 1)
-
-    def lambda_at(self, quality: Tensor) -> Tensor:
-        """λ of each quality, float64 [B]."""
-        return self._lambda_at(quality)
 
     def __call__(self, output: dict, images: Tensor, quality: Tensor) -> Terms:
         """Terms of a forward pass: `output` of the model for `images` [B, 3, H, W] at `quality` [B]."""

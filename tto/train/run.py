@@ -23,8 +23,6 @@ from tto.train.run_folder import RunFolder
 from tto.train.schedule import decaying
 from tto.train.summary import describe, summarize
 
-LESS = "stages.*.micro_batch=N takes fewer crops at once and gives the same steps"
-
 
 def train_recipe(
     path: Path, overrides: list[str], folder: Path, minutes: float | None = None, resume: bool = False
@@ -61,6 +59,7 @@ def decay_run(run: Path, overrides: list[str], folder: Path, minutes: float) -> 
     _refuse_used(folder)
 
     def begin(trainer: Trainer) -> None:
+        _refuse_used(folder)  # nobody else can use it any more
         try:
             trainer.branch_from(source)
             trainer.restore()
@@ -95,7 +94,7 @@ def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Pa
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise OutOfMemory(f"not enough memory: {LESS}; --resume {folder} goes on from the last checkpoint") from error
+        raise OutOfMemory("not enough memory: stages.*.micro_batch=N takes fewer crops at once") from error
     finally:
         console.close()
         accelerator.end_training()
