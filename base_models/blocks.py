@@ -173,14 +173,14 @@ class WindowAttention(nn.Module):
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
         rows, columns = x.shape[1] // size, x.shape[2] // size
-        x = x.view(b, rows, size, columns, size, c).transpose(2, 3).reshape(b, rows * columns, size * size, c)
-        qkv = self.embedding_layer(x).view(b, rows * columns, size * size, 3, heads, c // heads)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each [B, windows, heads, P, D]
+        x = x.view(b, rows, size, columns, size, c).transpose(2, 3).reshape(b * rows * columns, size * size, c)
+        qkv = self.embedding_layer(x).view(len(x), size * size, 3, heads, c // heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B·windows, heads, P, D]: fused kernels want four dimensions
         bias = self.relative_position_params.flatten(1)[:, self.offsets]  # [heads, P, P]
         allowed = window_regions(h, w, size, self.shift, x.device)
-        mask = bias.unsqueeze(0) if allowed is None else bias.masked_fill(~allowed, -torch.inf)
+        mask = bias.unsqueeze(0) if allowed is None else bias.masked_fill(~allowed.repeat(b, 1, 1, 1), -torch.inf)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
-        x = self.linear(x.transpose(2, 3).flatten(3))
+        x = self.linear(x.transpose(1, 2).flatten(2))
         x = x.view(b, rows, columns, size, size, c).transpose(2, 3).reshape(b, rows * size, columns * size, c)
         if self.shift:
             x = x.roll((self.shift, self.shift), (1, 2))

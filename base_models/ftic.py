@@ -104,10 +104,11 @@ class BranchAttention(nn.Module):
     def forward(self, qkv: Tensor) -> Tensor:
         """[3, B, H, W, C] → [B, H, W, C]."""
         windows = to_windows(qkv, self.size)
-        q, k, v = windows.flatten(-3, -2).unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [B, ., ., heads, P, D]
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        rows = windows.flatten(1, 3).flatten(2, 3).unflatten(-1, (self.heads, -1))
+        q, k, v = rows.transpose(-3, -2)  # each [B·windows, heads, P, D]
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return from_windows(x.transpose(-3, -2).flatten(-2).unflatten(-2, self.size))
+        return from_windows(x.transpose(1, 2).reshape(windows.shape[1:]))
 
 
 class FrequencyModulation(nn.Module):
