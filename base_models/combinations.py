@@ -64,6 +64,8 @@ class DictionaryCombination(DictionaryCoded):
         super().__init__(config or CombinationConfig())
         network, sizes = registered(self.config.autoencoder)
         self._network: Any = network
+        if not hasattr(network, "make_transforms"):
+            raise ValueError(f"autoencoder is {self.config.autoencoder!r}, which has no transforms to take")
         check_multiple("M", sizes.M, self.config.num_slices)
         self.stride = self._network.stride  # pyright: ignore[reportAttributeAccessIssue] (of this network)
         self.g_a, self.g_s = self._network.make_transforms(sizes)

@@ -18,6 +18,12 @@ except ImportError:  # Windows has no such locks; there one person must not star
     fcntl = None
 
 
+def cache_folder() -> Path:
+    """Where tto keeps what it can download or make again: `$TTO_CACHE`, `$XDG_CACHE_HOME/tto` or `~/.cache/tto`."""
+    own, shared = os.environ.get("TTO_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "tto"
+
+
 def lock(file: IO[bytes] | int, path: Path, advice: str) -> None:
     """Keep an open file or folder from other runs until it is closed, however its process ends.
 

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tto.errors import TTOError
 
@@ -32,38 +33,45 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
+def _handled(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[Callable[[], None]]:
+    """Inside, these signals go to `handler`, or until what is yielded is called.
+
+    Only the main thread gets signals; in another one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+
+    def restore() -> None:
+        for number, earlier in before.items():  # None: it was not set from Python
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+@contextmanager
 def termination_raised() -> Iterator[None]:
     """Inside, SIGTERM raises `Terminated` in the main thread, so that workers can be ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def end(number, frame):
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
+    with _handled(end, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Inside, signals wait, to be heard at the end: what must not be left half done is done whole.
-
-    Only the main thread hears of signals; in another one this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Inside, signals wait, to act at the end: what must not be left half done is done whole."""
     held: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: held.append(number)) for number in SIGNALS}
     try:
-        yield
+        with _handled(lambda number, frame: held.append(number), *SIGNALS):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for number in held:
             signal.raise_signal(number)
 
@@ -79,28 +87,15 @@ class Interruption:
 
     @contextmanager
     def caught(self, until: str = "finishing the step") -> Iterator[None]:
-        """Inside, the first signal is only noted, and `until` is said to whoever waits; a second acts as usual.
-
-        Only the main thread hears of signals; in another one this does nothing.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        """Inside, the first signal is only noted, and `until` is said to whoever waits; a second acts as usual."""
 
         def note(number, frame):
             self.number = number
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            restore()
             tell(f"tto: {until}; again to abort")
 
-        for number in SIGNALS:
-            signal.signal(number, note)
-        try:
+        with _handled(note, *SIGNALS) as restore:
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def tell(line: str) -> None:

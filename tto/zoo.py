@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tto.container import MAX_PIXELS, read
 from tto.errors import BadArgument, BadCheckpoint, FileError, NotInstalled, WrongModel
-from tto.files import write_atomic
+from tto.files import cache_folder, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -225,11 +225,6 @@ class FamilyCodec:
 
 
 # --- who made a file -------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Where tto keeps what it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tto"
 
 
 def known_fingerprints() -> dict[str, tuple[str, int]]:

@@ -22,7 +22,8 @@ from tto.cli import main
 from tto.container import read
 from tto.errors import BadArgument, NotInstalled, WrongModel
 from tto.models import known_model
-from tto.zoo import FamilyCodec, cache_folder, fetch_weights, find_family, load_network
+from tto.files import cache_folder
+from tto.zoo import FamilyCodec, fetch_weights, find_family, load_network
 
 FAMILY = find_family("mbt2018-mean")
 
@@ -83,6 +84,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setitem(compressai_zoo.model_urls, "mbt2018-mean", {"mse": addresses, "ms-ssim": addresses})
     monkeypatch.setattr(Handler, "cut", 0)
     monkeypatch.setattr(Handler, "asked", [])
+    monkeypatch.delenv("TTO_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     api._load_family.cache_clear()

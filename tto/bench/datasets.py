@@ -1,14 +1,13 @@
 """Sets of test images: those that the field reports on, by name, or any folder.
 
 A named set is one file, `data/NAME.json`: where its images are to be had, under which licence, and the curves published
-for it. Its images lie in the cache folder, `$TTO_CACHE` or `~/.cache/tto`, under its own name; what is missing is
+for it. Its images lie in the cache folder (`tto.files.cache_folder`), under its own name; what is missing is
 downloaded. None of them may be used for training or tuning.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +17,7 @@ from typing import Any
 from tto.bench.download import DownloadFailed, RemoteSet, file_digest, images_in
 from tto.bench.text import printable
 from tto.errors import BadArgument
+from tto.files import cache_folder
 from tto.formats import PICTURE_SUFFIXES
 
 
@@ -96,11 +96,6 @@ def open_dataset(name: str) -> ImageSet:
     if dataset.image_digests and {file_digest(path) for path in paths} != dataset.image_digests:
         raise BadArgument(f"{folder} holds other images than those of {dataset.title}: empty it to download them again")
     return ImageSet(dataset.name, dataset.title, paths, True, dataset.about())
-
-
-def cache_folder() -> Path:
-    """Where downloaded sets are kept."""
-    return Path(os.environ.get("TTO_CACHE") or Path.home() / ".cache" / "tto")
 
 
 def _open_folder(folder: Path) -> ImageSet:

@@ -23,7 +23,7 @@ def reset_peak(device: str) -> float:
         return torch.cuda.memory_allocated(device) / 1e6
     if not _CLEAR_REFS.exists():
         return math.nan
-    from tto.memory import return_freed
+    from base_models.heap import return_freed
 
     return_freed()
     _CLEAR_REFS.write_text(_RESET_PEAK)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tto.reconstruction import reconstruct
 from tto.refine.filtering import fit_filter
-from tto.refine.memory import ran_out
+from tto.refine.memory import attempted
 from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
 from tto.refine.state import KeepOn
@@ -45,13 +45,7 @@ class FitAdaptation(SideSearch):
     exponent: int = 4
 
     def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
-        """Where memory does not suffice, the candidate as it was."""
-        try:
-            return self._search(problem, candidate, keep_on)
-        except (MemoryError, RuntimeError) as error:
-            if not ran_out(error):
-                raise
-            return candidate
+        return attempted(lambda: self._search(problem, candidate, keep_on), candidate)
 
     def _search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
         fit = _Fit(problem, candidate, self)

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from tto.refine.memory import ran_out, released
+from tto.memory import ran_out
+from tto.refine.memory import released
 from tto.refine.problem import Evaluated, Evaluation, evaluate
 
 

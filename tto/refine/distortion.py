@@ -36,7 +36,15 @@ class Against:
     """Of a picture `original` uint8 [H, W, 3], as tensors on `device`."""
 
     original: np.ndarray
+    lambda_scale: float
     device: torch.device | str
+
+    def curvature(self, x_hat: Tensor) -> float:
+        """Second derivative, for one of x̂'s values, of the squared error that weighs as much: a scale, as J decides.
+
+        Weights of pixels are left out.
+        """
+        return 2 * 255**2 / (x_hat.numel() * self.lambda_scale)
 
     @cached_property
     def levels(self) -> Tensor:
@@ -89,10 +97,6 @@ class SquaredError(Against):
     def of_pixels(self, decoded: np.ndarray) -> float:
         return mean_squared_error(self.original, decoded, self.weights)
 
-    def curvature(self, x_hat: Tensor) -> float:
-        """Second derivative for one of x̂'s values; weights are left out."""
-        return 2 * 255**2 / x_hat.numel()
-
 
 @dataclass(frozen=True)
 class MultiScaleSSIM(Against):
@@ -111,10 +115,6 @@ class MultiScaleSSIM(Against):
 
     def of_pixels(self, decoded: np.ndarray) -> float:
         return 1 - ms_ssim(self.original, decoded)
-
-    def curvature(self, x_hat: Tensor) -> float:
-        """That of a squared error which weighs as much: only a scale, but it is J that decides."""
-        return 2 * 255**2 / (x_hat.numel() * self.lambda_scale)
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,6 @@ class Perceived(Against):
     def of_pixels(self, decoded: np.ndarray) -> float:
         with torch.no_grad():
             return float(self(to_tensor(decoded).to(self.device)))
-
-    def curvature(self, x_hat: Tensor) -> float:
-        """That of a squared error which weighs as much: only a scale, but it is J that decides."""
-        return 2 * 255**2 / (x_hat.numel() * self.lambda_scale)
 
 
 Distortion = SquaredError | MultiScaleSSIM | Perceived

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tto.refine.distortion import Distortion
-from tto.refine.memory import ran_out
+from tto.refine.memory import attempted
 from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
 from tto.refine.sides import error_weights, judge_sides
@@ -57,13 +57,7 @@ class FitFilter(SideSearch):
     steps: int = 2
 
     def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
-        """Where memory does not suffice, the candidate as it was."""
-        try:
-            return fit_filter(problem, candidate, keep_on)
-        except (MemoryError, RuntimeError) as error:
-            if not ran_out(error):
-                raise
-            return candidate
+        return attempted(lambda: fit_filter(problem, candidate, keep_on), candidate)
 
 
 class FilterMoments(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from tto.container import NEUTRAL_QP
 from tto.errors import NotEnoughMemory
 from tto.memory import ran_out
 from tto.refine.distortion import SquaredError
-from tto.refine.problem import Evaluation, Problem, evaluate
+from tto.refine.problem import Candidate, Evaluation, Problem, evaluate
 from tto.side.side import NO_SIDE
 
 LITTLE = 32e6
@@ -34,6 +35,16 @@ def with_less_memory(problem: Problem, error: Exception) -> Problem:
         f"not enough memory to refine {problem.width}x{problem.height}; "
         + (f"{side}x{side} fits, and without refinement more" if side else "leave refinement out")
     ) from error
+
+
+def attempted(search: Callable[[], Candidate], candidate: Candidate) -> Candidate:
+    """What a search gives, or the candidate as it was where memory does not suffice."""
+    try:
+        return search()
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        return candidate
 
 
 def released(error: Exception) -> Exception:

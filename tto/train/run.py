@@ -32,7 +32,10 @@ def train_recipe(
     With `resume` the run in `folder` goes on, for `minutes` more or else until its recipe is done.
     Raises `TrainingError`, or `Interrupted` where a signal ended it.
     """
-    recipe = load_recipe(path, overrides, None if resume else minutes)
+    if resume:
+        recipe = load_recipe(path, [*_limit_of(folder), *overrides])
+    else:
+        recipe = load_recipe(path, overrides, minutes)
     if not recipe.data.train:
         raise RecipeError(f"{path}: data.train: no images given, for example data.train=photos")
     if recipe.model.side and recipe.model.checkpoint is None:
@@ -45,6 +48,13 @@ def train_recipe(
             trainer.restore(minutes)
 
     return _train(recipe, folder, begin)
+
+
+def _limit_of(folder: Path) -> list[str]:
+    """An override with the minutes of a run, which the recipe that it began with need not have."""
+    noted = RunFolder(folder, writes=False).recipe
+    minutes = load_recipe(noted).minutes if noted.is_file() else None
+    return [] if minutes is None else [f"minutes={minutes}"]
 
 
 def decay_run(run: Path, overrides: list[str], folder: Path, minutes: float) -> Path:

@@ -14,7 +14,8 @@ from tto.refine import problem as problem_module
 from tto.refine.descent import Phase
 from tto.refine.engine import refine
 from tto.refine.flips import FlipSymbols
-from tto.refine.memory import LITTLE, largest_side, ran_out, with_less_memory
+from tto.memory import ran_out
+from tto.refine.memory import LITTLE, largest_side, with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.problem import Evaluation
 from tto.refine.rate import mixed_bits

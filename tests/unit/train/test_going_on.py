@@ -42,6 +42,16 @@ def run(tiny_recipe, write_recipe, tmp_path) -> Path:
     return tmp_path / "run"
 
 
+def test_a_run_goes_on_by_the_name_of_a_recipe_that_only_time_ends(tiny_recipe, write_recipe, tmp_path):
+    stage = {key: value for key, value in tiny_recipe["stages"][0].items() if key != "steps"}
+    data = {"train": tiny_recipe["data"]["train"]}
+    path = write_recipe({**tiny_recipe, "stages": [{**stage, "share": 1.0}], "data": data})
+    train_recipe(path, [], tmp_path / "run", MINUTES)
+    train_recipe(path, [], tmp_path / "run", MINUTES, resume=True)
+    train_recipe(path, [], tmp_path / "run", resume=True)  # it is over: the limit has not gone
+    assert len(training(tmp_path / "run")) > STEPS
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
 
