@@ -227,6 +227,11 @@ class BaseModel(nn.Module, ABC):
         memo[id(self._findings)] = {}
         return as_matrix_products(copy.deepcopy(self, memo).to(dtype).eval().requires_grad_(False))
 
+    @property
+    def beside_weights(self) -> str:
+        """What decoding depends on beside tensors; it goes into the fingerprint."""
+        return ""
+
     # ---- one picture's own weights --------------------------------------------------------------------------
 
     def last_weights(self) -> dict[str, Tensor]:

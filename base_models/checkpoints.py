@@ -209,8 +209,9 @@ def save_checkpoint(model: BaseModel, path: str | Path, dtype: torch.dtype | Non
 
 
 def fingerprint(model: BaseModel) -> bytes:
-    """First 8 bytes of the SHA-256 of the canonical weights."""
-    return digest(model.state_dict())[:8]
+    """First 8 bytes of the SHA-256 of the canonical weights, or of that and `beside_weights` where there are such."""
+    weights, more = digest(model.state_dict()), model.beside_weights.encode()
+    return (hashlib.sha256(weights + more).digest() if more else weights)[:8]
 
 
 def digest(state: Mapping[str, Tensor]) -> bytes:

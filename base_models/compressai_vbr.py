@@ -68,6 +68,10 @@ class VariableRate(ZooModel):
         lambdas = torch.tensor(self.config.lambdas)
         self.Gain = nn.Parameter((lambdas / lambdas[-1]).sqrt())  # the published ones to four digits
 
+    @property
+    def beside_weights(self) -> str:
+        return ""
+
     def network_arguments(self) -> tuple[Any, ...]:
         return (self.config.N, self.config.M, self.config.z_steps)
 

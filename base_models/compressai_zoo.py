@@ -82,6 +82,7 @@ class ZooModel(BaseModel):
         with torch.device("cpu"):  # they cannot be made on the meta device
             network = getattr(models, self.network_name)(*self.network_arguments())
         _take_positions_first(network)
+        _mask_weights(network)
         for name, child in network.named_children():
             if isinstance(child, entropy_models.EntropyBottleneck | entropy_models.EntropyBottleneckVbr):
                 child = FactorizedPrior(child.channels)
@@ -109,6 +110,11 @@ class ZooModel(BaseModel):
         trained = self.lambda_at(float(self.config.trained_quality))
         gain = (self.lambda_at(quality) / trained).sqrt().reshape(-1, 1, 1, 1)
         return gain.to(device=like.device, dtype=like.dtype)
+
+    @property
+    def beside_weights(self) -> str:
+        """λ, from which gains are computed."""
+        return "" if self.qualities == 1 else f"{list(self.config.lambdas)} {self.config.trained_quality}"
 
     def split_y(self, y: Tensor) -> list[Tensor]:
         return [y]
@@ -210,7 +216,11 @@ class Factorized(ZooModel):
         return rescaled_tables(self.y_prior.tables(), round(step / gain * STEP_PRECISION) / STEP_PRECISION)
 
     def y_likelihood(self, y: Tensor, walk: Walk, quality: Quality) -> Tensor:
-        return self.y_prior.likelihood(y / self.gain(quality, y))
+        """Of cells that are as wide as the quantization step of the quality, in units of the density."""
+        gain = self.gain(quality, y)
+        if not isinstance(gain, Tensor):
+            return self.y_prior.likelihood(y)
+        return self.y_prior.likelihood(y - self.y_prior.medians() * (gain - 1), 1 / gain)
 
     @property
     def z_prior(self) -> None:
@@ -300,6 +310,14 @@ class Autoregressive(MeanScaleHyperprior):
     @classmethod
     def is_own(cls, state: dict[str, Tensor]) -> bool:
         return _has_means(state) and "context_prediction.weight" in state
+
+    @classmethod
+    def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is masked is zero, also where CompressAI's network was not called since its last step of training."""
+        state, name = super().rename_keys(state), "context_prediction"
+        if {f"{name}.weight", f"{name}.mask"} <= state.keys():
+            state[f"{name}.weight"] = state[f"{name}.weight"] * state[f"{name}.mask"]
+        return state
 
     def walk(
         self,
@@ -396,6 +414,23 @@ def _take_positions_first(network: nn.Module) -> None:
             child.__class__ = _Pointwise
             assert isinstance(child, _Pointwise)
             child.step, child.stride = child.stride[0], (1, 1)
+
+
+class _MaskedConv(nn.Conv2d):
+    """Only its unmasked taps see anything or get gradients; CompressAI's own changes its weights when it is called."""
+
+    mask: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+
+def _mask_weights(network: nn.Module) -> None:
+    for child in network.modules():
+        if isinstance(getattr(child, "mask", None), Tensor):
+            child.__class__ = _MaskedConv
+            assert isinstance(child, _MaskedConv)
+            child.weight.data *= child.mask
 
 
 def _has_means(state: Mapping[str, Tensor]) -> bool:

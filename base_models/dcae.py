@@ -140,7 +140,8 @@ class DictionaryCoded(ChannelSlices):
         hyper = self.hyper_features(z_hat, quality)
         if hyper.dictionary is None:
             return {}
-        query = beside(hyper.query, self.join_y(self.split_y(y_hat)[:-1]))
+        earlier = self.split_y(y_hat)[:-1]
+        query = beside(hyper.query, self.join_y(earlier)) if earlier else hyper.query
         last = cast(DictionaryAttention, self.dt_cross_attention[-1])
         return {"dictionary": last.attention_maps(query, hyper.dictionary)[0]}
 

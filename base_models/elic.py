@@ -175,7 +175,7 @@ class ELIC(SlicedModel):
         groups, y_hats, mus, sigmas = [], [], [], []
         for k in range(self.slices):
             contexts = split_checkerboard(self.context(k, hyper, groups))
-            seen = torch.zeros_like(contexts[0][:, : 2 * self.slice_channels[k]])
+            seen = contexts[0].new_zeros(len(hyper), 2 * self.slice_channels[k], *contexts[0].shape[2:])
             for i in range(2):
                 sigma, mu = self.entropy_parameters[k](torch.cat([seen, contexts[i]], 1)).chunk(2, 1)
                 mus.append(full_precision(mu))

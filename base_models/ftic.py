@@ -65,6 +65,8 @@ class FTICConfig:
             num_slices=(1, 4096), tca_depth=(0, 64), tca_ratio=(1, 64), tca_heads=(1, 4096), tca_window=(1, 8),
         )  # fmt: skip
         check_lambdas(self.lambdas)
+        if 8 % self.window or 8 % self.tca_window:
+            raise ValueError(f"window is {self.window} and tca_window {self.tca_window}, expected divisors of 8")
         check_multiple("M", self.M, 2 * self.num_slices)
         check_multiple("M", self.M // self.num_slices * self.tca_ratio, self.tca_heads)
         for channels, heads in zip(self.stage_channels, self.heads, strict=True):

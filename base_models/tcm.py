@@ -185,6 +185,11 @@ class TCM(ChannelSlices):
         self.make_heads(c.M, c.num_slices, known, c.context_widths)
         self.make_entropy_models(c.M, c.z_channels)
 
+    @property
+    def beside_weights(self) -> str:
+        """From what residuals are predicted, where it is not as published."""
+        return "" if self.config.residual_sees_attention else "residuals without attention"
+
     def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> HyperFeatures:
         z_hat = z_hat / self.gain("gain_z", quality, z_hat)
         (mean,) = self.bounded("h_mean_s", self.h_mean_s, (z_hat,), memory)

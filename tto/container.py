@@ -51,7 +51,7 @@ HEADER_FIELDS = (
     Field("flags", "B", "bit 0: native arithmetic, bit 1: grayscale; other bits are 0"),
     Field("width", "H", "1 to 65535 pixels"),
     Field("height", "H", "1 to 65535 pixels"),
-    Field("fingerprint", "8s", "first 8 bytes of the SHA-256 of the model's canonical weights"),
+    Field("fingerprint", "8s", "of the model: see `base_models.fingerprint`"),
     Field("quality", "H", "quality in thousandths, at least 1000"),
     Field("qp", "B", "the latent's step size is 2^((qp - 128) / 32)"),
     Field("crc", "I", "CRC-32 of all bytes before it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -92,16 +93,19 @@ def load_model(model: str) -> BaseModel:
 
 
 def as_base_model(network: nn.Module) -> BaseModel:
-    """A network at hand as a base model in eval mode: itself, or a copy of one of CompressAI's.
+    """A copy of a network at hand as a frozen base model in eval mode, with coding tables: a base model, or one of
+    CompressAI's, which then has one rate, `DEFAULT_LAMBDA`, or the rates of its gains.
 
-    Those have one rate, `DEFAULT_LAMBDA`, or the rates of their gains.
     Raises `BadArgument` where it is of no family that is known, or `BadCheckpoint`.
     """
     from base_models import BaseModel, CheckpointError, create_model, load_weights
     from base_models.checkpoints import recognize
 
     if isinstance(network, BaseModel):
-        return network.eval()
+        copied = copy.deepcopy(network).eval().requires_grad_(False)
+        if not all(prior.has_tables for prior in copied.entropy_models()):
+            copied.update_tables()
+        return copied
     state = network.state_dict()
     try:
         name, sizes = recognize(state)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +229,7 @@ class FamilyCodec:
 def known_fingerprints() -> dict[str, tuple[str, int]]:
     """Names of families and qualities of the networks that were loaded before, by fingerprint in hexadecimal."""
     try:
-        found = json.loads((cache_folder() / "fingerprints.json").read_text())
+        found = json.loads((cache_folder() / "networks.json").read_text())
         return {key: (str(name), int(quality)) for key, (name, quality) in found.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
@@ -243,7 +242,7 @@ def _remember(fingerprint: bytes, family: Family, quality: int) -> None:
     known[fingerprint.hex()] = (family.name, quality)
     with suppress(OSError, FileError):  # a cache that cannot be written is no cache
         cache_folder().mkdir(parents=True, exist_ok=True)
-        write_atomic(cache_folder() / "fingerprints.json", json.dumps(known, indent=1).encode())
+        write_atomic(cache_folder() / "networks.json", json.dumps(known, indent=1).encode())
 
 
 def find_network(fingerprint: bytes) -> tuple[Family, int] | None:

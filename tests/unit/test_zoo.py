@@ -21,8 +21,8 @@ from tto import api
 from tto.cli import main
 from tto.container import read
 from tto.errors import BadArgument, NotInstalled, WrongModel
-from tto.models import known_model
 from tto.files import cache_folder
+from tto.models import known_model
 from tto.zoo import FamilyCodec, fetch_weights, find_family, load_network
 
 FAMILY = find_family("mbt2018-mean")
@@ -150,7 +150,7 @@ def test_a_file_finds_the_network_that_made_it(server, photograph):
     assert known_model(read(result.data).header.fingerprint) == "mbt2018-mean"
     for forget in (False, True):
         if forget:
-            (cache_folder() / "fingerprints.json").unlink()
+            (cache_folder() / "networks.json").unlink()
         api._load_family.cache_clear()
         assert np.array_equal(np.asarray(tto.decompress(result.data, device="cpu")), np.asarray(result.image))
     FAMILY.weights(3).unlink()
@@ -195,7 +195,7 @@ def test_one_network_of_variable_rate_serves_all_qualities(server, monkeypatch, 
     assert results[0].bytes < results[1].bytes < results[2].bytes
     assert len({read(result.data).header.fingerprint for result in results}) == 1 and Handler.asked == [name]
     assert VARIABLE.cached() == tuple(range(1, 9)) and find_family("mbt2018-mean-vbr-ms-ssim") is None
-    (cache_folder() / "fingerprints.json").unlink()
+    (cache_folder() / "networks.json").unlink()
     api._load_family.cache_clear()
     for result in results:
         assert np.array_equal(np.asarray(tto.decompress(result.data, device="cpu")), np.asarray(result.image))

@@ -32,10 +32,8 @@ def train_recipe(
     With `resume` the run in `folder` goes on, for `minutes` more or else until its recipe is done.
     Raises `TrainingError`, or `Interrupted` where a signal ended it.
     """
-    if resume:
-        recipe = load_recipe(path, [*_limit_of(folder), *overrides])
-    else:
-        recipe = load_recipe(path, overrides, minutes)
+    limit = _limit_of(folder) if resume else []
+    recipe = load_recipe(path, [*limit, *overrides], None if resume else minutes)
     if not recipe.data.train:
         raise RecipeError(f"{path}: data.train: no images given, for example data.train=photos")
     if recipe.model.side and recipe.model.checkpoint is None:

@@ -28,6 +28,8 @@ def test_autoencoder_is_any_registered_model():
     assert set(list_models()) >= {"elic", "elic-dictionary", "elic-both", "tcm", "tcm-dictionary", "ftic"}
     with pytest.raises(KeyError, match="unknown model 'elicc'; known: .*elic"):
         create_model("elic-dictionary", autoencoder="elicc")
+    with pytest.raises(ValueError, match="autoencoder is 'elic-dictionary', which has no transforms to take"):
+        create_model("elic-dictionary", autoencoder="elic-dictionary")
     with pytest.raises(ValueError, match="M is 128, expected a multiple of 5"):
         create_model("elic-dictionary", autoencoder="elic-small")
 

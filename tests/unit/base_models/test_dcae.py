@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from base_models import create_model, list_models, load_weights
-from base_models.blocks import SwinGroup, window_regions
+from base_models.blocks import SwinGroup
 from base_models.dcae import DCAEConfig
 
 
@@ -106,28 +106,34 @@ def test_sizes_that_are_no_multiple_of_64_are_refused(small_model):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 8), (13, 20)])
-def test_windows_of_every_size_work_and_padding_is_not_attended_to(size):
+def test_windows_of_every_size_work_and_padding_is_not_attended_to(size, monkeypatch):
     torch.manual_seed(0)
     group = SwinGroup(16, 8, 8, layers=2).eval()
-    x = torch.randn(1, 16, *size)
+    x = torch.randn(2, 16, *size)
     out = group(x)
     assert out.shape == x.shape
     assert out.isfinite().all()
-    regions = window_regions(*size, 8, 0, torch.device("cpu"))
-    if size == (8, 8):
-        assert regions is None
-    else:
-        assert not regions.all()
+    torch.testing.assert_close(out[1:], group(x[1:]))
+    pad = torch.nn.functional.pad
+    monkeypatch.setattr("base_models.blocks.F.pad", lambda x, sides: pad(x, sides, value=7.0))
+    torch.testing.assert_close(group(x), out)
 
 
 @pytest.mark.parametrize("overrides", [{"dict_entries": 0}, {"msfa_scales": 0}, {"msfa_scales": 1, "dict_entries": 16}])
-def test_ablated_networks_train_and_round_trip(overrides):
+def test_ablated_networks_have_likelihoods_and_gradients(overrides):
     """Variants of 001 §4.2."""
     model = create_model("dcae-small", **overrides)
     output = model(torch.rand(1, 3, 64, 64), 3.0)
     (-output["likelihoods"]["y"].log().sum()).backward()
     assert model.cc_mean_transforms[0][0].weight.grad.abs().sum() > 0
     assert output["x_hat"].shape == (1, 3, 64, 64)
+
+
+def test_the_only_slice_is_explained_by_the_hyperprior_alone():
+    model = create_model("dcae-small", num_slices=1).eval()
+    with torch.inference_mode():
+        maps = model.explanations(torch.zeros(1, 48, 1, 1), 1.0, torch.zeros(1, 160, 4, 4))
+    assert maps["dictionary"].shape[-2:] == (4, 4)
 
 
 def test_default_configuration_is_the_published_one():

@@ -9,12 +9,12 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from tto.errors import NotEnoughMemory
+from tto.memory import ran_out
 from tto.refine import filtering
 from tto.refine import problem as problem_module
 from tto.refine.descent import Phase
 from tto.refine.engine import refine
 from tto.refine.flips import FlipSymbols
-from tto.memory import ran_out
 from tto.refine.memory import LITTLE, largest_side, with_less_memory
 from tto.refine.plan import Plan
 from tto.refine.problem import Evaluation
