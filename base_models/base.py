@@ -254,6 +254,25 @@ class BaseModel(nn.Module, ABC):
             setattr(layer, kind, tensor)
         return changed
 
+    @torch.no_grad()
+    def held_at(self, y_hat: Tensor, quality: Quality = 1.0) -> BaseModel:
+        """A copy whose synthesis is that of this one ŷ, whatever it is given: layers before the first of `last_weights`
+        are computed once.
+        """
+        synthesis = cast(nn.Sequential, self.g_s)
+        first = min((int(name.split(".")[1]) for name in self.last_weights()), default=0)
+        if first == 0:
+            return self
+        seen: list[Tensor] = []
+        hook = synthesis[first].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+        try:
+            self.synthesis(y_hat, quality)
+        finally:
+            hook.remove()
+        held = self.with_weights({})
+        held.g_s = nn.Sequential(*[nn.Identity()] * (first - 1), Held(seen[0]), *synthesis[first:])
+        return held
+
     def lowered(self, dtype: torch.dtype) -> BaseModel:
         """A copy whose dense layers have their weights in `dtype`: what autocast makes of frozen ones at every call.
 
@@ -360,6 +379,19 @@ class BaseModel(nn.Module, ABC):
         """Raises `ValueError` unless the sides of an image are multiples of `stride`."""
         if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
             raise ValueError(f"image is {tuple(x.shape[-2:])}, expected multiples of {self.stride}")
+
+
+class Held(nn.Module):
+    """The same maps for everyone."""
+
+    maps: Tensor
+
+    def __init__(self, maps: Tensor):
+        super().__init__()
+        self.register_buffer("maps", maps, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps
 
 
 def earlier_names(predictions: int) -> list[str]:

@@ -16,9 +16,9 @@ from torch import Tensor
 from tto.reconstruction import reconstruct
 from tto.refine.filtering import fit_filter
 from tto.refine.memory import attempted
-from tto.refine.operation import SideSearch
+from tto.refine.operation import Operation
 from tto.refine.problem import Candidate, Problem
-from tto.refine.state import KeepOn
+from tto.refine.state import KeepOn, State
 from tto.side.adaptation import Adaptation, AdaptationCoder, Change, Changes, changed
 from tto.side.bits import LARGEST_LEVEL
 from tto.side.filter import Filter
@@ -37,23 +37,26 @@ JUDGING = GROUPS + 4
 
 
 @dataclass(frozen=True)
-class FitAdaptation(SideSearch):
-    """`steps` counts those of the descent, each forward and back through the synthesis alone, and a few to judge."""
+class FitAdaptation(Operation):
+    """`steps` counts those of the descent, forward and back through the last layers of g_s, and `JUDGING` more."""
 
+    exact = False
     steps: int
     rank: int = 1
     exponent: int = 4
 
-    def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
-        return attempted(lambda: self._search(problem, candidate, keep_on), candidate)
+    def run(self, state: State) -> None:
+        state.keep(attempted(lambda: self._search(state), state.best))
+        state.go_on_with_side()
 
-    def _search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
-        fit = _Fit(problem, candidate, self)
-        for step in range(self.steps - JUDGING):
-            fit.descend(step / max(1, self.steps - JUDGING - 1))
-            if not keep_on(candidate):
-                return candidate
-        return fit.judged(keep_on)
+    def _search(self, state: State) -> Candidate:
+        fit = _Fit(state.problem, state.best, self)
+        for done in state.parts(self.steps - JUDGING):
+            fit.descend(done)
+        return state.best if state.is_over() else fit.judged(state.keeping(JUDGING))
+
+    def resized(self, steps: int) -> FitAdaptation | None:
+        return replace(self, steps=steps) if steps > JUDGING else None
 
     def possible(self, problem: Problem) -> bool:
         return AdaptationCoder in problem.side_coder and problem.pixels <= LARGEST_PICTURE
@@ -61,8 +64,12 @@ class FitAdaptation(SideSearch):
 
 class _Fit:
     def __init__(self, problem: Problem, candidate: Candidate, settings: FitAdaptation):
-        self.problem, self.candidate, self.settings = problem, candidate, settings
+        self.candidate, self.settings = candidate, settings
         self.side = problem.side.without(Adaptation).without(Filter).without(Transform)
+        self.problem = problem
+        if problem.memory is None:
+            y_hat = self.side.on_latent(candidate.y_hat)
+            self.problem = replace(problem, model=problem.model.held_at(y_hat, problem.quality))
         self.weights = {name: tensor.detach() for name, tensor in problem.model.last_weights().items()}
         self.factors = self._start()
         leaves = [factor for factors in self.factors for factor in factors]
@@ -117,12 +124,12 @@ class _Fit:
             if not any(changes[number] for number in group):
                 continue
             if not keep_on(self._better(found)):
-                return self._better(found)
+                break
             fewer = [() if number in group else change for number, change in enumerate(changes)]
             without = self._with(fewer)
             if without.J <= found.J:
                 found, changes = without, fewer
-        if not keep_on(self._better(found)) or not any(changes):
+        if not any(changes):
             return self._better(found)
         problem = replace(self.problem, side=found.side)
         return self._better(fit_filter(problem, found, lambda best: keep_on(self._better(best))))

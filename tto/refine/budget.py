@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ class Share:
         self.steps = 0
         self._planned, self._seconds = planned, seconds
         self._start = time.monotonic()
+
+    @property
+    def left(self) -> int:
+        """How many steps there may be beyond those that were counted; by the clock nobody knows."""
+        return sys.maxsize if self._seconds is not None else self._planned - self.steps
 
     def done(self) -> float | None:
         """A part in [0, 1] for the step that is to come, or None where there is none. Counts it."""

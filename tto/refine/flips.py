@@ -25,7 +25,7 @@ from base_models import BaseModel
 from tto.refine.operation import Operation
 from tto.refine.problem import Candidate, Evaluation, Problem
 from tto.refine.schedules import Geometric, Schedule
-from tto.refine.state import KeepOn, State
+from tto.refine.state import LAYOUT, KeepOn, State
 
 FIRST_SHARE = 1.0
 """Of all flips predicted to pay, tried first; half of it after every batch that did not."""
@@ -81,12 +81,14 @@ class Symbols(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """How far `flip_symbols` has come: the best candidate, and what the next batch of flips begins with."""
+    """How far `flip_symbols` has come: the best candidate, what the next batch of flips begins with, and how many
+    evaluations there may be.
+    """
 
     best: Candidate
     share: float = FIRST_SHARE
     curvature: Tensor | None = None
-    goes_on: bool = True
+    left: int = 0
 
 
 def symbols_of(problem: Problem, candidate: Candidate) -> Symbols:
@@ -104,10 +106,11 @@ def candidate_at(problem: Problem, symbols: Symbols, qp: int) -> Candidate:
 
 def flip_symbols(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
     """Flips until nothing more is predicted to pay, or no batch does, or `keep_on`, called with the best after every
-    evaluation (those with gradients, too), says no. Returns a candidate that is no worse.
+    evaluation (those with gradients, too), leaves none to try a prediction's flips. Returns a candidate that is no
+    worse.
     """
-    descent = Descent(candidate)
-    while descent.goes_on:
+    descent = Descent(candidate, left=2)
+    while descent.left > 1:
         descent = _descended(problem, descent, keep_on)
     return descent.best
 
@@ -118,14 +121,14 @@ def _descended(problem: Problem, descent: Descent, keep_on: KeepOn) -> Descent:
     moves, predicted, curvature = predict(problem, symbols, best.qp, descent.curvature)
     predicted = least_of_each_part(predicted, problem.model)
     order = predicted.flatten().argsort()[: int((predicted < 0).sum())]
-    goes_on = keep_on(best)
-    while goes_on and len(order) * share >= 1:
+    left = keep_on(best)
+    while left and len(order) * share >= 1:
         found = candidate_at(problem, _flipped(symbols, moves, order[: int(len(order) * share)]), best.qp)
         if found.J < best.J:
             return Descent(found, share, curvature, keep_on(found))
         share /= 2
-        goes_on = keep_on(best)
-    return Descent(best, share, curvature, False)
+        left = keep_on(best)
+    return Descent(best, share, curvature)
 
 
 def anneal_symbols(
@@ -167,7 +170,7 @@ def least_of_each_part(predicted: Tensor, model: BaseModel) -> Tensor:
 def _flipped(symbols: Symbols, moves: Tensor, chosen: Tensor) -> Symbols:
     y = symbols.y.flatten().clone()
     y[chosen] += moves.flatten()[chosen]
-    return Symbols(y.view_as(symbols.y), symbols.z)
+    return Symbols(y.view_as(symbols.y).contiguous(memory_format=LAYOUT), symbols.z)
 
 
 def predict(problem: Problem, symbols: Symbols, qp: int, curvature: Tensor | None = None) -> Prediction:

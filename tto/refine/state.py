@@ -15,9 +15,11 @@ from tto.refine.memory import released, with_less_memory
 from tto.refine.problem import Candidate, Problem
 
 SEED = 0
+LAYOUT = torch.channels_last
+"""Of latents: convolutions take their inputs' layout, and small ones are faster so."""
 Result = TypeVar("Result")
-KeepOn = Callable[[Candidate], bool]
-"""Called by a search with its best candidate after every evaluation; says whether there is to be another."""
+KeepOn = Callable[[Candidate], int]
+"""Called by a search with its best candidate after every evaluation; says how many more there may be."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ class State:
 
     def __init__(self, problem: Problem, y: Tensor, z: Tensor, qp: int, budget: Budget, callbacks: Callbacks):
         self.problem, self.budget, self.callbacks = problem, budget, callbacks
-        # Channels last: convolutions take their inputs' layout, and small ones are faster so.
-        self.y, self.z = (latent.clone(memory_format=torch.channels_last) for latent in (y, z))
+        self.y, self.z = (latent.clone(memory_format=LAYOUT) for latent in (y, z))
         self.qp = qp
         self.best = self.latest = problem.candidate(y, z, self.qp)
         self.base_J = self.best.J
@@ -69,7 +70,7 @@ class State:
     def go_on_from(self, candidate: Candidate, qp: int) -> None:
         """Its latents, rounded at step `qp`, are the latest."""
         self.qp = qp
-        self.y, self.z = candidate.y.clone(), candidate.z.clone()
+        self.y, self.z = (latent.clone(memory_format=LAYOUT) for latent in (candidate.y, candidate.z))
         self.latest = candidate if qp == candidate.qp else self.problem.candidate(self.y, self.z, qp)
 
     def go_on_with_side(self) -> None:
@@ -85,14 +86,15 @@ class State:
             self._advance()
 
     def keeping(self, steps: int) -> KeepOn:
-        """For a search of so many evaluations: keeps the best, counts a step, and says whether there is another."""
+        """For a search of so many evaluations: keeps the best, counts a step, and says how many are left."""
         share = self.budget.share(steps)
         share.done()
 
-        def keep_on(best: Candidate) -> bool:
+        def keep_on(best: Candidate) -> int:
             self.keep(best)
             self._advance()
-            return share.done() is not None and not self.is_over()
+            goes_on = share.done() is not None and not self.is_over()
+            return goes_on and share.left + 1
 
         return keep_on
 

@@ -216,6 +216,16 @@ def test_tiles_give_what_the_whole_gives(case):
     assert torch.equal(alone, tiled.y_hat)
 
 
+def test_synthesis_of_one_picture_may_begin_before_its_last_weights(case):
+    model = case.model
+    with torch.no_grad():
+        held = model.held_at(case.y, case.quality)
+        own = {name: 1.1 * tensor for name, tensor in model.last_weights().items()}
+        for given in ({}, own):
+            expected = model.with_weights(given).synthesis(case.y, case.quality)
+            assert torch.equal(held.with_weights(given).synthesis(case.y, case.quality), expected)
+
+
 def test_a_picture_may_have_last_weights_of_its_own(case):
     """They are used in place of the model's, which stay, and gradients reach them."""
     model = case.model

@@ -124,6 +124,28 @@ def test_annealing_counts_its_steps_and_flips_go_on_from_where_it_ends(problem, 
     assert state.latest is state.best
 
 
+def test_nothing_is_predicted_that_cannot_be_tried(problem, latents, start, monkeypatch):
+    done, predict = [], flips.predict
+    monkeypatch.setattr(flips, "predict", lambda *given: done.append("predicted") or predict(*given))
+    candidate_at = flips.candidate_at
+    monkeypatch.setattr(flips, "candidate_at", lambda *given: done.append("tried") or candidate_at(*given))
+    for steps in range(1, 7):
+        done.clear()
+        run_all((FlipSymbols(steps),), start(problem, latents, FlipSymbols(steps)))
+        assert len(done) <= steps
+        assert steps == 1 or done[-1] == "tried"
+
+
+def test_latents_stay_in_the_layout_that_is_fast(problem, latents, start):
+    state = start(problem, latents, AnnealSymbols(2), FlipSymbols(6))
+    run_all((AnnealSymbols(2), FlipSymbols(6)), state)
+    symbols = state.latest.symbols
+    assert symbols.is_contiguous(memory_format=torch.channels_last)
+    state.go_on_with_side()
+    assert state.y.is_contiguous(memory_format=torch.channels_last)
+    assert state.latest.y.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_flips_estimate_curvature_once(problem, latents, monkeypatch):
     asked, predict = [], flips.predict
 
@@ -132,7 +154,7 @@ def test_flips_estimate_curvature_once(problem, latents, monkeypatch):
         return predict(problem, symbols, qp, curvature)
 
     monkeypatch.setattr(flips, "predict", watched)
-    flips.flip_symbols(problem, problem.candidate(*latents, 128), lambda best: len(asked) < 3)
+    flips.flip_symbols(problem, problem.candidate(*latents, 128), lambda best: 2 * (len(asked) < 3))
     assert asked == [True, False, False]
 
 
