@@ -1,13 +1,12 @@
 """Several pictures refined at the same time, each in a thread of its own: their evaluations become batches.
 
-Whoever comes last does what all have asked for. A device that one small picture cannot fill is used better so; what a
+Whoever comes last does what others have asked for. A device that one small picture cannot fill is used better so; what a
 picture gets is, but for how sums round, what it gets alone.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ class Batch:
             self._pending.append(own)
             while own.is_open:
                 if len(self._pending) >= self._members:
-                    self._evaluate_all()
+                    self._evaluate_oldest()
                     self._changed.notify_all()
                 else:
                     self._changed.wait()
@@ -64,15 +63,14 @@ class Batch:
         assert own.evaluated is not None  # one of both is there once it is closed
         return own.evaluated
 
-    def _evaluate_all(self) -> None:
-        pending, self._pending = self._pending, []
-        groups: dict[Hashable, list[Pending]] = defaultdict(list)
-        for one in pending:
-            groups[_kind(one.evaluation)].append(one)
-        for group in groups.values():
-            size = self._largest or len(group)
-            for start in range(0, len(group), size):
-                self._evaluate_together(group[start : start + size])
+    def _evaluate_oldest(self) -> None:
+        """All of the kind that has waited longest: others may soon be joined by those that are a step behind."""
+        kinds = [_kind(one.evaluation) for one in self._pending]
+        group = [one for one, kind in zip(self._pending, kinds, strict=True) if kind == kinds[0]]
+        self._pending = [one for one, kind in zip(self._pending, kinds, strict=True) if kind != kinds[0]]
+        size = self._largest or len(group)
+        for start in range(0, len(group), size):
+            self._evaluate_together(group[start : start + size])
 
     def _evaluate_together(self, group: Sequence[Pending]) -> None:
         """Where that fails, in halves: memory may be enough for these, and an error is then that of one of them."""

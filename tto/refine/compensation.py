@@ -72,9 +72,8 @@ def choose_codes(problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Can
     best after every evaluation, says no. Returns a candidate that is no worse.
     """
     search = CodeSearch(problem, candidate)
-    for removals_only in (False, True):
-        if not search.run(removals_only, keep_on):
-            break
+    if search.run(removals_only=False, keep_on=keep_on) and bool((search.codes != search.none).any()):
+        search.run(removals_only=True, keep_on=keep_on)
     return search.best
 
 

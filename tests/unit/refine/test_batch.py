@@ -75,7 +75,7 @@ def sizes(monkeypatch):
 def test_pictures_get_what_they_get_alone(cases, sizes):
     batched = together(Batch(), cases)
     assert max(sizes) == 3  # the larger one goes by itself
-    assert sizes.count(3) > len(sizes) / 4
+    assert sizes.count(3) > 0.4 * len(sizes)  # who is a step behind is waited for
     for (problem, y, z), found in zip(cases, batched, strict=True):
         alone = refine(problem, y, z, 128, Plan(STAGES), Callbacks())
         for one, other in zip(found.candidates, alone.candidates, strict=True):
@@ -131,7 +131,7 @@ def test_memory_that_is_short_for_all_is_enough_for_a_half(cases, monkeypatch, s
     monkeypatch.setattr(batch_module, "evaluate", limited)
     found = together(Batch(), cases[:3], STAGES[:1])
     assert sizes.count(3) == 1  # and not again
-    assert all(refinement.steps == 12 for refinement in found)
+    assert all(refinement.steps >= 11 for refinement in found)  # of 12, where the last is no try
 
 
 def test_what_a_failed_attempt_held_is_gone_before_the_next(cases, monkeypatch):
