@@ -1,7 +1,7 @@
 """Several pictures refined at the same time, each in a thread of its own: their evaluations become batches.
 
-Whoever comes last does what others have asked for. A device that one small picture cannot fill is used better so; what a
-picture gets is, but for how sums round, what it gets alone.
+Whoever comes last does what others have asked for. A device that one small picture cannot fill is used better so; what
+a picture gets is, but for how sums round, what it gets alone.
 """
 
 from __future__ import annotations
