@@ -1,7 +1,8 @@
 """Pictures that are not 8-bit gray or RGB, made so for whoever asks for it.
 
-16-bit levels are rounded to 8 bits (of colour pictures Pillow gives the upper 8). CMYK and Lab become sRGB: by the
-picture's ICC profile where it has one that can be used, CMYK otherwise by Pillow's formula. YCbCr and HSV become RGB.
+Levels of 12 and 16 bits are rounded to 8 (of colour pictures Pillow gives the upper 8). CMYK and Lab become sRGB: by
+the picture's ICC profile where it has one that can be used, CMYK otherwise by Pillow's formula. YCbCr and HSV become
+RGB.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tto.errors import UnsupportedImage
 DEEP_GRAY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 PROFILED_MODES = ("CMYK", "LAB")
 PLAIN_MODES = ("YCbCr", "HSV", "RGBX", "La", "RGBa", "PA")
-LEVELS_OF_16_BITS_PER_LEVEL = 257
+TIFF_BITS_PER_SAMPLE = 258
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -39,11 +40,13 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _rounded(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits → 8 bits, its transparent level if any → alpha."""
+    """Gray of 12 or 16 bits → 8 bits, its transparent level if any → alpha."""
     levels = np.asarray(image).astype(np.int64)
-    if levels.min() < 0 or levels.max() > 65_535:
+    bits = 12 if getattr(image, "tag_v2", {}).get(TIFF_BITS_PER_SAMPLE) == (12,) else 16
+    highest = 2**bits - 1
+    if levels.min() < 0 or levels.max() > highest:
         raise UnsupportedImage("its levels are not of 16 bits")
-    gray = Image.fromarray(np.rint(levels / LEVELS_OF_16_BITS_PER_LEVEL).astype(np.uint8))
+    gray = Image.fromarray(np.rint(255 * levels / highest).astype(np.uint8))
     if isinstance(transparent := image.info.get("transparency"), int):
         gray.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
     return gray

@@ -33,7 +33,6 @@ FORMATS_WITH_PREVIEWS = ("MPO", "HEIF")
 """A photograph is the first of their pictures."""
 HEADER = 1 << 20  # bytes in which a file says its depth
 TIFF_XMP_TAG = 700
-# Tags of a TIFF file that speak of the scene and not of how this file stores its pixels.
 TIFF_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 305, 306, 315, 33432)
 SUB_DIRECTORIES = (0x8769, 0x8825)  # Exif and GPS
 
@@ -217,15 +216,19 @@ def _exif(image: Image.Image) -> bytes | None:
     if isinstance(raw, bytes) and raw:
         return raw if raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
     source = image.getexif()
-    if image.format != "TIFF":
-        return source.tobytes() if len(source) else None
+    kept = _descriptive(source) if image.format == "TIFF" else source
+    return kept.tobytes() if len(kept) else None
+
+
+def _descriptive(source: Image.Exif) -> Image.Exif:
+    """What speaks of the scene and not of how a file stores its pixels."""
     kept = Image.Exif()
     kept.update({tag: source[tag] for tag in TIFF_DESCRIPTIVE_TAGS if tag in source})
     for directory in SUB_DIRECTORIES:
         if entries := source.get_ifd(directory):
             kept.get_ifd(directory).update(entries)
             kept[directory] = kept.get_ifd(directory)
-    return kept.tobytes() if len(kept) else None
+    return kept
 
 
 def _xmp(image: Image.Image) -> bytes | None:
@@ -287,8 +290,8 @@ def _save_options(image: Image.Image, kind: str) -> dict[str, Any]:
         return options | {"pnginfo": info} | ({"exif": exif} if exif else {})
     if kind == "TIFF":
         tags = Image.Exif()
-        if exif:
-            tags.load(exif)
+        tags.load(exif or b"")
+        tags = _descriptive(tags)
         if xmp:
             tags[TIFF_XMP_TAG] = xmp
         return options | {"exif": tags}  # uncompressed: Pillow writes sub-directories of EXIF only so

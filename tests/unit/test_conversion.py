@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -26,6 +27,18 @@ def test_sixteen_bits_are_rounded(dtype):
     image = Image.fromarray(levels.astype(dtype))
     assert np.asarray(to_eight_bits(image)).tolist() == [[0, 0, 1, 1, 255, 255]]
     assert to_eight_bits(image).mode == "L"
+
+
+def twelve_bit_tiff() -> bytes:
+    """Gray of 12 bits, of the levels 0 and 4095, which Pillow reads and does not write."""
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 122, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + b"\x00\x0f\xff"
+
+
+def test_twelve_bits_are_scaled_as_such():
+    picture = load_picture(twelve_bit_tiff(), convert=True)
+    assert picture.grayscale and picture.rgb[..., 0].tolist() == [[0, 255]]
 
 
 def test_a_transparent_level_of_sixteen_bits_becomes_alpha():

@@ -272,6 +272,19 @@ def test_tiff_keeps_metadata_but_not_its_own_layout(tmp_path):
     assert 0x0100 not in exif and 0x0111 not in exif  # width, strip offsets
 
 
+def test_a_tiff_has_its_own_layout_and_not_that_of_the_picture_it_came_from(tmp_path):
+    exif = Image.Exif()
+    exif.load(exif_bytes(orientation=1))
+    exif.update({256: 4000, 257: 3000, 258: (16, 16, 16), 259: 6, 277: 4})
+    image = Picture(RGB).to_pil()
+    image.info["exif"] = exif.tobytes()
+    save(image, tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as written:
+        assert written.size == (7, 5) and np.array_equal(np.asarray(written), RGB)
+        assert written.getexif()[0x010F] == "Maker"
+        assert written.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif", "bmp"])
 def test_lossless_formats_keep_the_pixels(tmp_path, suffix):
     save(Picture(RGB).to_pil(), tmp_path / f"a.{suffix}")
