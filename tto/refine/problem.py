@@ -291,9 +291,9 @@ class Problem:
         mean = outcome.mu / step if self.model.grid == "integer" else 0.0
         return gaussian_bits(symbols, outcome.sigma / step, mean)
 
-    def cost(self, outcome: Outcome) -> Tensor:
-        """J in bits per pixel."""
-        return outcome.bits / self.pixels + self.lambda_ * outcome.distortion
+    def cost(self, outcome: Outcome, rate_weight: float = 1.0) -> Tensor:
+        """J in bits per pixel, its R times `rate_weight`."""
+        return rate_weight * outcome.bits / self.pixels + self.lambda_ * outcome.distortion
 
     def judge(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding = torch.round) -> Outcome:
         """What latents give that are rounded for good."""
