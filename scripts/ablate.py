@@ -9,7 +9,7 @@ estimates of the refinement, not of files.
 
 Side information goes with further flips of symbols; what these bring alone is a variant of its own.
 The relaxed rate is a ramp of the rate's weight over the first phase. "All of latents" is what is done without side
-information: latents, their step (QP), and a step of σ for each slice.
+information: latents, their step (QP), and a step of σ for each slice. The adaptation of effort `max` is not measured.
 """
 
 from __future__ import annotations
