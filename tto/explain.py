@@ -249,7 +249,7 @@ def _class_colors() -> Colormap:
 
 
 def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Figure:
-    """As 001 Fig. 8: the entries whose use varies most over the picture."""
+    """As Lu 2025, Fig. 8: the entries whose use varies most over the picture."""
     chosen = np.argsort(-attention.std((1, 2)), kind="stable")[:ENTRIES]
     figure, panels = _figure(picture, len(chosen) + 1, "Dictionary entries and where they are used")
     panels[0].imshow(picture.rgb)
@@ -263,7 +263,7 @@ def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Fig
 
 
 def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) -> Figure:
-    """As 003 Fig. 10 and the last column of its Fig. 9."""
+    """As Qian 2021, Fig. 10 and the last column of its Fig. 9."""
     figure, (*panels, last) = _figure(picture, 3, "References to what was decoded before")
     titles = ("S: similarity of the reference", "U: probability of what was decoded there")
     for axes, title, name in zip(panels, titles, ("similarity", "confidence"), strict=True):
