@@ -85,7 +85,7 @@ class VerificationFailed(TTOError):
 
 
 class NotEnoughMemory(TTOError):
-    """A picture is too large to be refined on this machine."""
+    """A picture is too large to be coded, refined or decoded on this machine."""
 
 
 class TargetMissed(TTOError):

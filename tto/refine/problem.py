@@ -3,9 +3,9 @@
 Several pictures of one size of latents go through the network together: `evaluate` takes an evaluation of each.
 Shapes: `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `H W` of the picture (not padded).
 
-    z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ transform ─ clamp ─ D
-    y ─────────────── walk: round each part at its μ ─┴─ ŷ after LRP
-                        └─ R of the same rounded values
+    z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ filter ─ transform ─ clamp ─ D
+    y ─────────────── walk: round each part at its μ ─┴─ ŷ after LRP     └─ its last weights are the adaptation's
+                        └─ R of the same rounded values, and of the side information
 """
 
 from __future__ import annotations
