@@ -43,6 +43,7 @@ def beside(features: Tensor, y_hat: Tensor) -> Tensor:
 
 
 def context_head(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
+    """Three 3×3 convolutions that keep the size, for μ, σ or the residual of a slice."""
     return nn.Sequential(
         conv(in_channels, widths[0], 3, 1),
         nn.GELU(),

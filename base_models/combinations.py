@@ -1,4 +1,6 @@
-"""The dictionary entropy model with other networks' transforms, and beside ELIC's own contexts (000 Table 1).
+"""The dictionary entropy model with other networks' transforms, and beside ELIC's own contexts.
+
+Source: Lu 2025, supplement Table 1.
 
 Autoencoder and entropy model are chosen independently: a network's own entropy model comes with its name (`elic`,
 `tcm`, `ftic`), that of DCAE with `…-dictionary`, and ELIC's contexts together with the dictionary with `elic-both`. How

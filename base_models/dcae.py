@@ -30,10 +30,10 @@ from .registry import register
 
 @dataclass(frozen=True)
 class DCAEConfig:
-    """Size of a DCAE. The defaults are the published network (001 §4.1): 119.4 M parameters.
+    """Size of a DCAE. The defaults are the published network (Lu 2025, §4.1): 119.4 M parameters.
 
     `lambdas` has one rate–distortion weight per quality, ascending; more than one gives the model gains per quality
-    (variable rate). `dict_entries = 0` leaves the dictionary out and `msfa_scales = 0` the aggregation (001 §4.2).
+    (variable rate). `dict_entries = 0` leaves the dictionary out and `msfa_scales = 0` the aggregation (Lu 2025, §4.2).
     """
 
     stage_channels: tuple[int, int, int] = (96, 144, 256)
@@ -126,7 +126,7 @@ class DictionaryCoded(ChannelSlices):
         return HyperFeatures(torch.cat([of_sigma, of_mu], dim=1), self.dt if self.config.dict_entries else None)
 
     def predict(self, i: int, known: HyperFeatures) -> Prediction:
-        """From the dictionary, asked with all that is known so far (001 Eq. 3 and 4)."""
+        """From the dictionary, asked with all that is known so far (Lu 2025, Eq. 3 and 4)."""
         support = known.query
         if known.dictionary is not None:
             support = torch.cat([support, self.dt_cross_attention[i](support, known.dictionary)], dim=1)
@@ -136,7 +136,7 @@ class DictionaryCoded(ChannelSlices):
         return known._replace(query=beside(known.query, y_hat_i))
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
-        """`dictionary`: how strongly the last slice uses each entry at each position (001 Fig. 8)."""
+        """`dictionary`: how strongly the last slice uses each entry at each position (Lu 2025, Fig. 8)."""
         hyper = self.hyper_features(z_hat, quality)
         if hyper.dictionary is None:
             return {}

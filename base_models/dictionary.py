@@ -52,7 +52,7 @@ class SpatialAttention(nn.Module):
 
 
 class MultiScaleAggregation(nn.Module):
-    """MSFA (001 §3.2): features of several receptive fields for the dictionary's query; [B, H, W, C] in and out."""
+    """MSFA (Lu 2025, §3.2): features of several receptive fields for the dictionary's query; [B, H, W, C] → same."""
 
     def __init__(self, channels: int, scales: int):
         super().__init__()
@@ -68,7 +68,7 @@ class MultiScaleAggregation(nn.Module):
 class DictionaryAttention(nn.Module):
     """Looks up a dictionary with what is known of the latent so far: one [E, C] for all, or one each [B, E, C].
 
-    `msfa_scales = 0` leaves the aggregation out (001 Table 4, m = 0).
+    `msfa_scales = 0` leaves the aggregation out (Lu 2025, Table 4, m = 0).
     """
 
     def __init__(self, in_channels: int, out_channels: int, heads: int, head_dim: int, msfa_scales: int):
@@ -110,7 +110,7 @@ class DictionaryAttention(nn.Module):
         return q * self.scale, k.expand(b, -1, -1, -1), v.expand(b, -1, -1, -1)
 
     def attention_maps(self, support: Tensor, dictionary: Tensor) -> Tensor:
-        """How strongly each position uses each entry, averaged over heads (001 Fig. 8): [B, E, H, W], sums to 1."""
+        """How strongly each position uses each entry, mean over heads (Lu 2025, Fig. 8): [B, E, H, W], sums to 1."""
         q, k, _ = self.project(self.query(support), dictionary)
         weights = (q @ k.transpose(-1, -2)).softmax(-1).mean(1)  # [B, H·W, E]
         return weights.transpose(1, 2).unflatten(-1, support.shape[-2:])

@@ -116,6 +116,7 @@ def parameter_head(in_channels: int, out_channels: int, least: int) -> nn.Sequen
 
 
 def channel_context(in_channels: int, widths: tuple[int, int], out_channels: int) -> nn.Sequential:
+    """Three 5×5 convolutions that keep the size: what earlier groups of channels say of one."""
     return nn.Sequential(
         conv(in_channels, widths[0], 5, 1),
         nn.ReLU(),

@@ -229,6 +229,8 @@ class SliceNorm(nn.GroupNorm):
 
 
 class ConvolutionalPosition(nn.Module):
+    """Position by a depthwise 3×3 convolution of slice i [B, C/S, H, W], added to it."""
+
     def __init__(self, channels: int, slices: int):
         super().__init__()
         self.proj = SliceConv(channels, channels, 3, slices, depthwise=True)
@@ -257,6 +259,8 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelPerceptron(nn.Module):
+    """Two 1×1 convolutions of slice i [B, C/S, H, W], as wide as it is."""
+
     def __init__(self, channels: int, slices: int):
         super().__init__()
         self.fc1 = SliceConv(channels, channels, 1, slices)
@@ -297,6 +301,10 @@ class ChannelBlock(nn.Module):
 
 
 class ChannelTransformer(nn.Module):
+    """The layers of T-CA, and what lifts slices [B, M/S, h, w] to C/S features; before the first stands a token that
+    is made of the hyper features [B, 2·M, h, w].
+    """
+
     def __init__(self, c: FTICConfig):
         super().__init__()
         channels = c.M * c.tca_ratio

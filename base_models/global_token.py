@@ -1,5 +1,6 @@
-"""An ablation of DCAE: tokens made from each picture, quantized and coded, in place of the dictionary (001 Table 5).
+"""An ablation of DCAE: tokens made from each picture, quantized and coded, in place of the dictionary.
 
+Source of the ablation: Lu 2025, Table 5.
 Source of the tokens: J. Kim, B. Heo, J. Lee, "Joint Global and Local Hierarchical Priors for Learned Image
 Compression", CVPR 2022. **[ours]** The tokens travel as further rows of z, under its factorized prior: row and column
 mean nothing there, and what is left of the last row holds medians.

@@ -1,6 +1,6 @@
 """Global reference: local context, the most similar place decoded so far, and a hyperprior predict y one after another.
 
-Paper (003): Y. Qian, Z. Tan, X. Sun, M. Lin, D. Li, Z. Sun, H. Li, R. Jin, "Learning Accurate Entropy Model with Global
+Paper: Y. Qian, Z. Tan, X. Sun, M. Lin, D. Li, Z. Sun, H. Li, R. Jin, "Learning Accurate Entropy Model with Global
 Reference for Image Compression", ICLR 2021 (arXiv:2010.08321). Transforms are those of Minnen 2018 with GSDN.
 
 Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `h w` size of y, `N` = h·w positions in coding
@@ -66,7 +66,7 @@ class GRMConfig:
     """Sizes; the defaults are the paper's. `hidden` is the width of the parameter networks.
 
     Without `reference` no place is searched, and the hyperprior's prediction follows the local one; without `gsdn`
-    transforms normalize by GDN: what each of them brings (003 Fig. 7).
+    transforms normalize by GDN: what each of them brings (Qian 2021, Fig. 7).
     """
 
     N: int = 192
@@ -183,7 +183,7 @@ def patches(seen: Tensor) -> Tensor:
 
 
 def search(queries: Tensor, keys: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The most similar of the first `counts[i]` keys for each query i (003 Eq. 4), some rows of queries at a time.
+    """The most similar of the first `counts[i]` keys for each query i (Qian 2021, Eq. 4), some rows at a time.
 
     `queries` [B, F, n] and `keys` [B, F, K] have length 1, or 0; `counts` [n] ascends. Returns places [B, n] and
     similarities [B, 1, n] in [0, 1]: 0 where nothing is similar, and the place means nothing.
@@ -369,9 +369,9 @@ class GRM(SlicedModel):
         bias_of(cast(nn.Sequential, self.entropy_parameters[0])[-1]).copy_(torch.cat([sigma.log(), mu]))
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
-        """`similarity` S and `confidence` U [1, h, w] of what each position refers to (003 Fig. 10); `saved` [2, h, w],
-        the bits that the reference saves there, and the hyperprior after it (Fig. 9), in cells of width 1. Without a
-        reference there is only what the hyperprior saves, [1, h, w].
+        """`similarity` S and `confidence` U [1, h, w] of what each position refers to (Qian 2021, Fig. 10); `saved`
+        [2, h, w], the bits that the reference saves there, and the hyperprior after it (Fig. 9), in cells of width 1.
+        Without a reference there is only what the hyperprior saves, [1, h, w].
         """
         gaussians, found = self._predict_all(self.h_s(z_hat / self.gain("gain_z", quality, z_hat)), y_hat)
         values, size = in_coding_order(y_hat), (y_hat.shape[-2], y_hat.shape[-1])

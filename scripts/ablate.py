@@ -9,7 +9,7 @@ estimates of the refinement, not of files.
 
 Side information goes with further flips of symbols; what these bring alone is a variant of its own.
 The relaxed rate is a ramp of the rate's weight over the first phase. "All of latents" is what is done without side
-information: latents, their step (QP), and a step of σ for each slice.
+information: latents, their step (QP), and a step of σ for each slice. The adaptation of effort `max` is not measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -43,8 +43,9 @@ from tto.refine.distortion import make_distortion
 from tto.refine.operation import Operation, SideSearch, run_all
 from tto.refine.plan import Plan
 from tto.refine.presets import BALANCED, BEST, FAST, SIDE, Stage
-from tto.refine.problem import Candidate, Outcome, Problem
+from tto.refine.problem import Candidate, Problem
 from tto.refine.quantization_step import ChooseStep
+from tto.refine.schedules import Linear
 from tto.refine.state import Callbacks, State
 from tto.refine.transform import fit_syntax, moments_of
 from tto.side.compensation import CompensationCoder
@@ -54,7 +55,7 @@ from tto.side.transform import TransformCoder
 from tto.train.side_model import FIRST_CURVATURE
 
 BASE, FULL = "base", "latents + QP + σ's step"
-RAMP = (0.7, 1.0)
+RAMP = Linear(0.7, 1.0)
 """Of the rate's weight, from the beginning of a phase to its end."""
 DECODES = 3
 
@@ -101,21 +102,10 @@ class FreeCodeSearch(CodeSearch):
         return (torch.zeros(len(codes)).to(self.vectors),) * 2
 
 
-class RelaxedRate(Phase):
-    """A phase in which R weighs less early on, which keeps descent from throwing information away (CGOO's relaxed rate;
-    the ramp is ours).
-    """
-
-    def loss(self, problem: Problem, outcome: Outcome, done: float) -> Tensor:
-        start, end = RAMP
-        weight = start + (end - start) * done
-        return weight * outcome.bits + problem.pixels * problem.lambda_ * outcome.distortion
-
-
 def relaxed(operations: Stage) -> Stage:
-    """A stage whose first phase has the ramp."""
+    """A stage whose first operation, a phase, has the ramp."""
     first, *rest = operations
-    return (RelaxedRate(**{field.name: getattr(first, field.name) for field in fields(first)}), *rest)
+    return (replace(cast(Phase, first), rate_weight=RAMP), *rest)
 
 
 def without(kinds: type[Operation] | tuple[type[Operation], ...], operations: Stage) -> Stage:

@@ -45,18 +45,18 @@ class Network:
         return settings + ([f"stages.main.loss.rate_weights={list(self.weights)}"] if self.weights else [])
 
 
-THREE, TWO = (0.1, 0.1, 0.8), (0.2, 0.8)  # 003 §5.1 without its warm-up, and ours
+THREE, TWO = (0.1, 0.1, 0.8), (0.2, 0.8)  # Qian 2021, §5.1 without its warm-up, and ours
 NETWORKS: dict[str, Network] = {
-    # 001 Tables 2 and 5
+    # Lu 2025, Tables 2 and 5
     "DCAE, no dictionary": Network("dcae-small", {"dict_entries": 0, "msfa_scales": 0}),
     "DCAE, dictionary": Network("dcae-small", {"msfa_scales": 0}),
     "DCAE, dictionary + aggregation": Network("dcae-small"),
     "DCAE, global token": Network("dcae-small-global-token"),
-    # 000 Table 1
+    # Lu 2025, supplement Table 1
     "ELIC, own": Network("elic-small"),
     "ELIC, dictionary": Network("elic-small-dictionary"),
     "ELIC, both": Network("elic-small-both"),
-    # 003 Fig. 7; the first is Minnen 2018 as it was, its one network for context and hyperprior together
+    # Qian 2021, Fig. 7; the first is Minnen 2018 as it was, its one network for context and hyperprior together
     "mbt2018": Network("mbt2018", {"N": 64, "M": 128}),
     "mbt2018, one after the other": Network("grm-small", {"reference": False, "gsdn": False}, TWO),
     "mbt2018, reference": Network("grm-small", {"gsdn": False}, THREE),

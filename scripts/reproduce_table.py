@@ -37,7 +37,7 @@ from tto.image import Picture
 from tto.models import load_model, shipped_models
 
 HEIGHT, WIDTH = 512, 768
-PAPER = {"dcae": (119.2, 252.0, 305.0)}  # 001, Table 1: parameters in millions, encoder, decoder
+PAPER = {"dcae": (119.2, 252.0, 305.0)}  # Lu 2025, Table 1: parameters in millions, encoder, decoder
 Result = TypeVar("Result")
 TRANSFORMS = ("analysis", "hyper_analysis", "synthesis")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tto.container import SectionType, section_name
-from tto.errors import CorruptFile, LimitExceeded
+from tto.errors import CorruptFile, LimitExceeded, WrongLength
 from tto.image import Picture
 
 MAX_METADATA_BYTES = 1 << 24
@@ -79,7 +79,7 @@ def inflate(data: bytes, max_bytes: int, section: str) -> bytes:
     if len(out) > max_bytes:
         raise LimitExceeded(f"{section} grows to more than {max_bytes} bytes")
     if not decompressor.eof or decompressor.unused_data:
-        raise CorruptFile(section, "its deflated data ends in the wrong place")
+        raise WrongLength(section, "its deflated data ends in the wrong place")
     return out
 
 
@@ -150,5 +150,5 @@ def unpack_alpha(body: bytes, width: int, height: int) -> np.ndarray:
 def _inflate_rows(body: bytes, height: int, row_bytes: int, name: str) -> np.ndarray:
     plane = inflate(body[1:], height * row_bytes, name)
     if len(plane) != height * row_bytes:
-        raise CorruptFile(name, f"{len(plane)} of {height * row_bytes} bytes")
+        raise WrongLength(name, f"{len(plane)} of {height * row_bytes} bytes")
     return np.frombuffer(plane, np.uint8).reshape(height, row_bytes).copy()

@@ -97,6 +97,7 @@ class Result:
 
 
 def frame_of(header: Header) -> Frame:
+    """What the network's picture is cut to for a file with this header."""
     return Frame(header.height, header.width, header.grayscale)
 
 

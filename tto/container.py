@@ -23,6 +23,8 @@ from tto.errors import (
     NotATTOFile,
     UnsupportedSection,
     UnsupportedVersion,
+    WrongChecksum,
+    WrongLength,
 )
 
 MAGIC = b"\x8etto"
@@ -167,18 +169,18 @@ def write_header(header: Header) -> bytes:
 def read_header(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Header:
     """Header of a .tto file; `data` needs to hold only its first 25 bytes.
 
-    `max_pixels=None` takes the limit away. Raises `NotATTOFile`, `UnsupportedVersion`, `CorruptFile` or
-    `LimitExceeded`.
+    `max_pixels=None` takes the limit away. Raises `NotATTOFile`, `UnsupportedVersion`, `WrongLength`, `WrongChecksum`,
+    `CorruptFile` or `LimitExceeded`.
     """
     if len(data) < len(MAGIC) or data[: len(MAGIC)] != MAGIC:
         raise NotATTOFile("not a .tto file")
     if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
         raise UnsupportedVersion(f"format version {data[len(MAGIC)]}; this program reads version {VERSION}")
     if len(data) < HEADER_STRUCT.size:
-        raise CorruptFile("header", f"{len(data)} of {HEADER_STRUCT.size} bytes")
+        raise WrongLength("header", f"{len(data)} of {HEADER_STRUCT.size} bytes")
     values = dict(zip((f.name for f in HEADER_FIELDS), HEADER_STRUCT.unpack_from(data), strict=True))
     if values["crc"] != zlib.crc32(data[: HEADER_STRUCT.size - CRC_STRUCT.size]):
-        raise CorruptFile("header", "wrong checksum")
+        raise WrongChecksum("header")
     if values["flags"] & ~int(Flags.NATIVE | Flags.GRAYSCALE):
         raise CorruptFile("header", f"unknown flags {values['flags']:#04x}")
     if values["quality"] < QUALITY_STEPS:
@@ -223,7 +225,7 @@ def write(container: Container) -> bytes:
 def read(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Container:
     """Take a .tto file apart and verify all of it.
 
-    Raises what `read_header` raises, `UnsupportedSection`, or `CorruptFile`, which names the section.
+    Raises what `read_header` raises, or `UnsupportedSection`; each `CorruptFile` names the section.
     """
     header = read_header(data, max_pixels=max_pixels)
     sections: dict[SectionType, bytes] = {}
@@ -240,7 +242,7 @@ def read(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Container:
         else:
             unknown[kind] = body
     if position != len(data):
-        raise CorruptFile("end", f"{len(data) - position} bytes after the last section")
+        raise WrongLength("end", f"{len(data) - position} bytes after the last section")
     for kind in REQUIRED:
         if kind not in sections:
             raise CorruptFile(section_name(kind), "the section is missing")
@@ -260,17 +262,17 @@ def section_size(body: bytes) -> int:
 def _read_section(data: bytes, start: int) -> tuple[int, bool, bytes, int]:
     """One section at `start`: its type, whether it is the last, its body, and where the next one begins."""
     if start >= len(data):
-        raise CorruptFile("end", "the last section is missing")
+        raise WrongLength("end", "the last section is missing")
     kind, last = data[start] & ~LAST, bool(data[start] & LAST)
     name = section_name(kind)
     length, crc_start = read_varint(data, start + 1, name)
     body_start = crc_start + CRC_STRUCT.size
     end = body_start + length
     if end > len(data):
-        raise CorruptFile(name, f"{max(0, len(data) - body_start)} of {length} bytes")
+        raise WrongLength(name, f"{max(0, len(data) - body_start)} of {length} bytes")
     body = bytes(data[body_start:end])
     if CRC_STRUCT.unpack_from(data, crc_start)[0] != zlib.crc32(body, zlib.crc32(data[start:crc_start])):
-        raise CorruptFile(name, "wrong checksum")
+        raise WrongChecksum(name)
     return kind, last, body, end
 
 
@@ -292,7 +294,7 @@ def read_varint(data: bytes, start: int, section: str) -> tuple[int, int]:
     value = 0
     for index in range(5):
         if start + index >= len(data):
-            raise CorruptFile(section, "it ends inside a number")
+            raise WrongLength(section, "it ends inside a number")
         byte = data[start + index]
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
@@ -311,14 +313,14 @@ def split_y(body: bytes, num_slices: int) -> tuple[tuple[int, ...], bytes]:
     """Inverse of `join_y`; the model knows the number of slices."""
     size = CRC_STRUCT.size * num_slices
     if len(body) < size:
-        raise CorruptFile("section y", f"{len(body)} bytes are too few for {num_slices} checksums")
+        raise WrongLength("section y", f"{len(body)} bytes are too few for {num_slices} checksums")
     return struct.unpack(f"<{num_slices}I", body[:size]), body[size:]
 
 
 def read_scale_qps(body: bytes, num_slices: int) -> tuple[int, ...]:
     """Body of section SCALE_QP: one byte for each slice."""
     if len(body) != num_slices:
-        raise CorruptFile(section_name(SectionType.SCALE_QP), f"{len(body)} bytes for {num_slices} slices")
+        raise WrongLength(section_name(SectionType.SCALE_QP), f"{len(body)} bytes for {num_slices} slices")
     return tuple(body)
 
 
@@ -346,16 +348,16 @@ def read_index_list(body: bytes, num_slices: int, index_bytes: int = 1) -> list[
     for _ in range(num_slices):
         count, cursor = read_varint(body, cursor, name)
         if count > len(body) - cursor:
-            raise CorruptFile(name, f"{count} entries cannot be in {len(body)} bytes")
+            raise WrongLength(name, f"{count} entries cannot be in {len(body)} bytes")
         entries, following = [], 0
         for _ in range(count):
             distance, cursor = read_varint(body, cursor, name)
             if cursor + index_bytes > len(body):
-                raise CorruptFile(name, "it ends inside an entry")
+                raise WrongLength(name, "it ends inside an entry")
             index = int.from_bytes(body[cursor : cursor + index_bytes], "little")
             entries.append((following + distance, index))
             following, cursor = following + distance + 1, cursor + index_bytes
         slices.append(entries)
     if cursor != len(body):
-        raise CorruptFile(name, "bytes after the last entry")
+        raise WrongLength(name, "bytes after the last entry")
     return slices

@@ -54,11 +54,22 @@ class UnsupportedSection(TTOError):
 
 
 class CorruptFile(TTOError):
-    """A length, a checksum or a value of the file is wrong; `section` says where."""
+    """The file is not as it was written, or was never one; `section` says where. Raised itself for a wrong value."""
 
     def __init__(self, section: str, reason: str) -> None:
         super().__init__(f"corrupt file: {section}: {reason}")
         self.section = section
+
+
+class WrongChecksum(CorruptFile):
+    """The header or a section is not what its CRC-32 was taken of."""
+
+    def __init__(self, section: str) -> None:
+        super().__init__(section, "wrong checksum")
+
+
+class WrongLength(CorruptFile):
+    """The file or a section ends too early, or goes on after its end."""
 
 
 class IndexMismatch(CorruptFile):
@@ -74,7 +85,7 @@ class VerificationFailed(TTOError):
 
 
 class NotEnoughMemory(TTOError):
-    """A picture is too large to be refined on this machine."""
+    """A picture is too large to be coded, refined or decoded on this machine."""
 
 
 class TargetMissed(TTOError):

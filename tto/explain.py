@@ -1,5 +1,5 @@
-"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, filter, dictionary,
-references.
+"""Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, filter, adaptation,
+dictionary, references.
 
 Drawn from the file as its decoder reads it. Needs matplotlib.
 """
@@ -15,10 +15,11 @@ import torch
 
 from base_models.tables import TOTAL
 from tto.codec import AnyCodec, Codec, frame_of
-from tto.container import Header, read
+from tto.container import Header, read, section_size
 from tto.image import Picture
 from tto.metrics import psnr
 from tto.reconstruction import synthesise
+from tto.side.adaptation import Adaptation
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation, CompensationCoder
 from tto.side.filter import BLOCK, CLASSES, DIRECTIONS, Filter, apply_filter, block_classes, luma_of
@@ -65,11 +66,17 @@ def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
         "error": draw_errors(picture, before, contents),
     }
     compensation, of_filter = contents.side.get(Compensation), contents.side.get(Filter)
+    adaptation = contents.side.get(Adaptation)
     if compensation is not None:
         figures["mask"] = draw_mask(picture, compensation.codes, contents.y_block)
         figures["codes"] = draw_codes(compensation.codes, codec.side_coder[CompensationCoder].frequencies)
     if of_filter is not None:
         figures["filter"] = draw_filter(picture, unfiltered(codec, contents), of_filter.coefficients)
+    if adaptation is not None:
+        sides = contents.side.without(Adaptation), contents.side
+        plain, adapted = (synthesised(codec, contents, side) for side in sides)
+        sizes = sizes_of_changes(codec, adaptation)
+        figures["adaptation"] = draw_adaptation(picture, plain, adapted, sizes, section_size(adaptation.body))
     if "dictionary" in contents.maps:
         figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
     if "similarity" in contents.maps:
@@ -100,18 +107,34 @@ def open_file(codec: Codec, data: bytes) -> Contents:
 
 
 @torch.inference_mode()
-def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
-    """What the filter is given, [1, 3, H, W]."""
+def synthesised(codec: Codec, contents: Contents, side: Side) -> torch.Tensor:
+    """What g_s gives with this side information, [1, 3, H, W], not clamped; none of it has acted on the picture yet."""
     header, y_hat = contents.header, contents.y_hat.to(codec.device)
     memory = codec.room.for_picture(header.height, header.width)
-    (x_hat,) = synthesise(codec.model, header.quality, [y_hat], [frame_of(header)], [contents.side], memory)
-    return contents.side.before(Filter).on_picture(x_hat)
+    return synthesise(codec.model, header.quality, [y_hat], [frame_of(header)], [side], memory)[0]
+
+
+@torch.inference_mode()
+def unfiltered(codec: Codec, contents: Contents) -> torch.Tensor:
+    """What the filter is given, [1, 3, H, W]."""
+    return contents.side.before(Filter).on_picture(synthesised(codec, contents, contents.side))
+
+
+def sizes_of_changes(codec: Codec, adaptation: Adaptation) -> dict[str, float]:
+    """Norm of each changed tensor's change over the tensor's own, by name, in the order of computing."""
+    before, after = codec.model.last_weights(), adaptation.on_network(codec.model).last_weights()
+    return {
+        name: float((after[name] - tensor).norm() / tensor.norm())
+        for name, tensor in before.items()
+        if not torch.equal(after[name], tensor)
+    }
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
 def draw_bits(picture: Picture, contents: Contents) -> Figure:
+    """Bits of each position of y by its entropy model, over the picture."""
     figure, (axes,) = _figure(picture, 1, "Where the bits went")
     bits = contents.bits
     _backdrop(axes, picture)
@@ -124,6 +147,7 @@ def draw_bits(picture: Picture, contents: Contents) -> Figure:
 
 
 def draw_errors(picture: Picture, before: Contents, after: Contents) -> Figure:
+    """Error of each block without refinement and in this file, in levels of 255, and the change between them."""
     figure, (*panels, last) = _figure(picture, 3, "Error of the decoded picture")
     errors = [_block_errors(picture, contents) for contents in (before, after)]
     highest, drawn = _full_scale(errors[0]), []
@@ -144,6 +168,7 @@ def draw_errors(picture: Picture, before: Contents, after: Contents) -> Figure:
 
 
 def draw_mask(picture: Picture, codes: np.ndarray, y_block: int) -> Figure:
+    """Positions of y that a code compensates; `codes` [h, w]."""
     figure, (axes,) = _figure(picture, 1, "Where compensation is on")
     mask = codes != NO_CODE
     _backdrop(axes, picture)
@@ -153,6 +178,7 @@ def draw_mask(picture: Picture, codes: np.ndarray, y_block: int) -> Figure:
 
 
 def draw_codes(codes: np.ndarray, frequencies: np.ndarray) -> Figure:
+    """How often each code of `codes` [h, w] is used, beside what is expected by `frequencies`, which sum to 2¹⁶."""
     from matplotlib.figure import Figure
 
     used, counts = np.unique(codes[codes != NO_CODE], return_counts=True)
@@ -173,18 +199,44 @@ def draw_codes(codes: np.ndarray, frequencies: np.ndarray) -> Figure:
 
 
 def draw_filter(picture: Picture, unfiltered: torch.Tensor, coefficients: torch.Tensor) -> Figure:
+    """Classes of blocks, and what the filter changes of x̂ [1, 3, H, W]; coefficients as for `apply_filter`."""
     figure, (left, right) = _figure(picture, 2, "The filter of this picture")
     classes = block_classes(luma_of(unfiltered)).cpu().numpy()
     _backdrop(left, picture)
     image = _over(left, picture, classes, BLOCK, cmap=_class_colors(), vmin=-0.5, vmax=CLASSES - 0.5, alpha=0.75)
     left.set_title("class of each block: brighter is busier, hue is direction", fontsize=9)
     figure.colorbar(image, ax=left, ticks=range(CLASSES), label="class: 5 · activity + direction", shrink=0.8)
-    change = 255 * luma_of(apply_filter(unfiltered, coefficients.to(unfiltered)) - unfiltered)[0, 0].cpu().numpy()
-    most = _full_scale(np.abs(change))
-    image = _over(right, picture, change, 1, cmap="RdBu_r", vmin=-most, vmax=most)
-    right.set_title("what it adds to luma", fontsize=9)
-    figure.colorbar(image, ax=right, label="levels of 255", shrink=0.8)
+    change = apply_filter(unfiltered, coefficients.to(unfiltered)) - unfiltered
+    _draw_change(figure, right, picture, change, "what it adds to luma")
     return figure
+
+
+def draw_adaptation(
+    picture: Picture, before: torch.Tensor, after: torch.Tensor, sizes: dict[str, float], num_bytes: int
+) -> Figure:
+    """`before` and `after`: what g_s gives with the network's own weights and with the picture's [1, 3, H, W];
+    `sizes` as from `sizes_of_changes`; `num_bytes` of the section.
+    """
+    figure, (left, right) = _figure(picture, 2, f"Last weights of g_s, changed for this picture: {num_bytes} bytes")
+    _draw_change(figure, left, picture, after - before, "what they change in luma, before the filter")
+    right.set_axis_on()
+    names = [name.removeprefix("g_s.") for name in sizes]
+    right.barh(names, [100 * size for size in sizes.values()], color="tab:orange")
+    right.invert_yaxis()
+    right.tick_params(labelsize=7)
+    right.set_title("changed tensors, from first to last", fontsize=9)
+    right.set_xlabel("norm of the change (% of the tensor's)", fontsize=9)
+    right.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_change(figure: Figure, axes: Axes, picture: Picture, change: torch.Tensor, title: str) -> None:
+    """Of luma, pixel by pixel; `change` [1, 3, H, W] of pixels in [0, 1]."""
+    levels = 255 * luma_of(change)[0, 0].cpu().numpy()
+    most = _full_scale(np.abs(levels))
+    image = _over(axes, picture, levels, 1, cmap="RdBu_r", vmin=-most, vmax=most)
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, label="levels of 255", shrink=0.8)
 
 
 def _class_colors() -> Colormap:
@@ -197,7 +249,7 @@ def _class_colors() -> Colormap:
 
 
 def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Figure:
-    """As 001 Fig. 8: the entries whose use varies most over the picture."""
+    """As Lu 2025, Fig. 8: the entries whose use varies most over the picture."""
     chosen = np.argsort(-attention.std((1, 2)), kind="stable")[:ENTRIES]
     figure, panels = _figure(picture, len(chosen) + 1, "Dictionary entries and where they are used")
     panels[0].imshow(picture.rgb)
@@ -211,7 +263,7 @@ def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Fig
 
 
 def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) -> Figure:
-    """As 003 Fig. 10 and the last column of its Fig. 9."""
+    """As Qian 2021, Fig. 10 and the last column of its Fig. 9."""
     figure, (*panels, last) = _figure(picture, 3, "References to what was decoded before")
     titles = ("S: similarity of the reference", "U: probability of what was decoded there")
     for axes, title, name in zip(panels, titles, ("similarity", "confidence"), strict=True):

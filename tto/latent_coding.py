@@ -32,7 +32,7 @@ from tto.container import (
 )
 from tto.device import has_float64
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder, Tables, checksum
-from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
+from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch, WrongLength
 from tto.memory import Room
 from tto.table_choice import ByChannel, ByScale, ByScaleAndFraction, Centre, TableChoice
 
@@ -171,7 +171,7 @@ class LatentCoder:
     ) -> None:
         """Refuse a picture that is larger than its streams can say, before anything is computed for it.
 
-        They cannot be shorter than the cheapest symbols of all positions. Raises `CorruptFile`.
+        They cannot be shorter than the cheapest symbols of all positions. Raises `WrongLength`.
         """
         costs = self.tables(step_size(qp), quality).least_costs
         of_position = costs.sum() if isinstance(self.choice, ByChannel) else shapes.y[0] * costs.min()
@@ -181,7 +181,7 @@ class LatentCoder:
         }
         for kind, bits in least.items():
             if 8 * (len(sections[kind]) + STRIPPED_BYTES) < bits:
-                raise CorruptFile(section_name(kind), f"{len(sections[kind])} bytes are too few for the picture's size")
+                raise WrongLength(section_name(kind), f"{len(sections[kind])} bytes are too few for the picture's size")
 
     @torch.inference_mode()
     def decode(

@@ -14,7 +14,7 @@ from PIL import Image
 import tto
 from tto.cli.info import info
 from tto.container import Container, Header, SectionType, join_y, write
-from tto.errors import CorruptFile, NotEnoughMemory
+from tto.errors import CorruptFile, NotEnoughMemory, WrongLength
 
 GIB = 1 << 30
 DECODE = """
@@ -67,9 +67,9 @@ def test_streams_too_short_for_the_picture_are_refused_before_anything_is_comput
     monkeypatch.setattr(codec.latent_coder, "decode", lambda *arguments: pytest.fail("it is being decoded"))
     monkeypatch.setattr(codec, "read_side", lambda *arguments: pytest.fail("its side information is being decoded"))
     for size in ((9000, 9000), (2048, 2048)):
-        with pytest.raises(CorruptFile, match="section z: 0 bytes are too few for the picture's size"):
+        with pytest.raises(WrongLength, match="section z: 0 bytes are too few for the picture's size"):
             codec.decompress(bomb(codec, *size, COMPENSATION=b"sidemask"))
-    with pytest.raises(CorruptFile, match="section y: .* too few"):
+    with pytest.raises(WrongLength, match="section y: .* too few"):
         codec.decompress(bomb(codec, 9000, 9000, z=bytes(1 << 20), y=b""))
 
 

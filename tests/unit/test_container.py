@@ -25,6 +25,7 @@ from tto.container import (
     read,
     read_header,
     read_index_list,
+    read_scale_qps,
     read_varint,
     section_name,
     split_y,
@@ -41,6 +42,8 @@ from tto.errors import (
     NotATTOFile,
     UnsupportedSection,
     UnsupportedVersion,
+    WrongChecksum,
+    WrongLength,
 )
 
 HEADER = Header(width=768, height=512, fingerprint=bytes(range(8)), quality=4.5, flags=Flags.GRAYSCALE)
@@ -129,8 +132,14 @@ def test_other_version_is_refused_before_its_header_is_interpreted():
 
 
 def test_header_checksum_is_verified():
-    with pytest.raises(CorruptFile, match="header: wrong checksum"):
+    with pytest.raises(WrongChecksum, match="header: wrong checksum"):
         read_header(EXPECTED[:6] + b"\xff" + EXPECTED[7:])
+
+
+@pytest.mark.parametrize("size", [5, 24])
+def test_truncated_header_is_refused(size):
+    with pytest.raises(WrongLength, match=f"header: {size} of 25 bytes"):
+        read_header(EXPECTED[:size])
 
 
 def test_huge_claim_is_refused_unless_the_caller_raises_the_limit():
@@ -173,22 +182,22 @@ def test_damaged_section_is_named():
     for offset, name in ((len(EXPECTED) - 1, "icc"), (len(EXPECTED) - 9, "y"), (31, "z")):
         damaged = bytearray(EXPECTED)
         damaged[offset] ^= 1
-        with pytest.raises(CorruptFile, match=f"section {name}: wrong checksum"):
+        with pytest.raises(WrongChecksum, match=f"section {name}: wrong checksum"):
             read(bytes(damaged))
 
 
 def test_truncated_section_is_refused_before_decoding():
-    with pytest.raises(CorruptFile, match="section y: 10 of 11 bytes"):
+    with pytest.raises(WrongLength, match="section y: 10 of 11 bytes"):
         read(EXPECTED[: 25 + 8 + 6 + 10])
 
 
 def test_whole_sections_cut_off_are_noticed():
-    with pytest.raises(CorruptFile, match="last section is missing"):
+    with pytest.raises(WrongLength, match="last section is missing"):
         read(EXPECTED[:-7])
 
 
 def test_trailing_bytes_are_refused():
-    with pytest.raises(CorruptFile, match="1 bytes after"):
+    with pytest.raises(WrongLength, match="1 bytes after"):
         read(EXPECTED + b"\0")
 
 
@@ -219,7 +228,7 @@ def test_unknown_mandatory_section_is_refused():
 
 def test_claimed_length_beyond_the_file_takes_no_memory():
     data = write_header(HEADER) + bytes([SectionType.Z]) + write_varint(2**34) + bytes(4)
-    with pytest.raises(CorruptFile, match="0 of 17179869184 bytes"):
+    with pytest.raises(WrongLength, match="0 of 17179869184 bytes"):
         read(data)
 
 
@@ -232,9 +241,15 @@ def test_varints_have_known_bytes():
     assert read_varint(b"..\xac\x02", 2, "here") == (300, 4)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80", b"\x80\x00", b"\xff\xff\xff\xff\xff\x01"])
+@pytest.mark.parametrize("data", [b"\x80\x00", b"\xff\xff\xff\xff\xff\x01"])
 def test_bad_varints_are_refused(data):
     with pytest.raises(CorruptFile, match="here"):
+        read_varint(data, 0, "here")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80"])
+def test_truncated_varints_are_refused(data):
+    with pytest.raises(WrongLength, match="here: it ends inside a number"):
         read_varint(data, 0, "here")
 
 
@@ -242,8 +257,14 @@ def test_y_is_checksums_then_payload():
     body = join_y([1, 0xFFFFFFFF], b"payload")
     assert body == bytes.fromhex("01000000ffffffff") + b"payload"
     assert split_y(body, 2) == ((1, 0xFFFFFFFF), b"payload")
-    with pytest.raises(CorruptFile, match="too few"):
+    with pytest.raises(WrongLength, match="too few"):
         split_y(body, 4)
+
+
+def test_step_of_sigma_is_there_for_every_slice():
+    assert read_scale_qps(b"\x80\x81", 2) == (128, 129)
+    with pytest.raises(WrongLength, match="scale_qp: 2 bytes for 3 slices"):
+        read_scale_qps(b"\x80\x81", 3)
 
 
 def test_index_list_has_known_bytes_and_comes_back():
@@ -254,8 +275,8 @@ def test_index_list_has_known_bytes_and_comes_back():
 
 
 @pytest.mark.parametrize("body", ["", "00", "000000", "0001", "000105", "00ffffffff0f"])
-def test_bad_index_lists_are_refused(body):
-    with pytest.raises(CorruptFile, match="index_list"):
+def test_index_lists_of_another_length_are_refused(body):
+    with pytest.raises(WrongLength, match="index_list"):
         read_index_list(bytes.fromhex(body), 2)
 
 

@@ -11,10 +11,22 @@ from PIL import Image
 
 from base_models import create_model
 from tto.codec import Codec
-from tto.container import SectionType, read
-from tto.explain import _class_colors, draw_errors, draw_filter, draw_reference, explain, open_file, unfiltered
+from tto.container import SectionType, read, section_size
+from tto.explain import (
+    _class_colors,
+    draw_adaptation,
+    draw_errors,
+    draw_filter,
+    draw_reference,
+    explain,
+    open_file,
+    sizes_of_changes,
+    synthesised,
+    unfiltered,
+)
 from tto.image import load_picture
 from tto.padding import to_uint8
+from tto.side.adaptation import Adaptation, AdaptationCoder, Changes, scale_of
 from tto.side.codes import NO_CODE
 from tto.side.compensation import Compensation
 from tto.side.filter import CLASSES, ROWS, Filter, FilterLevels
@@ -90,6 +102,39 @@ def test_the_filter_is_drawn_on_what_the_decoder_filters(side_codec, photograph,
     assert torch.equal(x_hat[:, 0], x_hat[:, 2])
     decoded = np.asarray(side_codec.decompress(data))
     assert np.array_equal(to_uint8(contents.side.get(Filter).on_picture(x_hat))[..., 0], decoded)
+
+
+@pytest.fixture(scope="module")
+def adapted(side_codec, picture):
+    """A file whose last bias but one in green is half its tensor's root mean square higher, and that root."""
+    weights = side_codec.model.last_weights()
+    bias = np.zeros(3, np.int64)
+    bias[1] = 8
+    changes = Changes(((),) * (len(weights) - 1) + ((bias,),), 4)
+    side = Side().with_(side_codec.side_coder[AdaptationCoder].make(changes))
+    y, z = side_codec.analyse(picture.rgb, 4.0)
+    return side_codec.pack(picture, y, z, 4.0, side=side).data, scale_of(list(weights.values())[-1])
+
+
+def test_the_adaptation_is_drawn_as_what_it_changes(side_codec, picture, adapted):
+    data, scale = adapted
+    contents = open_file(side_codec, data)
+    part = contents.side.get(Adaptation)
+    before = synthesised(side_codec, contents, contents.side.without(Adaptation))
+    after = synthesised(side_codec, contents, contents.side)
+    name = list(side_codec.model.last_weights())[-1]
+    sizes = sizes_of_changes(side_codec, part)
+    assert sizes == {name: pytest.approx(0.5 / 3**0.5)}  # of one of three values, in units of their root mean square
+
+    figure = draw_adaptation(picture, before, after, sizes, section_size(part.body))
+    change, bars, scale_of_colors = figure.axes
+    assert np.allclose(change.images[0].get_array(), 255 * 0.587 * 0.5 * scale, atol=1e-3)
+    assert [bar.get_width() for bar in bars.patches] == [pytest.approx(50 / 3**0.5)]
+    assert [label.get_text() for label in bars.get_yticklabels()] == [name.removeprefix("g_s.")]
+    assert bars.axison and bars.get_xlabel() and scale_of_colors.get_ylabel()
+    section = len(read(data).sections[SectionType.ADAPTATION])
+    assert f"{section + 6} bytes" in figure.get_suptitle()  # type, length, checksum
+    assert set(explain(side_codec, picture, data)) == {"bits.png", "error.png", "adaptation.png", "dictionary.png"}
 
 
 def test_classes_of_the_filter_have_colours_of_their_own_and_none_is_gray():

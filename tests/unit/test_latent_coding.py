@@ -9,7 +9,7 @@ import torch
 from base_models import LatentShapes
 from tto.container import NEUTRAL_QP, SectionType, join_y, section_size, split_y
 from tto.entropy_coding import SymbolEncoder, scale_indexes
-from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch
+from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch, WrongLength
 from tto.latent_coding import LatentCoder
 
 QUALITY = 5.5
@@ -79,7 +79,7 @@ def test_scales_stay_the_steps_own_where_a_section_would_cost_more(coder, latent
 @pytest.mark.parametrize("body", [b"", b"\x80", bytes([128]) * 100])
 def test_scale_section_of_another_length_is_refused(coder, latents, body):
     sections, _ = coder.encode(*latents, QUALITY, NEUTRAL_QP)
-    with pytest.raises(CorruptFile, match="scale_qp"):
+    with pytest.raises(WrongLength, match="scale_qp"):
         coder.decode({**sections, SectionType.SCALE_QP: body}, SHAPES, QUALITY, NEUTRAL_QP, False)
 
 

@@ -1,4 +1,7 @@
-"""Options that several sub-commands share, each declared once."""
+"""Options that several sub-commands share, each declared once.
+
+`tto bench` has --jobs, --ray and --threads of its own: they share out measurements, and there is no manifest.
+"""
 
 from __future__ import annotations
 

@@ -26,8 +26,10 @@ class Phase(Operation):
     """One stretch of gradient descent. Schedules are functions of the part of it that is done.
 
     step_size: of Adam, for y in quantization steps; temperature: of the relaxation; rate: how relaxed parts of y are
-    priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes). Where the
-    relaxation is hard, latents are judged after every step, else at the end.
+    priced (`tto.refine.rate`; what is hard has integers, and `gaussian_bits` their two-sided slopes); rate_weight: of R
+    in what is descended on. Where it begins below 1, early steps throw less information away: the relaxed rate of
+    H. Kuang, W. Yang, Z. Guo, J. Liu (CGOO); a ramp that returns to 1 within the phase is **[ours]**. Where the
+    relaxation is hard, latents are judged after every step, else at the end; by J itself.
     """
 
     steps: int
@@ -36,6 +38,7 @@ class Phase(Operation):
     temperature: Schedule = Constant(1.0)
     rate: Rate = expected_bits
     betas: tuple[float, float] = (0.8, 0.95)
+    rate_weight: Schedule = Constant(1.0)
 
     def run(self, state: State) -> None:
         y, z = state.y.requires_grad_(True), state.z.requires_grad_(True)
@@ -58,7 +61,7 @@ class Phase(Operation):
 
     def loss(self, problem: Problem, outcome: Outcome, done: float) -> Tensor:
         """In bits of the whole picture: Adam's epsilon then means the same at every size."""
-        return problem.cost(outcome) * problem.pixels
+        return problem.cost(outcome, self.rate_weight(done)) * problem.pixels
 
     def differentiate(self, state: State, done: float, y: Tensor, z: Tensor) -> Outcome:
         """Gives gradients to y and z. Where the relaxation is hard, the outcome is a candidate's."""

@@ -22,7 +22,7 @@ from tto.refine.operation import SideSearch
 from tto.refine.problem import Candidate, Problem
 from tto.refine.sides import error_weights, judge_sides
 from tto.refine.state import KeepOn
-from tto.side.bits import LARGEST_LEVEL
+from tto.side.bits import LARGEST_LEVEL, LevelModel
 from tto.side.filter import (
     BLOCK,
     CLASSES,
@@ -33,7 +33,6 @@ from tto.side.filter import (
     Filter,
     FilterCoder,
     FilterLevels,
-    LevelModel,
     apply_filter,
     bands,
     block_classes,

@@ -3,9 +3,9 @@
 Several pictures of one size of latents go through the network together: `evaluate` takes an evaluation of each.
 Shapes: `M` channels of y, `N` of z, `h w` size of y, `hz wz` of z, `H W` of the picture (not padded).
 
-    z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ transform ─ clamp ─ D
-    y ─────────────── walk: round each part at its μ ─┴─ ŷ after LRP
-                        └─ R of the same rounded values
+    z ─ round ─ z_hat ─┐                               ┌─ compensation ─ g_s ─ crop ─ filter ─ transform ─ clamp ─ D
+    y ─────────────── walk: round each part at its μ ─┴─ ŷ after LRP     └─ its last weights are the adaptation's
+                        └─ R of the same rounded values, and of the side information
 """
 
 from __future__ import annotations
@@ -291,9 +291,9 @@ class Problem:
         mean = outcome.mu / step if self.model.grid == "integer" else 0.0
         return gaussian_bits(symbols, outcome.sigma / step, mean)
 
-    def cost(self, outcome: Outcome) -> Tensor:
-        """J in bits per pixel."""
-        return outcome.bits / self.pixels + self.lambda_ * outcome.distortion
+    def cost(self, outcome: Outcome, rate_weight: float = 1.0) -> Tensor:
+        """J in bits per pixel, its R times `rate_weight`."""
+        return rate_weight * outcome.bits / self.pixels + self.lambda_ * outcome.distortion
 
     def judge(self, y: Tensor, z: Tensor, qp: int, rounding: Rounding = torch.round) -> Outcome:
         """What latents give that are rounded for good."""

@@ -23,6 +23,17 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """From start to end, as much more at every step."""
+
+    start: float
+    end: float
+
+    def __call__(self, t: float) -> float:
+        return self.start + (self.end - self.start) * t
+
+
+@dataclass(frozen=True)
 class Geometric:
     """From start to end, the same factor at every step."""
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from tto.container import SectionType, section_name
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder
 from tto.errors import CorruptFile
-from tto.side.bits import LARGEST_EXPONENT, BitModel
-from tto.side.filter import LevelModel
+from tto.side.bits import BitModel, LevelModel, read_exponent
 from tto.side.side import Part, PartCoder
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def encode_changes(found: Changes) -> bytes:
 def decode_changes(data: bytes, tensors: Sequence[Tensor]) -> Changes:
     """Inverse of `encode_changes`. Raises `CorruptFile`."""
     name = section_name(SectionType.ADAPTATION)
-    _checked_exponent(data)
+    exponent = read_exponent(data, name)
     decoder, ranks = SymbolDecoder(data[1:], name), BitModel(LARGEST_RANK)
     model, changes, left = LevelModel((LEFT, RIGHT, BIAS)), [], LARGEST_SUM
 
@@ -106,12 +105,7 @@ def decode_changes(data: bytes, tensors: Sequence[Tensor]) -> Changes:
         changes.append((read(LEFT, rows, rank), read(RIGHT, rank, tensor.numel() // rows)) if rank else ())
     if not any(changes):
         raise CorruptFile(name, "it changes nothing")
-    return Changes(tuple(changes), data[0])
-
-
-def _checked_exponent(data: bytes) -> None:
-    if not data or data[0] > LARGEST_EXPONENT:
-        raise CorruptFile(section_name(SectionType.ADAPTATION), f"exponent {data[0]}" if data else "it is empty")
+    return Changes(tuple(changes), exponent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,5 +144,5 @@ class AdaptationCoder(PartCoder):
         return Adaptation(encode_changes(found) if any(found.changes) and total <= LARGEST_SUM else b"")
 
     def read(self, body: bytes, size: tuple[int, int]) -> Adaptation:
-        _checked_exponent(body)
+        read_exponent(body, section_name(SectionType.ADAPTATION))
         return Adaptation(body)

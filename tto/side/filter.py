@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d, pad
 from tto.container import SectionType, section_name
 from tto.entropy_coding import SymbolDecoder, SymbolEncoder
 from tto.errors import CorruptFile
-from tto.side.bits import LARGEST_EXPONENT, LARGEST_LEVEL, BitModel
+from tto.side.bits import LevelModel, read_exponent
 from tto.side.side import Part, PartCoder
 
 RADIUS = 3
@@ -243,38 +243,6 @@ class FilterLevels:
         return torch.tensor(self.levels, dtype=torch.float32) * 2.0**-self.exponent
 
 
-class LevelModel:
-    """Adaptive probabilities of levels, each as bits: whether its magnitude goes on from 0, 1, 2, … and then its sign.
-
-    Magnitudes have contexts for each ring of taps and the first `MAGNITUDES` of these bits, in the last row (chroma)
-    others; signs for each tap.
-    """
-
-    MAGNITUDES = 6
-
-    def __init__(self, rings: tuple[int, ...]):
-        self.rings = rings
-        self._spread = max(rings) + 1
-        self.magnitudes = BitModel(2 * self._spread * self.MAGNITUDES)
-        self.signs = BitModel(len(rings))
-
-    def context(self, tap: int, last_row: bool, magnitude: int) -> int:
-        ring = self.rings[tap] + self._spread * last_row
-        return self.MAGNITUDES * ring + min(magnitude, self.MAGNITUDES - 1)
-
-    def encode(self, encoder: SymbolEncoder, tap: int, last_row: bool, level: int) -> None:
-        for magnitude in range(min(abs(level) + 1, LARGEST_LEVEL)):
-            self.magnitudes.encode(encoder, self.context(tap, last_row, magnitude), abs(level) > magnitude)
-        if level:
-            self.signs.encode(encoder, tap, level < 0)
-
-    def decode(self, decoder: SymbolDecoder, tap: int, last_row: bool) -> int:
-        magnitude = 0
-        while magnitude < LARGEST_LEVEL and self.magnitudes.decode(decoder, self.context(tap, last_row, magnitude)):
-            magnitude += 1
-        return -magnitude if magnitude and self.signs.decode(decoder, tap) else magnitude
-
-
 def encode_filter(found: FilterLevels, rings: tuple[int, ...]) -> bytes:
     """One byte, the exponent; then the levels, row by row. `rings` has one number for each tap."""
     encoder, model = SymbolEncoder(), LevelModel(rings)
@@ -287,15 +255,14 @@ def encode_filter(found: FilterLevels, rings: tuple[int, ...]) -> bytes:
 def decode_filter(data: bytes, rows: int, rings: tuple[int, ...]) -> FilterLevels:
     """Inverse of `encode_filter`. Raises `CorruptFile`, also for levels that are all zero."""
     name = section_name(SectionType.FILTER)
-    if not data or data[0] > LARGEST_EXPONENT:
-        raise CorruptFile(name, f"exponent {data[0]}" if data else "it is empty")
+    exponent = read_exponent(data, name)
     decoder, model = SymbolDecoder(data[1:], name), LevelModel(rings)
     levels = tuple(
         tuple(model.decode(decoder, tap, number == rows) for tap in range(len(rings))) for number in range(1, rows + 1)
     )
     if not any(map(any, levels)):
         raise CorruptFile(name, "the filter does nothing")
-    return FilterLevels(levels, data[0])
+    return FilterLevels(levels, exponent)
 
 
 @dataclass(frozen=True, eq=False)

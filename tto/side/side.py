@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tto.container import MODULES_FINGERPRINT, SectionType, section_name, section_size
-from tto.errors import CorruptFile, WrongModel
+from tto.errors import WrongLength, WrongModel
 
 if TYPE_CHECKING:
     from base_models import BaseModel
@@ -135,9 +135,9 @@ class ModulesPartCoder(PartCoder):
         return self._fingerprint + body
 
     def opened(self, body: bytes) -> bytes:
-        """Inverse of `sealed`. Raises `CorruptFile` or `WrongModel`."""
+        """Inverse of `sealed`. Raises `WrongLength` or `WrongModel`."""
         if len(body) <= MODULES_FINGERPRINT:
-            raise CorruptFile(section_name(self.part.section), f"{len(body)} bytes are too few")
+            raise WrongLength(section_name(self.part.section), f"{len(body)} bytes are too few")
         made_by = body[:MODULES_FINGERPRINT]
         if made_by != self._fingerprint:
             raise WrongModel(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tto.container import SectionType, section_name
-from tto.errors import CorruptFile
+from tto.errors import CorruptFile, WrongLength
 from tto.side.bits import LARGEST_LEVEL
 from tto.side.side import ModulesPartCoder, Part
 
@@ -137,20 +137,20 @@ def decode_syntax(data: bytes) -> Syntax:
     if rice > LARGEST_RICE:
         raise CorruptFile(name, f"Rice parameter {rice}")
     if len(data) > LONGEST_SYNTAX:
-        raise CorruptFile(name, f"{len(data)} bytes")
+        raise WrongLength(name, f"{len(data)} bytes")
     bits = "".join(f"{byte:08b}" for byte in data[1:])
     levels, position = [], 0
     for _ in range(SYNTAX_SIZE):
         end = bits.find("0", position)
         if end < 0 or end + 1 + rice > len(bits):
-            raise CorruptFile(name, "it ends inside a number")
+            raise WrongLength(name, "it ends inside a number")
         number = (end - position) << rice | int("0" + bits[end + 1 : end + 1 + rice], 2)
         levels.append(-(number + 1) // 2 if number % 2 else number // 2)
         position = end + 1 + rice
     if max(map(abs, levels)) > LARGEST_LEVEL:
         raise CorruptFile(name, "a number is out of range")
     if len(bits) - position >= 8 or "1" in bits[position:]:
-        raise CorruptFile(name, "something follows the last number")
+        raise WrongLength(name, "something follows the last number")
     return Syntax(tuple(levels), exponent)
 
 

@@ -27,7 +27,7 @@ class DataSettings:
 
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
-    half_size_copies: bool = False  # every image once more at half its size, bicubic (002 §2)
+    half_size_copies: bool = False  # every image once more at half its size, bicubic (Kuang (CGOO), supplement §2)
     too_small: Literal["resize", "skip"] = "skip"  # images smaller than the crop
     zoom: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0  # half of the crops are enlarged, bicubic, by up to this factor
     expected_images: Count | None = None  # of the published run; only for estimates while `train` is empty
@@ -61,8 +61,8 @@ class ModelSettings:
 class LossSettings:
     """`R + λ·255²·MSE`, or `R + 1280·λ·(1 − MS-SSIM)`; R in bits per pixel, λ is the model's own.
 
-    `rate_weights`: of the bits of y by each prediction of a model that makes several (003 §5.1); without them only the
-    last counts, which codes it.
+    `rate_weights`: of the bits of y by each prediction of a model that makes several (Qian 2021, §5.1); without them
+    only the last counts, which codes it.
     """
 
     distortion: Literal["mse", "ms-ssim"] = "mse"

@@ -1,4 +1,4 @@
-"""The four stages that train side modules on a frozen base (002 §2): what each one does in a step.
+"""The four stages that train side modules on a frozen base (Kuang (CGOO), supplement §2): what each one does in a step.
 
     ddt                x_hat + K·x_hat towards x
     msc                g_s(y_hat + decoder(encoder(step))) towards x, nothing quantized

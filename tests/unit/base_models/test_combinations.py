@@ -1,4 +1,4 @@
-"""Seven columns of 000 Table 1: autoencoder and entropy model chosen independently."""
+"""Seven columns of Lu 2025, supplement Table 1: autoencoder and entropy model chosen independently."""
 
 import pytest
 import torch

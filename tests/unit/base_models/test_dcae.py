@@ -121,7 +121,7 @@ def test_windows_of_every_size_work_and_padding_is_not_attended_to(size, monkeyp
 
 @pytest.mark.parametrize("overrides", [{"dict_entries": 0}, {"msfa_scales": 0}, {"msfa_scales": 1, "dict_entries": 16}])
 def test_ablated_networks_have_likelihoods_and_gradients(overrides):
-    """Variants of 001 §4.2."""
+    """Variants of Lu 2025, §4.2."""
     model = create_model("dcae-small", **overrides)
     output = model(torch.rand(1, 3, 64, 64), 3.0)
     (-output["likelihoods"]["y"].log().sum()).backward()

@@ -1,4 +1,4 @@
-"""DCAE with tokens of the picture in place of the dictionary (001 Table 5)."""
+"""DCAE with tokens of the picture in place of the dictionary (Lu 2025, Table 5)."""
 
 import numpy as np
 import pytest

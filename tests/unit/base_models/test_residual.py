@@ -47,7 +47,7 @@ def subtractive():
 
 
 def test_gsdn_subtracts_then_divides_and_its_inverse_multiplies_then_adds(subtractive):
-    """By hand from 003 Eq. 5 and 6 at x = (4, 3): shifts are 1 + 2·3 and −1 + 2, energies 1 + 9 and 4 + 32."""
+    """By hand from Qian 2021, Eq. 5 and 6 at x = (4, 3): shifts are 1 + 2·3 and −1 + 2, energies 1 + 9 and 4 + 32."""
     x = torch.tensor([4.0, 3.0]).view(1, 2, 1, 1)
     forward, inverse = (block(x).flatten().tolist() for block in subtractive)
     assert forward == pytest.approx([(4 - 7) / 10**0.5, (3 - 1) / 6], rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tto.refine.operation import run_all
 from tto.refine.problem import evaluate_alone
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, SoftRounding, StraightThrough
-from tto.refine.schedules import Constant, Cosine
+from tto.refine.schedules import Constant, Cosine, Linear
 
 DESCENT = Phase(6, SoftRounding(), Cosine(0.1, 0.01), Constant(0.4))
 SETTLING = Phase(2, StraightThrough(), Constant(0.01), rate=gaussian_bits)
@@ -66,6 +67,28 @@ def test_gradients_in_bfloat16_lead_down_and_candidates_are_still_exact(problem,
     best = run(rough, latents, (DESCENT, SETTLING, FlipSymbols(4))).candidates[-1]
     assert best.J < 0.99 * problem.candidate(*latents, 128).J
     assert pytest.approx(best.J, rel=1e-5) == judged_again(problem, best).J
+
+
+def test_weight_of_the_rate_is_in_what_is_descended_on_and_not_in_what_is_judged(problem, latents, start):
+    """Bits 100 and λ·D 2 per pixel, times the pixels."""
+    relaxed = replace(DESCENT, rate_weight=Linear(0.5, 1.0))
+    outcome = SimpleNamespace(bits=100.0, distortion=2 / problem.lambda_)
+    losses = [relaxed.loss(problem, outcome, done) for done in (0.0, 0.5, 1.0)]
+    assert losses == pytest.approx([weight + 2 * problem.pixels for weight in (50, 75, 100)])
+    assert DESCENT.loss(problem, outcome, 0.0) == problem.cost(outcome) * problem.pixels
+    state = start(problem, latents, relaxed)
+    run_all((relaxed,), state)
+    assert pytest.approx(problem.candidate(state.y, state.z, state.qp).J) == state.latest.J
+
+
+def test_a_low_weight_of_the_rate_ends_with_more_bits(problem, latents, start):
+    found = []
+    for weight in (0.2, 1.0):
+        phase = replace(DESCENT, rate_weight=Constant(weight))
+        state = start(problem, latents, phase)
+        run_all((phase,), state)
+        found.append(state.latest.bits)
+    assert found[0] > found[1]
 
 
 def test_a_hard_phase_keeps_what_a_later_step_loses(problem, latents, no_filter, run):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from types import SimpleNamespace
 
 import pytest
 
@@ -67,8 +66,7 @@ def test_relaxed_rate_weighs_less_in_the_first_phase_alone(script):
     first, *rest = script.relaxed(stage)
     assert tuple(rest) == stage[1:]
     assert (first.steps, first.step_size) == (stage[0].steps, stage[0].step_size)
-    problem, outcome = SimpleNamespace(pixels=10, lambda_=0.5), SimpleNamespace(bits=100.0, distortion=4.0)
-    assert [first.loss(problem, outcome, done) for done in (0.0, 0.5, 1.0)] == pytest.approx([90, 105, 120])
+    assert [first.rate_weight(done) for done in (0.0, 0.5, 1.0)] == pytest.approx([0.7, 0.85, 1])
 
 
 def test_every_search_for_side_information_is_tried_alone(script):

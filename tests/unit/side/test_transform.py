@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tto.errors import CorruptFile
+from tto.errors import CorruptFile, WrongLength
 from tto.side.transform import DDT, Syntax, apply_transform, best_matrix, decode_syntax, encode_syntax
 
 
@@ -67,14 +67,25 @@ def test_a_usual_syntax_takes_few_bytes():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\x00\xff", "ends inside"),
-        (b"\x00\x00", "ends inside"),
         (b"\x0f\x00\x00", "Rice parameter 15"),
-        (b"\x00\x00\x01", "something follows"),
-        (b"\x00\x00\x00\x00", "something follows"),
         (b"\x00" + b"\xff" * 40 + b"\x00" * 2, "out of range"),
     ],
 )
 def test_damaged_syntax_is_refused(data, reason):
     with pytest.raises(CorruptFile, match=f"section syntax: .*{reason}"):
+        decode_syntax(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x00\xff", "ends inside"),
+        (b"\x00\x00", "ends inside"),
+        (b"\x00\x00\x01", "something follows"),
+        (b"\x00\x00\x00\x00", "something follows"),
+        (bytes(1000), "1000 bytes"),
+    ],
+)
+def test_syntax_of_another_length_is_refused(data, reason):
+    with pytest.raises(WrongLength, match=f"section syntax: .*{reason}"):
         decode_syntax(data)
