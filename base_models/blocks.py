@@ -150,6 +150,7 @@ class WindowAttention(nn.Module):
     sizes that fit give the published numbers.
     """
 
+    not_matrices = ("relative_position_params",)
     offsets: Tensor
 
     def __init__(self, channels: int, head_dim: int, window: int, shifted: bool):

@@ -93,6 +93,7 @@ class ELICWithDictionary(ELIC):
     """ELIC whose groups of channels read the dictionary's answer beside their space-channel contexts."""
 
     registered_name = "elic-both"
+    not_matrices = ("dt",)
 
     def __init__(self, config: ELICDictionaryConfig | None = None):
         config = config or ELICDictionaryConfig()

@@ -67,6 +67,7 @@ class ZooModel(BaseModel):
 
     network_name: ClassVar[str]
     takes_m: ClassVar[bool] = True
+    not_matrices = ("*.gamma",)
     g_a: nn.Sequential
     g_s: nn.Sequential
     h_a: nn.Sequential

@@ -99,6 +99,8 @@ class HyperFeatures(NamedTuple):
 class DictionaryCoded(ChannelSlices):
     """A model with the dictionary-based entropy model, whatever its transforms; a part is a slice of channels."""
 
+    not_matrices = ("dt",)
+
     def make_dictionary_model(self, c: DCAEConfig) -> None:
         """The whole entropy model, in the sizes of a configuration."""
         hyper_group = (c.N, c.hyper_head_dim, c.hyper_window, 1)

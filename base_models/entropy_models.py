@@ -108,6 +108,7 @@ class FactorizedPrior(EntropyModel):
 
     target: Tensor
 
+    not_matrices = ("*",)
     WIDTHS = (1, 3, 3, 3, 3, 1)
     FIRST_SCALE = 10.0
 

@@ -92,6 +92,7 @@ def from_windows(x: Tensor) -> Tensor:
 class BranchAttention(nn.Module):
     """Self-attention in windows of one shape, on the channels of one branch."""
 
+    not_matrices = ("relative_position_bias_table",)
     relative_position_index: Tensor
 
     def __init__(self, heads: int, size: tuple[int, int]):
@@ -115,6 +116,8 @@ class BranchAttention(nn.Module):
 
 class FrequencyModulation(nn.Module):
     """A complex weight for each frequency of a window and each channel; [B, H, W, C] in and out."""
+
+    not_matrices = ("complex_weight",)
 
     def __init__(self, channels: int, window: int):
         super().__init__()

@@ -39,6 +39,8 @@ class GlobalTokenConfig(DCAEConfig):
 class TokenMaker(nn.Module):
     """Learned queries look at all of y: [B, M, h, w] → [B, N, T]."""
 
+    not_matrices = ("queries",)
+
     def __init__(self, tokens: int, y_channels: int, z_channels: int):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(tokens, y_channels))

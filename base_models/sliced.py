@@ -23,6 +23,8 @@ class Gains(nn.Module):
     Qualities 1…Q are real numbers; between two of them gains are interpolated geometrically.
     """
 
+    not_matrices = ("log_gain",)
+
     def __init__(self, lambdas: tuple[float, ...], channels: int):
         super().__init__()
         middle = math.exp(sum(map(math.log, lambdas)) / len(lambdas))
