@@ -80,7 +80,7 @@ def test_what_is_no_linear_map_goes_to_adam_in_every_network(name):
     for pattern in NOT_MATRICES[name]:
         found = [goes_to_muon for n, goes_to_muon in names.items() if fnmatchcase(n, pattern)]
         assert found and not any(found), pattern
-    assert names[max((n for n in names if n.startswith("g_a.") and n.endswith("weight")), key=len)]
+    assert names[next(n for n in names if n.startswith("h_a.0."))]
 
 
 def test_codes_of_side_modules_go_to_adam():
