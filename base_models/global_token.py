@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import LatentShapes, Memory, Quality, full_precision
-from .dcae import DCAE, DCAEConfig, HyperFeatures
+from .dcae import DCAE, DCAEConfig, DictionaryModelConfig, HyperFeatures
 from .initialization import fit_last_layer
 from .limits import check_ranges
 from .registry import register
@@ -66,7 +66,7 @@ class GlobalTokenDCAE(DCAE):
         super().__init__(config or GlobalTokenConfig())
         self.tokens = TokenMaker(self.config.dict_entries, self.config.M, self.config.N)
 
-    def make_dictionary(self, c: DCAEConfig) -> None:
+    def make_dictionary(self, c: DictionaryModelConfig) -> None:
         self.dt = nn.Linear(c.N, c.dict_heads * c.dict_head_dim)
 
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
