@@ -55,6 +55,11 @@ class LowerBound(nn.Module):
         return cast(Tensor, _LowerBound.apply(x, self.bound))
 
 
+def upper_bounded(x: Tensor, bound: float) -> Tensor:
+    """min(x, bound), whose gradient lets x come back from above the bound."""
+    return -cast(Tensor, _LowerBound.apply(-x, x.new_tensor(-bound)))
+
+
 class EntropyModel(nn.Module, ABC):
     """Integer tables in buffers that are empty until `update_tables` has built them or a state dict brings them."""
 

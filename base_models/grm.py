@@ -17,8 +17,9 @@ What the paper's text leaves open its Tables 1 to 3 settle, as multiply–adds �
 
 - Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if each is given M = 384 channels
   (the one network of Minnen 2018 took 8.15, a third). So features are not put beside each other but added up, although
-  A.2 has the networks differ in the channels of their first layer; and there is one Gaussian to code by, where the
-  authors' code of later has a mixture of three.
+  A.2 has the networks differ in the channels of their first layer, and Fig. 3's caption says that they are conditioned
+  on "both the previous features and predictions": networks 2 and 3 read features only, and what was predicted before
+  enters as a sum. And there is one Gaussian to code by, where the authors' code of later has a mixture of three.
 - The reference takes 7.70, of which the masked 3×3 convolution takes 4.08. The rest is 1536·N² = 2·(4·M)·N²/2, also
   along Table 3: all pairs of positions are compared once, in the four positions of a 3×3 patch that are decoded.
 
@@ -43,7 +44,7 @@ from torch import Tensor, nn
 from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import bias_of, conv, deconv
 from .double import as_matrix_products
-from .entropy_models import IntegerGaussian
+from .entropy_models import IntegerGaussian, upper_bounded
 from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, in_coding_order, in_raster_order, join_diagonals, split_diagonals
@@ -130,7 +131,7 @@ class Gaussian(NamedTuple):
 
     @property
     def sigma(self) -> Tensor:
-        return self.log_sigma.clamp(max=LARGEST_LOG_SIGMA).exp()
+        return upper_bounded(self.log_sigma, LARGEST_LOG_SIGMA).exp()
 
 
 class Found(NamedTuple):
