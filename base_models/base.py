@@ -281,6 +281,10 @@ class BaseModel(nn.Module, ABC):
         """Qualities run from 1 to this; 1 for a model of one rate."""
         return len(self.config.lambdas)
 
+    @property
+    def middle_quality(self) -> float:
+        return (self.qualities + 1) / 2
+
     def lambda_at(self, quality: Quality) -> Tensor:
         """Rate–distortion weight of a quality, float64, same shape as `quality`."""
         return interpolate_geometric(self.config.lambdas, quality)

@@ -26,6 +26,7 @@ from .base import Quality
 from .dcae import DictionaryCoded, DictionaryModelConfig
 from .dictionary import DictionaryAttention
 from .elic import ELIC, ELICConfig
+from .initialization import Down, Up
 from .limits import check_multiple, check_ranges
 from .registry import register, registered
 
@@ -60,7 +61,7 @@ class DictionaryCombination(DictionaryCoded):
         self.g_a, self.g_s = self._network.make_transforms(sizes)
         self.make_dictionary_model(self.config, self.config.M)
 
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
+    def strides(self) -> list[tuple[Down, Up]]:
         return self._network.strides(self)
 
 

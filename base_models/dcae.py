@@ -24,6 +24,7 @@ from .base import Memory, Quality, rename
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .dictionary import DictionaryAttention
+from .initialization import Down, Up
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
 
@@ -170,7 +171,7 @@ class DCAE(DictionaryCoded):
         self.g_a, self.g_s = transforms(self.config)
         self.make_dictionary_model(self.config, self.config.M)
 
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
+    def strides(self) -> list[tuple[Down, Up]]:
         downs = [layer.conv if isinstance(layer, DownStage) else layer for layer in self.g_a[::2]]
         ups = [layer.conv if isinstance(layer, UpStage) else layer for layer in self.g_s[::2]]
         return list(zip(downs, reversed(ups), strict=True))

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import bias_of, conv
 from .entropy_models import IntegerGaussian
-from .initialization import init_from_images
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
 from .residual import ResidualDown, ResidualUp, subpixel
@@ -400,15 +399,6 @@ class FTIC(SlicedModel):
             mus.append(mu)
             sigmas.append(sigma)
         return Walk(torch.cat(y_hats, 1), torch.cat(mus, 1), torch.cat(sigmas, 1))
-
-    def init_from_images(self, x: Tensor) -> None:
-        """See `base_models.initialization`."""
-        init_from_images(self, x)
-
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer for layer in self.g_a if not isinstance(layer, FrequencyBlock)]
-        ups = [layer for layer in self.g_s if not isinstance(layer, FrequencyBlock)]
-        return list(zip(downs, reversed(ups), strict=True))
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         start = torch.stack([mu, sigma, torch.zeros_like(mu)], 1).flatten()

@@ -91,7 +91,7 @@ class GlobalTokenDCAE(DCAE):
     def init_from_images(self, x: Tensor) -> None:
         """Tokens, and apart from them z's own part, start with the deviation that z starts with."""
         super().init_from_images(x)
-        y = self.analysis(x, (self.qualities + 1) / 2)
+        y = self.analysis(x, self.middle_quality)
         fit_last_layer(cast(nn.Conv2d, self.h_a[-1]), lambda: self.h_a(y))
         fit_last_layer(self.tokens.output, lambda: self.tokens(y))
 

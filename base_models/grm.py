@@ -42,10 +42,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import CodePart, Memory, Quality, Walk, full_precision
-from .blocks import bias_of, conv, deconv
+from .blocks import MaskedConv, bias_of, conv, deconv
 from .double import as_matrix_products
 from .entropy_models import IntegerGaussian, upper_bounded
-from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, in_coding_order, in_raster_order, join_diagonals, split_diagonals
 from .registry import register
@@ -83,13 +82,11 @@ class GRMConfig:
         check_lambdas(self.lambdas)
 
 
-class CausalConv(nn.Conv2d):
+class CausalConv(MaskedConv):
     """Convolution that sees rows above and what is left of the middle, and with `middle` that, too (van den Oord 2016).
 
     [B, C, h, w] → [B, O, h, w]; or at some positions only, of what `gather` gives for them.
     """
-
-    mask: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, side: int, middle: bool):
         super().__init__(in_channels, out_channels, side, padding=side // 2)
@@ -101,16 +98,11 @@ class CausalConv(nn.Conv2d):
         self.on_maps: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.on_maps is not None:
-            return self.on_maps(x)
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        return super().forward(x) if self.on_maps is None else self.on_maps(x)
 
     def use_matrix_products(self) -> None:
         """On maps, for evaluation without gradients."""
-        side = self.kernel_size[0]
-        plain = nn.Conv2d(self.in_channels, self.out_channels, side, padding=side // 2).to(self.weight)
-        plain.load_state_dict({"weight": self.weight * self.mask, "bias": bias_of(self)})
-        self.on_maps = as_matrix_products(nn.ModuleList([plain]))[0]
+        self.on_maps = as_matrix_products(nn.ModuleList([self.plain()]))[0]
 
     def gather(self, padded: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """What it sees from positions [n] of a map with `REACH` zeros above and on either side, [B, C, T, n]."""
@@ -355,16 +347,11 @@ class GRM(SlicedModel):
     # ---- a starting point, and for people -------------------------------------------------------------------
 
     def init_from_images(self, x: Tensor) -> None:
-        """See `base_models.initialization`; normalizations let pass what they are given."""
+        """Normalizations let pass what they are given."""
         for block in (*self.g_a, *self.g_s):
             if isinstance(block, GDN):
                 block.set_identity()
-        init_from_images(self, x)
-
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer for layer in self.g_a if isinstance(layer, nn.Conv2d)]
-        ups = [layer for layer in self.g_s if isinstance(layer, nn.ConvTranspose2d)]
-        return list(zip(downs, reversed(ups), strict=True))
+        super().init_from_images(x)
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         bias_of(cast(nn.Sequential, self.entropy_parameters[0])[-1]).copy_(torch.cat([sigma.log(), mu]))
