@@ -172,8 +172,8 @@ class DCAE(DictionaryCoded):
         self.make_dictionary_model(self.config, self.config.M)
 
     def strides(self) -> list[tuple[Down, Up]]:
-        downs = [layer.conv if isinstance(layer, DownStage) else layer for layer in self.g_a[::2]]
-        ups = [layer.conv if isinstance(layer, UpStage) else layer for layer in self.g_s[::2]]
+        downs = [layer.conv if isinstance(layer, DownStage) else cast(nn.Conv2d, layer) for layer in self.g_a[::2]]
+        ups = [layer.conv if isinstance(layer, UpStage) else cast(nn.ConvTranspose2d, layer) for layer in self.g_s[::2]]
         return list(zip(downs, reversed(ups), strict=True))
 
     @classmethod
