@@ -79,6 +79,10 @@ class BaseModel(nn.Module, ABC):
     """How many predictions of y a walk makes, each from the one before; the last is what y is coded by."""
     transforms: ClassVar[tuple[str, ...]] = ("g_a", "g_s", "h_a")
     """Submodules that a walk does not use."""
+    not_matrices: ClassVar[tuple[str, ...]] = ()
+    """Patterns of parameters that are no layer's linear map, whatever their shape; a module inside may have its own."""
+    g_s: nn.Sequential
+    """Whose last weights a picture may change."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -219,6 +223,9 @@ class BaseModel(nn.Module, ABC):
     def entropy_models(self) -> list[EntropyModel]:
         return [module for module in self.modules() if isinstance(module, EntropyModel)]
 
+    def factorized_priors(self) -> list[FactorizedPrior]:
+        return [prior for prior in self.entropy_models() if isinstance(prior, FactorizedPrior)]
+
     def entropy_walker(self, dtype: torch.dtype = torch.float64) -> BaseModel:
         """A copy that can only `walk`, in another precision: everything that decides how a symbol is coded."""
         memo: dict[int, Any] = {
@@ -236,8 +243,7 @@ class BaseModel(nn.Module, ABC):
 
     def last_weights(self) -> dict[str, Tensor]:
         """Weights and biases of the last convolutions of the synthesis, by name, in the order of computing."""
-        synthesis = cast(nn.Module, self.g_s)
-        layers = [(name, layer) for name, layer in synthesis.named_modules() if _is_dense(layer)][-LAST_LAYERS:]
+        layers = [(name, layer) for name, layer in self.g_s.named_modules() if _is_dense(layer)][-LAST_LAYERS:]
         own = [(f"g_s.{name}.{kind}", getattr(layer, kind)) for name, layer in layers for kind in ("weight", "bias")]
         return {name: tensor for name, tensor in own if tensor is not None}
 
@@ -294,6 +300,10 @@ class BaseModel(nn.Module, ABC):
         """Qualities run from 1 to this; 1 for a model of one rate."""
         return len(self.config.lambdas)
 
+    @property
+    def middle_quality(self) -> float:
+        return (self.qualities + 1) / 2
+
     def lambda_at(self, quality: Quality) -> Tensor:
         """Rate–distortion weight of a quality, float64, same shape as `quality`."""
         return interpolate_geometric(self.config.lambdas, quality)
@@ -342,8 +352,7 @@ class BaseModel(nn.Module, ABC):
 
     def aux_loss(self) -> Tensor:
         """What fits the quantiles of factorized priors to their densities; no data is needed."""
-        priors = (prior for prior in self.entropy_models() if isinstance(prior, FactorizedPrior))
-        return sum((prior.quantile_loss() for prior in priors), torch.zeros(()))
+        return sum((prior.quantile_loss() for prior in self.factorized_priors()), torch.zeros(()))
 
     def update_tables(self, fit_quantiles: bool = False) -> None:
         """Builds all integer tables anew, as one does after training."""

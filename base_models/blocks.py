@@ -32,6 +32,21 @@ def deconv(in_channels: int, out_channels: int, kernel_size: int = 5, stride: in
     )
 
 
+class MaskedConv(nn.Conv2d):
+    """A convolution of which only the taps where `mask` is 1 see anything or get gradients."""
+
+    mask: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+    def plain(self) -> nn.Conv2d:
+        """The same for evaluation, its mask in its weights."""
+        plain = conv(self.in_channels, self.out_channels, self.kernel_size[0], 1).to(self.weight)
+        plain.load_state_dict({"weight": self.weight * self.mask, "bias": bias_of(self)})
+        return plain.requires_grad_(False)
+
+
 def bias_of(layer: nn.Module) -> Tensor:
     """Of a convolution or linear layer that has one."""
     assert isinstance(layer.bias, Tensor)
@@ -150,6 +165,7 @@ class WindowAttention(nn.Module):
     sizes that fit give the published numbers.
     """
 
+    not_matrices = ("relative_position_params",)
     offsets: Tensor
 
     def __init__(self, channels: int, head_dim: int, window: int, shifted: bool):

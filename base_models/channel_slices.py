@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import bias_of, conv
-from .initialization import init_from_images
 from .sliced import SlicedModel
 from .tiles import Function
 
@@ -73,10 +72,6 @@ class ChannelSlices(SlicedModel):
         for heads, guess in ((self.cc_mean_transforms, mu), (self.cc_scale_transforms, sigma)):
             for head, part in zip(heads, guess.split(self.slice_channels), strict=True):
                 bias_of(cast(nn.Sequential, head)[-1]).copy_(part)
-
-    def init_from_images(self, x: Tensor) -> None:
-        """See `base_models.initialization`."""
-        init_from_images(self, x)
 
     @abstractmethod
     def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> Any:

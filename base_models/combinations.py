@@ -2,54 +2,44 @@
 
 Source: Lu 2025, supplement Table 1.
 
-Autoencoder and entropy model are chosen independently: a network's own entropy model comes with its name (`elic`,
-`tcm`, `ftic`), that of DCAE with `…-dictionary`, and ELIC's contexts together with the dictionary with `elic-both`. How
-the latter two meet the paper does not say: here **[ours]** each group of channels asks the dictionary once, with the
-hyper features and all groups before it, and both of its passes read the answer.
+Autoencoder and entropy model are chosen independently, the first by `CombinationConfig.autoencoder` and the second by
+the registered name:
+
+    autoencoder     own entropy model       dictionary              both
+    DCAE            –                       dcae                    –
+    ELIC            elic                    elic-dictionary         elic-both
+    TCM             tcm, tcm-n128           tcm-dictionary          –
+    FTIC            ftic                    ftic-dictionary         –
+
+How contexts and dictionary meet in `elic-both` the paper does not say: here **[ours]** each group of channels asks the
+dictionary once, with the hyper features and all groups before it, and both of its passes read the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .dcae import DictionaryCoded
+from .base import Quality
+from .dcae import DictionaryCoded, DictionaryModelConfig
 from .dictionary import DictionaryAttention
 from .elic import ELIC, ELICConfig
-from .limits import check_lambdas, check_multiple, check_ranges
+from .initialization import Down, Up
+from .limits import check_multiple, check_ranges
 from .registry import register, registered
 
 
 @dataclass(frozen=True)
-class CombinationConfig:
-    """`autoencoder` is the registered model whose transforms are taken, in their size; the others are as for DCAE."""
+class CombinationConfig(DictionaryModelConfig):
+    """Size of a dictionary entropy model, and the `autoencoder` to put it into: a registered model that has transforms
+    to take (`make_transforms`), whose size they keep.
+    """
 
     autoencoder: str = "elic"
-    N: int = 192
-    hyper_head_dim: int = 32
-    hyper_window: int = 4
-    num_slices: int = 5
-    dict_entries: int = 128
-    dict_heads: int = 20
-    dict_head_dim: int = 32
-    msfa_scales: int = 3
-    context_widths: tuple[int, int] = (224, 128)
-    lambdas: tuple[float, ...] = (0.013,)
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError` naming a field that no network has."""
-        check_ranges(
-            self,
-            N=(1, 4096), hyper_head_dim=(1, 4096), hyper_window=(1, 64), num_slices=(1, 4096),
-            dict_entries=(0, 65536), dict_heads=(1, 256), dict_head_dim=(1, 256), msfa_scales=(0, 16),
-            context_widths=(1, 4096),
-        )  # fmt: skip
-        check_lambdas(self.lambdas)
-        check_multiple("N", self.N, self.hyper_head_dim)
 
     @property
     def M(self) -> int:
@@ -71,9 +61,9 @@ class DictionaryCombination(DictionaryCoded):
         check_multiple("M", sizes.M, self.config.num_slices)
         self.stride = self._network.stride  # pyright: ignore[reportAttributeAccessIssue] (of this network)
         self.g_a, self.g_s = self._network.make_transforms(sizes)
-        self.make_dictionary_model(self.config)
+        self.make_dictionary_model(self.config, self.config.M)
 
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
+    def strides(self) -> list[tuple[Down, Up]]:
         return self._network.strides(self)
 
 
@@ -95,6 +85,7 @@ class ELICWithDictionary(ELIC):
     """ELIC whose groups of channels read the dictionary's answer beside their space-channel contexts."""
 
     registered_name = "elic-both"
+    not_matrices = ("dt",)
 
     def __init__(self, config: ELICDictionaryConfig | None = None):
         config = config or ELICDictionaryConfig()
@@ -112,16 +103,23 @@ class ELICWithDictionary(ELIC):
         answer = self.dt_cross_attention[k](torch.cat([hyper, *earlier], 1), self.dt)
         return torch.cat([super().context(k, hyper, earlier), answer], 1)
 
+    def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
+        """`dictionary`: how strongly the last group uses each entry at each position (001 Fig. 8)."""
+        hyper = self.h_s(z_hat / self.gain("gain_z", quality, z_hat))
+        earlier = y_hat.split(self.slice_channels, 1)[:-1]
+        last = cast(DictionaryAttention, self.dt_cross_attention[-1])
+        return {"dictionary": last.attention_maps(torch.cat([hyper, *earlier], 1), self.dt)[0]}
+
 
 SMALL: dict[str, Any] = dict(
     N=48, hyper_head_dim=16, num_slices=4, dict_entries=64, dict_heads=4, dict_head_dim=16, context_widths=(36, 32)
 )
 
-register("elic-dictionary", DictionaryCombination, CombinationConfig("elic"))
+register("elic-dictionary", DictionaryCombination, CombinationConfig(autoencoder="elic"))
 register("elic-both", ELICWithDictionary, ELICDictionaryConfig())
-register("tcm-dictionary", DictionaryCombination, CombinationConfig("tcm"))
-register("ftic-dictionary", DictionaryCombination, CombinationConfig("ftic"))
-register("elic-small-dictionary", DictionaryCombination, CombinationConfig("elic-small", **SMALL))
+register("tcm-dictionary", DictionaryCombination, CombinationConfig(autoencoder="tcm"))
+register("ftic-dictionary", DictionaryCombination, CombinationConfig(autoencoder="ftic"))
+register("elic-small-dictionary", DictionaryCombination, CombinationConfig(autoencoder="elic-small", **SMALL))
 register(
     "elic-small-both",
     ELICWithDictionary,

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from .base import BaseModel, CodePart, LatentShapes, Memory, Quality, Walk, full_precision
-from .blocks import bias_of
+from .blocks import MaskedConv, bias_of
 from .derived_tables import rescaled_tables
 from .entropy_models import FactorizedPrior, GaussianConditional
-from .initialization import init_from_images
+from .initialization import FittedModel, init_from_images
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, join_diagonals, split_diagonals
 from .registry import register
@@ -62,14 +62,12 @@ class ZooConfig:
             raise ValueError(f"trained_quality is {self.trained_quality}, expected at most {len(self.lambdas)}")
 
 
-class ZooModel(BaseModel):
+class ZooModel(FittedModel):
     """What the families have in common. `network_name` is that of the class in `compressai.models`."""
 
     network_name: ClassVar[str]
     takes_m: ClassVar[bool] = True
-    g_a: nn.Sequential
-    g_s: nn.Sequential
-    h_a: nn.Sequential
+    not_matrices = ("*.gamma",)
     h_s: nn.Sequential
     context_prediction: nn.Conv2d
     entropy_parameters: nn.Sequential
@@ -148,15 +146,10 @@ class ZooModel(BaseModel):
         for layer in (*self.g_a, *self.g_s):
             if hasattr(layer, "gamma_reparam"):
                 layer.gamma.data = layer.gamma_reparam.init(torch.zeros_like(layer.gamma))
-        init_from_images(self, x, float(self.gain((self.qualities + 1) / 2, x)))
-
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer for layer in self.g_a if isinstance(layer, nn.Conv2d)]
-        ups = [layer for layer in self.g_s if isinstance(layer, nn.ConvTranspose2d)]
-        return list(zip(downs, reversed(ups), strict=True))
+        init_from_images(self, x, float(self.gain(self.middle_quality, x)))
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
-        middle = float(self.gain((self.qualities + 1) / 2, mu))
+        middle = float(self.gain(self.middle_quality, mu))
         bias_of(self.last_of_entropy_model()).copy_(torch.cat([sigma, mu]) / middle)
 
     def last_of_entropy_model(self) -> nn.Module:
@@ -264,7 +257,7 @@ class ScaleHyperprior(ZooModel):
         return Walk(code_part(0, mu, sigma), mu, sigma)
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
-        bias_of(self.h_s[-2]).copy_(sigma / float(self.gain((self.qualities + 1) / 2, sigma)))
+        bias_of(self.h_s[-2]).copy_(sigma / float(self.gain(self.middle_quality, sigma)))
 
 
 class MeanScaleHyperprior(ZooModel):
@@ -416,20 +409,12 @@ def _take_positions_first(network: nn.Module) -> None:
             child.step, child.stride = child.stride[0], (1, 1)
 
 
-class _MaskedConv(nn.Conv2d):
-    """Only its unmasked taps see anything or get gradients; CompressAI's own changes its weights when it is called."""
-
-    mask: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
-
-
 def _mask_weights(network: nn.Module) -> None:
+    """Masked convolutions as others: CompressAI's own change their weights when they are called."""
     for child in network.modules():
         if isinstance(getattr(child, "mask", None), Tensor):
-            child.__class__ = _MaskedConv
-            assert isinstance(child, _MaskedConv)
+            child.__class__ = MaskedConv
+            assert isinstance(child, MaskedConv)
             child.weight.data *= child.mask
 
 

@@ -24,23 +24,19 @@ from .base import Memory, Quality, rename
 from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .dictionary import DictionaryAttention
+from .initialization import Down, Up
 from .limits import check_lambdas, check_multiple, check_ranges
 from .registry import register
 
 
 @dataclass(frozen=True)
-class DCAEConfig:
-    """Size of a DCAE. The defaults are the published network (Lu 2025, §4.1): 119.4 M parameters.
+class DictionaryModelConfig:
+    """Size of the dictionary entropy model. The defaults are the published network's (Lu 2025, §4.1).
 
     `lambdas` has one rate–distortion weight per quality, ascending; more than one gives the model gains per quality
     (variable rate). `dict_entries = 0` leaves the dictionary out and `msfa_scales = 0` the aggregation (Lu 2025, §4.2).
     """
 
-    stage_channels: tuple[int, int, int] = (96, 144, 256)
-    swin_layers: tuple[int, int, int] = (1, 2, 12)
-    head_dims: tuple[int, int, int] = (8, 16, 32)
-    window: int = 8
-    M: int = 320
     N: int = 192
     hyper_head_dim: int = 32
     hyper_window: int = 4
@@ -56,14 +52,30 @@ class DCAEConfig:
         """Raises `ValueError` naming a field that no network has."""
         check_ranges(
             self,
-            stage_channels=(1, 4096), swin_layers=(0, 64), head_dims=(1, 4096), window=(1, 64),
-            M=(1, 4096), N=(1, 4096), hyper_head_dim=(1, 4096), hyper_window=(1, 64), num_slices=(1, 4096),
+            N=(1, 4096), hyper_head_dim=(1, 4096), hyper_window=(1, 64), num_slices=(1, 4096),
             dict_entries=(0, 65536), dict_heads=(1, 256), dict_head_dim=(1, 256), msfa_scales=(0, 16),
             context_widths=(1, 4096),
         )  # fmt: skip
         check_lambdas(self.lambdas)
-        check_multiple("M", self.M, self.num_slices)
         check_multiple("N", self.N, self.hyper_head_dim)
+
+
+@dataclass(frozen=True)
+class DCAEConfig(DictionaryModelConfig):
+    """Size of a DCAE. The defaults are the published network (Lu 2025, §4.1): 119.4 M parameters."""
+
+    stage_channels: tuple[int, int, int] = (96, 144, 256)
+    swin_layers: tuple[int, int, int] = (1, 2, 12)
+    head_dims: tuple[int, int, int] = (8, 16, 32)
+    window: int = 8
+    M: int = 320
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(
+            self, stage_channels=(1, 4096), swin_layers=(0, 64), head_dims=(1, 4096), window=(1, 64), M=(1, 4096)
+        )
+        check_multiple("M", self.M, self.num_slices)
         for channels, head_dim in zip(self.stage_channels, self.head_dims, strict=True):
             check_multiple("stage_channels", channels, head_dim)
 
@@ -99,24 +111,26 @@ class HyperFeatures(NamedTuple):
 class DictionaryCoded(ChannelSlices):
     """A model with the dictionary-based entropy model, whatever its transforms; a part is a slice of channels."""
 
-    def make_dictionary_model(self, c: DCAEConfig) -> None:
-        """The whole entropy model, in the sizes of a configuration."""
-        hyper_group = (c.N, c.hyper_head_dim, c.hyper_window, 1)
-        self.h_a = nn.Sequential(DownStage(c.M, c.N), SwinGroup(*hyper_group), conv(c.N, c.N, 3))
-        self.h_z_s1 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, c.M))
-        self.h_z_s2 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, c.M))
+    not_matrices = ("dt",)
 
-        known = [2 * c.M + c.M // c.num_slices * i for i in range(c.num_slices)]  # channels known before slice i
-        prior = c.M if c.dict_entries else 0
+    def make_dictionary_model(self, c: DictionaryModelConfig, channels: int) -> None:
+        """The whole entropy model, in the sizes of a configuration, for y of so many channels."""
+        hyper_group = (c.N, c.hyper_head_dim, c.hyper_window, 1)
+        self.h_a = nn.Sequential(DownStage(channels, c.N), SwinGroup(*hyper_group), conv(c.N, c.N, 3))
+        self.h_z_s1 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, channels))
+        self.h_z_s2 = nn.Sequential(deconv(c.N, c.N, 3), SwinGroup(*hyper_group), UpStage(c.N, channels))
+
+        known = [2 * channels + channels // c.num_slices * i for i in range(c.num_slices)]  # channels before slice i
+        prior = channels if c.dict_entries else 0
         if c.dict_entries:
             self.make_dictionary(c)
             self.dt_cross_attention = nn.ModuleList(
-                DictionaryAttention(k, c.M, c.dict_heads, c.dict_head_dim, c.msfa_scales) for k in known
+                DictionaryAttention(k, channels, c.dict_heads, c.dict_head_dim, c.msfa_scales) for k in known
             )
-        self.make_heads(c.M, c.num_slices, [k + prior for k in known], c.context_widths)
-        self.make_entropy_models(c.M, c.N)
+        self.make_heads(channels, c.num_slices, [k + prior for k in known], c.context_widths)
+        self.make_entropy_models(channels, c.N)
 
-    def make_dictionary(self, c: DCAEConfig) -> None:
+    def make_dictionary(self, c: DictionaryModelConfig) -> None:
         self.dt = nn.Parameter(torch.randn(c.dict_entries, c.dict_heads * c.dict_head_dim))
 
     def hyper_features(self, z_hat: Tensor, quality: Quality, memory: Memory = None) -> HyperFeatures:
@@ -155,11 +169,11 @@ class DCAE(DictionaryCoded):
     def __init__(self, config: DCAEConfig | None = None):
         super().__init__(config or DCAEConfig())
         self.g_a, self.g_s = transforms(self.config)
-        self.make_dictionary_model(self.config)
+        self.make_dictionary_model(self.config, self.config.M)
 
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer.conv if isinstance(layer, DownStage) else layer for layer in self.g_a[::2]]
-        ups = [layer.conv if isinstance(layer, UpStage) else layer for layer in self.g_s[::2]]
+    def strides(self) -> list[tuple[Down, Up]]:
+        downs = [layer.conv if isinstance(layer, DownStage) else cast(nn.Conv2d, layer) for layer in self.g_a[::2]]
+        ups = [layer.conv if isinstance(layer, UpStage) else cast(nn.ConvTranspose2d, layer) for layer in self.g_s[::2]]
         return list(zip(downs, reversed(ups), strict=True))
 
     @classmethod

@@ -2,6 +2,11 @@
 
 A Gaussian that is not centred on an integer (models on the integer grid) has a table for each level of σ and each of
 `FRACTIONS` places of μ between integers. A factorized prior has tables for steps other than 1.
+
+Elsewhere a decoder recomputes no table from floats: it has the checkpoint's integers. These deviate from that, being
+made when a model is loaded or a file decoded, and are as exact: in float64, IEEE 754 rounds each of the four operations
+the same way everywhere, every one is an array operation of its own (so that none are contracted), sums are of whole
+numbers or of multiples of 2⁻¹⁶, and what they start from are the checkpoint's own levels and integers.
 """
 
 from __future__ import annotations

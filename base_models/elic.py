@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import CodePart, Memory, Quality, Walk, full_precision, rename
-from .blocks import ResidualBottleneck, bias_of, conv, deconv
+from .blocks import MaskedConv, ResidualBottleneck, bias_of, conv, deconv
 from .double import as_matrix_products
-from .initialization import init_from_images
 from .limits import check_lambdas, check_ranges
 from .registry import register
 from .residual import GatedAttention
@@ -52,24 +50,13 @@ class ELICConfig:
             raise ValueError(f"groups is {self.groups!r}, expected whole numbers that add up to M = {self.M}")
 
 
-class CheckerboardConv(nn.Conv2d):
+class CheckerboardConv(MaskedConv):
     """5×5 convolution that sees only positions of the other colour."""
-
-    mask: Tensor
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 5, padding=2)
         rows, columns = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
         self.register_buffer("mask", ((rows + columns) % 2).float(), persistent=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.weight * self.mask, self.bias, padding=2)
-
-    def plain(self) -> nn.Conv2d:
-        """The same for evaluation, its mask in its weights."""
-        plain = nn.Conv2d(self.in_channels, self.out_channels, 5, padding=2).to(self.weight)
-        plain.load_state_dict({"weight": self.weight * self.mask, "bias": self.bias})
-        return plain.requires_grad_(False)
 
 
 def split_checkerboard(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,15 +185,6 @@ class ELIC(SlicedModel):
     def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """What both passes of group k are predicted from, [B, K, h, w]: ẑ and the groups before it."""
         return torch.cat([self.channel_context[f"y{k}"](torch.cat(list(earlier), 1)), hyper], 1) if k else hyper
-
-    def init_from_images(self, x: Tensor) -> None:
-        """See `base_models.initialization`."""
-        init_from_images(self, x)
-
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer for layer in self.g_a if isinstance(layer, nn.Conv2d)]
-        ups = [layer for layer in self.g_s if isinstance(layer, nn.ConvTranspose2d)]
-        return list(zip(downs, reversed(ups), strict=True))
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         guesses = zip(mu.split(self.slice_channels), sigma.split(self.slice_channels), strict=True)

@@ -27,7 +27,7 @@ LEAST_LIKELIHOOD = 1e-9
 MOST_SYMBOLS = TOTAL // 4
 """In a table of a factorized prior; it takes time that grows with the square."""
 SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 256.0, 64
-"""First and last of the coded scales, and how many there are, equally spaced in their logarithm."""
+"""First and last of the usual levels of σ, and how many there are, equally spaced in their logarithm."""
 
 
 class _LowerBound(torch.autograd.Function):
@@ -53,6 +53,11 @@ class LowerBound(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, _LowerBound.apply(x, self.bound))
+
+
+def upper_bounded(x: Tensor, bound: float) -> Tensor:
+    """min(x, bound), whose gradient lets x come back from above the bound."""
+    return -cast(Tensor, _LowerBound.apply(-x, x.new_tensor(-bound)))
 
 
 class EntropyModel(nn.Module, ABC):
@@ -108,6 +113,7 @@ class FactorizedPrior(EntropyModel):
 
     target: Tensor
 
+    not_matrices = ("*",)
     WIDTHS = (1, 3, 3, 3, 3, 1)
     FIRST_SCALE = 10.0
 
@@ -208,20 +214,29 @@ def _by_channel(z: Tensor) -> Tensor:
 
 
 class GaussianConditional(EntropyModel):
-    """Gaussians of given mean and deviation; the deviation is coded as the next of the levels of `scale_table`."""
+    """Gaussians of given mean and deviation; the deviation is coded as the next of the levels of `scale_table`.
+
+    Likelihoods are of σ of at least `bound`; levels begin at `first_level`, or else at that.
+    """
 
     scale_table: Tensor
     scale_bound: Tensor
 
-    def __init__(self):
+    def __init__(self, bound: float = SMALLEST_SCALE, first_level: float | None = None):
         super().__init__()
-        self.lower_bound_scale = LowerBound(SMALLEST_SCALE)
+        self.first_level = bound if first_level is None else first_level
+        self.lower_bound_scale = LowerBound(bound)
         self.register_buffer("scale_table", torch.empty(0))
-        self.register_buffer("scale_bound", torch.tensor([SMALLEST_SCALE]))
+        self.register_buffer("scale_bound", torch.tensor([bound]))
 
     @property
     def table_count(self) -> int:
         return len(self.scale_table)
+
+    @property
+    def smallest_scale(self) -> float:
+        """What smaller σ cost as: of the tables, or before there are any of likelihoods."""
+        return float(self.scale_table[0] if len(self.scale_table) else self.lower_bound_scale.bound)
 
     def likelihood(self, y: Tensor, sigma: Tensor, mu: Tensor) -> Tensor:
         """Probability of the unit cell around y rounded at its mean; in training mode around noisy y."""
@@ -234,8 +249,10 @@ class GaussianConditional(EntropyModel):
 
     @torch.no_grad()
     def update_tables(self) -> None:
-        """Builds integer tables for the usual levels."""
-        levels = torch.linspace(math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE), SCALES).exp()
+        """Builds integer tables for levels as far from each other as the usual ones."""
+        first, last = math.log(self.first_level), math.log(LARGEST_SCALE)
+        gaps = round((SCALES - 1) * (last - first) / (last - math.log(SMALLEST_SCALE)))
+        levels = torch.linspace(first, last, gaps + 1).exp()
         self.scale_table = levels.to(self.scale_bound.device)
         reach = -torch.special.ndtri(torch.tensor(TAIL_MASS / 2, dtype=torch.float64))
         centers = (self.scale_table * float(reach)).ceil().int()

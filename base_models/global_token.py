@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import LatentShapes, Memory, Quality, full_precision
-from .dcae import DCAE, DCAEConfig, HyperFeatures
+from .dcae import DCAE, DCAEConfig, DictionaryModelConfig, HyperFeatures
 from .initialization import fit_last_layer
 from .limits import check_ranges
 from .registry import register
@@ -39,6 +39,8 @@ class GlobalTokenConfig(DCAEConfig):
 
 class TokenMaker(nn.Module):
     """Learned queries look at all of y: [B, M, h, w] → [B, N, T]."""
+
+    not_matrices = ("queries",)
 
     def __init__(self, tokens: int, y_channels: int, z_channels: int):
         super().__init__()
@@ -65,7 +67,7 @@ class GlobalTokenDCAE(DCAE):
         super().__init__(config or GlobalTokenConfig())
         self.tokens = TokenMaker(self.config.dict_entries, self.config.M, self.config.N)
 
-    def make_dictionary(self, c: DCAEConfig) -> None:
+    def make_dictionary(self, c: DictionaryModelConfig) -> None:
         self.dt = nn.Linear(c.N, c.dict_heads * c.dict_head_dim)
 
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
@@ -90,7 +92,7 @@ class GlobalTokenDCAE(DCAE):
     def init_from_images(self, x: Tensor) -> None:
         """Tokens, and apart from them z's own part, start with the deviation that z starts with."""
         super().init_from_images(x)
-        y = self.analysis(x, (self.qualities + 1) / 2)
+        y = self.analysis(x, self.middle_quality)
         fit_last_layer(cast(nn.Conv2d, self.h_a[-1]), lambda: self.h_a(y))
         fit_last_layer(self.tokens.output, lambda: self.tokens(y))
 

@@ -17,8 +17,9 @@ What the paper's text leaves open its Tables 1 to 3 settle, as multiply–adds �
 
 - Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if each is given M = 384 channels
   (the one network of Minnen 2018 took 8.15, a third). So features are not put beside each other but added up, although
-  A.2 has the networks differ in the channels of their first layer; and there is one Gaussian to code by, where the
-  authors' code of later has a mixture of three.
+  A.2 has the networks differ in the channels of their first layer, and Fig. 3's caption says that they are conditioned
+  on "both the previous features and predictions": networks 2 and 3 read features only, and what was predicted before
+  enters as a sum. And there is one Gaussian to code by, where the authors' code of later has a mixture of three.
 - The reference takes 7.70, of which the masked 3×3 convolution takes 4.08. The rest is 1536·N² = 2·(4·M)·N²/2, also
   along Table 3: all pairs of positions are compared once, in the four positions of a 3×3 patch that are decoded.
 
@@ -41,10 +42,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import CodePart, Memory, Quality, Walk, full_precision
-from .blocks import bias_of, conv, deconv
+from .blocks import MaskedConv, bias_of, conv, deconv
 from .double import as_matrix_products
-from .entropy_models import IntegerGaussian
-from .initialization import init_from_images
+from .entropy_models import IntegerGaussian, upper_bounded
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, in_coding_order, in_raster_order, join_diagonals, split_diagonals
 from .registry import register
@@ -82,13 +82,11 @@ class GRMConfig:
         check_lambdas(self.lambdas)
 
 
-class CausalConv(nn.Conv2d):
+class CausalConv(MaskedConv):
     """Convolution that sees rows above and what is left of the middle, and with `middle` that, too (van den Oord 2016).
 
     [B, C, h, w] → [B, O, h, w]; or at some positions only, of what `gather` gives for them.
     """
-
-    mask: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, side: int, middle: bool):
         super().__init__(in_channels, out_channels, side, padding=side // 2)
@@ -100,16 +98,11 @@ class CausalConv(nn.Conv2d):
         self.on_maps: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.on_maps is not None:
-            return self.on_maps(x)
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        return super().forward(x) if self.on_maps is None else self.on_maps(x)
 
     def use_matrix_products(self) -> None:
         """On maps, for evaluation without gradients."""
-        side = self.kernel_size[0]
-        plain = nn.Conv2d(self.in_channels, self.out_channels, side, padding=side // 2).to(self.weight)
-        plain.load_state_dict({"weight": self.weight * self.mask, "bias": bias_of(self)})
-        self.on_maps = as_matrix_products(nn.ModuleList([plain]))[0]
+        self.on_maps = as_matrix_products(nn.ModuleList([self.plain()]))[0]
 
     def gather(self, padded: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """What it sees from positions [n] of a map with `REACH` zeros above and on either side, [B, C, T, n]."""
@@ -130,7 +123,7 @@ class Gaussian(NamedTuple):
 
     @property
     def sigma(self) -> Tensor:
-        return self.log_sigma.clamp(max=LARGEST_LOG_SIGMA).exp()
+        return upper_bounded(self.log_sigma, LARGEST_LOG_SIGMA).exp()
 
 
 class Found(NamedTuple):
@@ -354,16 +347,11 @@ class GRM(SlicedModel):
     # ---- a starting point, and for people -------------------------------------------------------------------
 
     def init_from_images(self, x: Tensor) -> None:
-        """See `base_models.initialization`; normalizations let pass what they are given."""
+        """Normalizations let pass what they are given."""
         for block in (*self.g_a, *self.g_s):
             if isinstance(block, GDN):
                 block.set_identity()
-        init_from_images(self, x)
-
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer for layer in self.g_a if isinstance(layer, nn.Conv2d)]
-        ups = [layer for layer in self.g_s if isinstance(layer, nn.ConvTranspose2d)]
-        return list(zip(downs, reversed(ups), strict=True))
+        super().init_from_images(x)
 
     def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
         bias_of(cast(nn.Sequential, self.entropy_parameters[0])[-1]).copy_(torch.cat([sigma.log(), mu]))

@@ -11,21 +11,17 @@ Source of the idea: principal components minimize the error of a linear autoenco
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .base import BaseModel
 from .blocks import bias_of
 from .residual import GatedAttention, ResidualDown, ResidualUp
-
-if TYPE_CHECKING:
-    from .compressai_zoo import ZooModel
-    from .sliced import SlicedModel
-
-    FittedModel = SlicedModel | ZooModel
 
 GRAY = 0.5
 Z_STD = 3.0
@@ -34,6 +30,26 @@ LEAK = 0.01  # of a leaky ReLU
 
 Down = nn.Conv2d | ResidualDown
 Up = nn.ConvTranspose2d | ResidualUp | nn.Sequential
+
+
+class FittedModel(BaseModel):
+    """A base model that can start so."""
+
+    g_a: nn.Sequential
+    h_a: nn.Sequential
+
+    def init_from_images(self, x: Tensor) -> None:
+        init_from_images(self, x)
+
+    def strides(self) -> list[tuple[Down, Up]]:
+        """Layers of g_a that halve the resolution and those of g_s that undo it, from the image to y."""
+        downs = [layer for layer in self.g_a if isinstance(layer, Down)]
+        ups = [layer for layer in self.g_s if isinstance(layer, Up)]
+        return list(zip(downs, reversed(ups), strict=True))
+
+    @abstractmethod
+    def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
+        """Lets μ and σ [M] of a new network start there."""
 
 
 @torch.no_grad()
@@ -46,7 +62,7 @@ def init_from_images(model: FittedModel, x: Tensor, gain: float = 1.0) -> None:
     """
     _silence_residuals(model.g_a)
     _silence_residuals(model.g_s)
-    strides = cast(list[tuple[Down, Up]], model.strides())
+    strides = model.strides()
     middle = math.exp(sum(map(math.log, model.config.lambdas)) / model.qualities)
     signal, basis = x - GRAY, x.new_zeros(0)
     for down, up in strides:
@@ -94,7 +110,7 @@ def _latent_scale(lambda_: float) -> float:
 def _scale_latent(model: FittedModel, down: Down, up: Up, scale: float) -> None:
     """y in units of the quantization step: by its gains where the model has them, else by the filters."""
     if hasattr(model, "gain_y"):
-        cast("SlicedModel", model).gain_y.log_gain.add_(math.log(scale))
+        cast(Any, model).gain_y.log_gain.add_(math.log(scale))
     else:
         cast(nn.Conv2d, down).weight.mul_(scale)
         _linear_layer(up).weight.div_(scale)
@@ -158,10 +174,9 @@ def _fit_entropy_model(model: FittedModel, x: Tensor) -> None:
     """First guesses of μ and σ per channel, and the scale of z, at the middle quality."""
     if model.z_prior is None:
         return
-    middle = (model.qualities + 1) / 2
-    y = model.analysis(x, middle)
+    y = model.analysis(x, model.middle_quality)
     model.set_first_guess(y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp(min=0.2))
-    fit_last_layer(cast(nn.Conv2d, model.h_a[-1]), lambda: model.hyper_analysis(y, middle))
+    fit_last_layer(cast(nn.Conv2d, model.h_a[-1]), lambda: model.hyper_analysis(y, model.middle_quality))
 
 
 def fit_last_layer(last: nn.Conv2d | nn.Linear, output: Callable[[], Tensor]) -> None:

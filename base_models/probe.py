@@ -69,7 +69,7 @@ def measure(step: Step, inputs: Sequence[Input], like: Tensor, remembering: bool
     given = _made(inputs, side, side, like)
     operands, remembered = _Operands(given), _Remembered()
     with torch.no_grad(), operands:
-        out = _maps(step(*given))[0]
+        out = maps_of(step(*given))[0]
     if remembering:
         with torch.enable_grad(), remembered:
             step(*(x.clone().requires_grad_() for x in given))
@@ -104,10 +104,11 @@ def probe(step: Step, inputs: Sequence[Input], like: Tensor) -> Reach:
 
 def _rows(step: Step, given: Sequence[Tensor]) -> Tensor:
     """What a step gives, [rows, other values]."""
-    return torch.cat(_maps(step(*given)), 1)[0].movedim(1, 0).flatten(1)
+    return torch.cat(maps_of(step(*given)), 1)[0].movedim(1, 0).flatten(1)
 
 
-def _maps(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def maps_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a step gave, also where it gave one map."""
     return result if isinstance(result, tuple) else (result,)
 
 

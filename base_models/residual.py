@@ -38,6 +38,8 @@ class NonNegative(nn.Module):
 class GDN(nn.Module):
     """`x_i / sqrt(β_i + Σ_j γ_ij x_j²)`, or its approximate inverse, which multiplies."""
 
+    not_matrices = ("gamma",)
+
     def __init__(self, channels: int, inverse: bool = False):
         super().__init__()
         self.inverse = inverse

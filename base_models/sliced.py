@@ -6,15 +6,15 @@ Shapes: as in `base`.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .base import BaseModel, LatentShapes, Memory, Quality, full_precision
+from .base import LatentShapes, Memory, Quality, full_precision
 from .entropy_models import FactorizedPrior, GaussianConditional
+from .initialization import FittedModel
 
 
 class Gains(nn.Module):
@@ -22,6 +22,8 @@ class Gains(nn.Module):
 
     Qualities 1…Q are real numbers; between two of them gains are interpolated geometrically.
     """
+
+    not_matrices = ("log_gain",)
 
     def __init__(self, lambdas: tuple[float, ...], channels: int):
         super().__init__()
@@ -38,7 +40,7 @@ class Gains(nn.Module):
         return log_gain.exp()[:, :, None, None]
 
 
-class SlicedModel(BaseModel):
+class SlicedModel(FittedModel):
     """What models have in common whose parts are slices of channels, with a hyper-latent and optional gains.
 
     A subclass has the attributes `g_a`, `g_s`, `h_a`, `entropy_bottleneck`, `gaussian_conditional` and, where its
@@ -48,19 +50,6 @@ class SlicedModel(BaseModel):
 
     slice_channels: tuple[int, ...]
     z_stride: ClassVar[int] = 64
-    g_a: nn.Sequential
-    g_s: nn.Sequential
-    h_a: nn.Sequential
-
-    @abstractmethod
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Layers of g_a that halve the resolution and those of g_s that undo it, from the image to y: for
-        `init_from_images`.
-        """
-
-    @abstractmethod
-    def set_first_guess(self, mu: Tensor, sigma: Tensor) -> None:
-        """Lets μ and σ [M] of a new network start there: for `init_from_images`."""
 
     def make_entropy_models(self, y_channels: int, z_channels: int) -> None:
         """Entropy models, and gains if there are several qualities."""

@@ -206,11 +206,6 @@ class TCM(ChannelSlices):
     def extend(self, known: HyperFeatures, y_hat_i: Tensor) -> HyperFeatures:
         return HyperFeatures(beside(known.mean, y_hat_i), beside(known.scale, y_hat_i))
 
-    def strides(self) -> list[tuple[nn.Module, nn.Module]]:
-        downs = [layer for layer in self.g_a if not isinstance(layer, MixedBlock)]
-        ups = [layer for layer in self.g_s if not isinstance(layer, MixedBlock)]
-        return list(zip(downs, reversed(ups), strict=True))
-
     @classmethod
     def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
         """In CompressAI's layout the network is CompressAI's, too."""

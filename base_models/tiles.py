@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .heap import return_freed
-from .probe import Cost, Input, Reach, Step, measure, probe
+from .probe import Cost, Input, Reach, Step, maps_of, measure, probe
 
 Maps = tuple[Tensor, ...]
 TIDIED = 8
@@ -63,7 +63,7 @@ def run_whole(steps: Iterable[Step], inputs: Maps) -> Maps:
     """The transform of whole maps, whatever memory it takes."""
     maps = inputs
     for step in steps:
-        maps = _maps(step(*maps))
+        maps = maps_of(step(*maps))
     return maps
 
 
@@ -220,7 +220,7 @@ class Chain:
         maps = crops
         for step, reach, box, wanted in zip(self.steps, self.reaches, boxes[:-1], boxes[1:], strict=True):
             top, left = (int(span.start * reach.scale) for span in box)
-            maps = tuple(wanted.of(x, top, left) for x in _maps(step(*maps)))
+            maps = tuple(wanted.of(x, top, left) for x in maps_of(step(*maps)))
         return maps
 
 
@@ -228,10 +228,6 @@ def _spans(size: int, count: int, unit: int) -> list[range]:
     """`size` in about `count` equal parts that end at multiples of `unit`."""
     cuts = {0, size} | {min(size, round(size * i / count / unit) * unit) for i in range(1, count)}
     return [range(*pair) for pair in pairwise(sorted(cuts))]
-
-
-def _maps(result: Tensor | Maps) -> Maps:
-    return result if isinstance(result, tuple) else (result,)
 
 
 def _size(maps: Maps) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from base_models import create_model
 from tto.train.crops import Batch, CropPlan, CropSampler
 from tto.train.images import ImageStore, find_images
 from tto.train.objective import RateDistortion
-from tto.train.optimizers import QuantileOptimizer, create_optimizer, freeze_all_but, is_quantile
+from tto.train.optimizers import QuantileOptimizer, create_optimizer, freeze_all_but, without_quantiles
 from tto.train.recipe import LossSettings, OptimizerSettings
 from tto.train.step import StepContext, accumulate_gradients
 
@@ -40,7 +40,7 @@ def our_step(model_name: str, precision: str, channels_last: bool, compiled: boo
     model = create_model(model_name).to(accelerator.device).train()
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    names = [name for name, _ in model.named_parameters() if not is_quantile(name)]
+    names = without_quantiles(model)
     freeze_all_but(model, names)
     optimizer = accelerator.prepare_optimizer(create_optimizer(model, names, OptimizerSettings()))
     quantiles = QuantileOptimizer(model, 1e-3)

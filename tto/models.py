@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,22 @@ def weights_folder() -> Path:
 def shipped_models() -> tuple[str, ...]:
     """Names of the models whose weights come with the package."""
     return tuple(sorted(path.stem for path in weights_folder().glob(f"*{WEIGHTS_SUFFIX}")))
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """What is known of a shipped model without its network: fingerprint in hexadecimal, strides as of `BaseModel`."""
+
+    fingerprint: str
+    stride: int
+    y_stride: int
+
+
+def listed_models() -> dict[str, ListedModel]:
+    """By name, from the list beside the weights."""
+    path = weights_folder() / "fingerprints.json"
+    listed = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: ListedModel(**known) for name, known in listed.items()}
 
 
 def checkpoint_path(model: str) -> Path:
@@ -74,9 +91,7 @@ def known_model(fingerprint: bytes) -> str | None:
 
     No network is loaded.
     """
-    listed = weights_folder() / "fingerprints.json"
-    shipped = json.loads(listed.read_text()) if listed.is_file() else {}
-    names = {made: name for name, made in shipped.items()}
+    names = {known.fingerprint: name for name, known in listed_models().items()}
     wanted = fingerprint.hex()
     return names.get(wanted) or pulled_models().get(wanted) or known_fingerprints().get(wanted, (None, 0))[0]
 

@@ -249,10 +249,13 @@ def test_without_the_package_it_is_named(monkeypatch):
 
 
 def test_the_list_of_shipped_fingerprints_is_right():
-    from tto.models import shipped_models
+    from tto.models import listed_models, shipped_models
 
-    for name in shipped_models():
-        assert known_model(fingerprint(load_checkpoint(checkpoint_path(name)))) == name
+    assert tuple(listed_models()) == shipped_models()
+    for name, listed in listed_models().items():
+        model = load_checkpoint(checkpoint_path(name))
+        assert known_model(fingerprint(model)) == name
+        assert (listed.stride, listed.y_stride) == (model.stride, model.y_stride)
 
 
 def tto_command(*arguments: object) -> int:

@@ -8,15 +8,13 @@ from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import Json, Recursive, TTOFiles
 from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
 from tto.hub import where_to_look
-from tto.models import known_model, shipped_models
+from tto.models import ListedModel, known_model, listed_models
 
 EPILOG = """Examples:
 
 tto info photo.tto
 
 tto info -r photos/ --json | jq .bpp"""
-BLOCK, LATENTS_PER_BLOCK = 64, 4
-"""Of the shipped models: pixels a side that pictures are padded to multiples of, and positions of y along that."""
 MOST_POSITIONS = 1 << 16
 """Of a mask that is read, 16 million pixels: more would take over a second."""
 
@@ -52,8 +50,8 @@ def contents(data: bytes) -> Record:
         "sections": sections,
     }
     # How large a latent is only its network says, and none is loaded here.
-    if SectionType.COMPENSATION in container.sections and record["model"] in shipped_models():
-        record |= _compensation(container)
+    if SectionType.COMPENSATION in container.sections and (model := listed_models().get(record["model"])):
+        record |= _compensation(container, model)
     return record
 
 
@@ -73,12 +71,13 @@ def describe(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _compensation(container: Container) -> dict[str, float]:
+def _compensation(container: Container, model: ListedModel) -> dict[str, float]:
     """How many positions of the latent have a code: `codes`, and `mask_share` of all; nothing for a large picture."""
     from tto.side.codes import decode_mask
 
     header = container.header
-    height, width = (LATENTS_PER_BLOCK * -(-side // BLOCK) for side in (header.height, header.width))
+    sides = (-(-side // model.stride) * model.stride for side in (header.height, header.width))
+    height, width = (side // model.y_stride for side in sides)
     if height * width > MOST_POSITIONS:
         return {}
     mask = decode_mask(container.sections[SectionType.COMPENSATION][MODULES_FINGERPRINT:], (height, width))

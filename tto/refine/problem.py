@@ -14,13 +14,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from base_models import BaseModel, Memory
+from base_models.entropy_models import GaussianConditional
 from tto.container import step_size
 from tto.reconstruction import Frame, reconstruct, synthesise
 from tto.refine.distortion import Distortion
@@ -141,7 +142,8 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
                 rounded[n].append(_rounded(one, parts[n][i], mu_n, steps[n]))
             if sigma is not None:
                 mean = mu_n / steps[n] if on_integers else 0.0
-                bits[n].append(price(one.rate, rounded[n][i], sigma[n : n + 1] / steps[n], mean))
+                rate = partial(one.rate, smallest=first.smallest_scale)
+                bits[n].append(price(rate, rounded[n][i], sigma[n : n + 1] / steps[n], mean))
             y_hat.append(rounded[n][i] * steps[n] + (0.0 if on_integers else mu_n))
         return _batch(y_hat)
 
@@ -253,6 +255,12 @@ class Problem:
         return {}
 
     @cached_property
+    def smallest_scale(self) -> float:
+        """What smaller σ count as, in steps; of a factorized prior nothing."""
+        prior = self.model.y_prior
+        return prior.smallest_scale if isinstance(prior, GaussianConditional) else 0.0
+
+    @cached_property
     def medians(self) -> Tensor:
         return self.model.z_medians()
 
@@ -289,7 +297,7 @@ class Problem:
             return self.y_bits(qp)(symbols)
         step = step_size(qp)
         mean = outcome.mu / step if self.model.grid == "integer" else 0.0
-        return gaussian_bits(symbols, outcome.sigma / step, mean)
+        return gaussian_bits(symbols, outcome.sigma / step, mean, self.smallest_scale)
 
     def cost(self, outcome: Outcome, rate_weight: float = 1.0) -> Tensor:
         """J in bits per pixel, its R times `rate_weight`."""

@@ -15,24 +15,24 @@ from torch import Tensor
 from base_models.entropy_models import SMALLEST_SCALE
 from base_models.tables import TOTAL, IntegerTables
 
-Rate = Callable[[Tensor, Tensor, Tensor | float], Tensor]
+Rate = Callable[..., Tensor]
 """Bits of rounded values v in steps, given σ/Δ and the mean in steps: 0 where v is centred on it, else (on the integer
-grid) μ/Δ."""
+grid) μ/Δ; and, as `smallest`, the σ/Δ that smaller ones count as."""
 LOWEST_PROBABILITY = 1 / TOTAL
 
 
-def gaussian_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+def gaussian_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0, smallest: float = SMALLEST_SCALE) -> Tensor:
     """Bits of each v under a Gaussian of deviation σ/Δ around `mean`, integrated over the unit cell around v.
 
     `v` and `sigma` [...] → [...]. At integers this is what a symbol costs.
     """
-    scale = math.sqrt(0.5) / sigma.clamp(min=SMALLEST_SCALE)
+    scale = math.sqrt(0.5) / sigma.clamp(min=smallest)
     distance = (v - mean).abs()
     mass = 0.5 * (torch.erfc((distance - 0.5) * scale) - torch.erfc((distance + 0.5) * scale))
     return -torch.log2(mass + LOWEST_PROBABILITY)
 
 
-def expected_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+def expected_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0, smallest: float = SMALLEST_SCALE) -> Tensor:
     """`gaussian_bits` at the integers around v, interpolated linearly: the mean cost of rounding down or up **[ours]**.
 
     The Gaussian's own bits between integers are below that line, so with them a relaxed latent saves bits that
@@ -40,15 +40,16 @@ def expected_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tenso
     """
     low = v.detach().floor()
     part = v - low
-    return gaussian_bits(low, sigma, mean) * (1 - part) + gaussian_bits(low + 1, sigma, mean) * part
+    below, above = (gaussian_bits(value, sigma, mean, smallest) for value in (low, low + 1))
+    return below * (1 - part) + above * part
 
 
-def mixed_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+def mixed_bits(v: Tensor, sigma: Tensor, mean: Tensor | float = 0.0, smallest: float = SMALLEST_SCALE) -> Tensor:
     """Half `gaussian_bits`, half `expected_bits` **[ours]**.
 
     The latter has a kink at every integer, around which large steps swing to and fro; this one's is half as sharp.
     """
-    return 0.5 * (gaussian_bits(v, sigma, mean) + expected_bits(v, sigma, mean))
+    return 0.5 * (gaussian_bits(v, sigma, mean, smallest) + expected_bits(v, sigma, mean, smallest))
 
 
 def total_bits(rate: Rate, v: Tensor, sigma: Tensor, mean: Tensor | float) -> Tensor:

@@ -50,6 +50,7 @@ class MSC(nn.Module):
     at least 1.
     """
 
+    not_matrices = ("codebook",)
     frequencies: Tensor
 
     def __init__(self, channels: int = PUBLISHED_CHANNELS, codes: int = 256, width: int | None = None):

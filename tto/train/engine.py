@@ -200,7 +200,6 @@ class Trainer:
         freeze_all_but(self.model, names)
         self.model.train()
         optimizer = accelerator.prepare_optimizer(create_optimizer(self.model, names, settings.optimizer))
-        trains_bottleneck = any(name.startswith("entropy_bottleneck.") for name in names)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         data = recipe.data
         plan = CropPlan(recipe.seed, number, settings.crop, settings.batch, data.too_small == "resize", data.zoom)
@@ -221,7 +220,7 @@ class Trainer:
                 micro_batch=min(batch // processes, settings.micro_batch or batch),
                 seed=(recipe.seed, number),
             ),
-            quantiles=QuantileOptimizer(self.model, settings.optimizer.aux_learning_rate, trains_bottleneck),
+            quantiles=QuantileOptimizer(self.model, settings.optimizer.aux_learning_rate),
             batches=prefetch(sampler, self.progress.step, recipe.data.workers, accelerator.device),
         )
 

@@ -3,7 +3,7 @@
 A base model below side modules (`base.…`) is never trained.
 
 Muon (`tto.train.muon`) is for matrices and convolutions. What is no linear map of features goes to Adam: biases, norms,
-scales, gains, GDN's γ, relative positions, the dictionary, depth-wise kernels and the entropy bottleneck.
+scales, depth-wise kernels, and what modules name in `not_matrices` (`base_models.BaseModel`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from base_models import BaseModel
+from base_models.entropy_models import FactorizedPrior
 from tto.train.errors import MissingModule
 from tto.train.muon import Muon
 from tto.train.recipe import OptimizerSettings, StageSettings
 
-ADAM_ONLY = ("*relative_position_params", "*.gamma", "dt", "gain_*", "entropy_bottleneck.*", "msc.codebook")
 FROZEN = "base."
 
 
-def is_quantile(name: str) -> bool:
-    """Whether a parameter belongs to the auxiliary loss alone."""
-    return name.endswith("quantiles")
+def without_quantiles(model: nn.Module) -> list[str]:
+    """Names of all parameters but those that belong to the auxiliary loss alone."""
+    quantiles = {id(prior.quantiles) for prior in _factorized_priors(model)}
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in quantiles]
 
 
 def trainable_names(model: nn.Module, stage: StageSettings) -> list[str]:
@@ -33,7 +34,7 @@ def trainable_names(model: nn.Module, stage: StageSettings) -> list[str]:
 
     Raises `MissingModule` if one of its patterns fits nothing.
     """
-    names = [name for name, _ in model.named_parameters() if not is_quantile(name) and not name.startswith(FROZEN)]
+    names = [name for name in without_quantiles(model) if not name.startswith(FROZEN)]
     for pattern in stage.trainable:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise MissingModule(
@@ -51,11 +52,12 @@ def freeze_all_but(model: nn.Module, names: list[str]) -> None:
 
 def create_optimizer(model: nn.Module, names: list[str], settings: OptimizerSettings) -> Optimizer:
     """Optimizer of the main loss; every group keeps its peak learning rate in `peak`."""
-    chosen = set(names)
+    chosen, excepted = set(names), not_matrices(model)
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if name in chosen:
-            (matrices if settings.name == "muon" and is_matrix(name, parameter) else others).append(parameter)
+            by_muon = settings.name == "muon" and name not in excepted and is_matrix(parameter)
+            (matrices if by_muon else others).append(parameter)
     groups = [
         {"params": matrices, "lr": settings.muon_learning_rate, "use_muon": True},
         {"params": others, "lr": settings.learning_rate, "use_fallback": True},
@@ -66,11 +68,19 @@ def create_optimizer(model: nn.Module, names: list[str], settings: OptimizerSett
     return Adam([{k: v for k, v in g.items() if not k.startswith("use_")} for g in groups], betas=settings.betas)
 
 
-def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether Muon may train a parameter."""
-    if parameter.ndim < 2 or min(parameter.shape[:2]) < 4:
-        return False
-    return not any(fnmatchcase(name, pattern) for pattern in ADAM_ONLY)
+def not_matrices(model: nn.Module) -> set[str]:
+    """Names of parameters that modules say are no linear map."""
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules()
+        for name, _ in module.named_parameters()
+        if any(fnmatchcase(name, pattern) for pattern in getattr(module, "not_matrices", ()))
+    }
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether Muon may train a parameter, by its shape."""
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 4
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
@@ -80,14 +90,19 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
 
 
 class QuantileOptimizer:
-    """Fits the quantiles of the entropy bottleneck to its distribution, apart from everything else (Adam).
+    """Fits the quantiles of factorized priors in training to their distributions, apart from everything else (Adam).
 
-    Its gradient needs no other parameter and no data, so every process computes the same one by itself.
+    A prior is in training if any parameter of it has gradients. The quantiles' gradient needs no other parameter and no
+    data, so every process computes the same one by itself.
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float, active: bool = True):
+    def __init__(self, model: nn.Module, learning_rate: float):
         self.model = model
-        self.parameters = [p for name, p in model.named_parameters() if active and is_quantile(name)]
+        self.parameters = [
+            prior.quantiles
+            for prior in _factorized_priors(model)
+            if any(parameter.requires_grad for parameter in prior.parameters())
+        ]
         self.adam = Adam(self.parameters, lr=learning_rate) if self.parameters else None
 
     def step(self) -> Tensor:
@@ -106,3 +121,7 @@ class QuantileOptimizer:
         for parameter in self.parameters:
             parameter.grad = None
         return loss.detach()
+
+
+def _factorized_priors(model: nn.Module) -> list[FactorizedPrior]:
+    return model.factorized_priors() if isinstance(model, BaseModel) else []

@@ -84,7 +84,8 @@ def bits_of(model: BaseModel, y: Tensor, found: Rounded, quality: Tensor) -> Ten
     """Bits of y, [B]."""
     if found.walk.sigma is None:
         return bits(model.y_likelihood(y, found.walk, quality))
-    return gaussian_bits(found.u, found.walk.sigma).flatten(1).sum(1)
+    smallest = cast(GaussianConditional, model.y_prior).smallest_scale
+    return gaussian_bits(found.u, found.walk.sigma, smallest=smallest).flatten(1).sum(1)
 
 
 class RefinedShare(nn.Module):

@@ -1,5 +1,8 @@
 """Seven columns of Lu 2025, supplement Table 1: autoencoder and entropy model chosen independently."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -32,6 +35,51 @@ def test_autoencoder_is_any_registered_model():
         create_model("elic-dictionary", autoencoder="elic-dictionary")
     with pytest.raises(ValueError, match="M is 128, expected a multiple of 5"):
         create_model("elic-dictionary", autoencoder="elic-small")
+
+
+OLD_FIELDS = {
+    "elic-dictionary": {
+        "autoencoder": "elic-small", "N": 16, "hyper_head_dim": 8, "hyper_window": 4, "num_slices": 4,
+        "dict_entries": 8, "dict_heads": 2, "dict_head_dim": 8, "msfa_scales": 1, "context_widths": [8, 8],
+        "lambdas": [0.01, 0.02],
+    },
+    "dcae": {
+        "stage_channels": [8, 8, 16], "swin_layers": [0, 0, 1], "head_dims": [4, 8, 8], "window": 8, "M": 16, "N": 8,
+        "hyper_head_dim": 8, "hyper_window": 4, "num_slices": 2, "dict_entries": 8, "dict_heads": 2,
+        "dict_head_dim": 8, "msfa_scales": 3, "context_widths": [8, 8], "lambdas": [0.013],
+    },
+}  # fmt: skip
+"""As checkpoints have them whose configurations shared nothing."""
+
+
+@pytest.mark.parametrize("name", OLD_FIELDS)
+def test_configurations_of_earlier_checkpoints_are_those_of_today(name):
+    with torch.device("meta"):
+        config = create_model(name, **OLD_FIELDS[name]).config
+    assert json.loads(json.dumps(asdict(config))) == OLD_FIELDS[name]
+
+
+def test_what_no_dictionary_has_is_refused_in_every_combination():
+    for name in ("dcae", "elic-dictionary"):
+        with pytest.raises(ValueError, match="dict_heads is 0, expected 1 to 256"):
+            create_model(name, dict_heads=0)
+        with pytest.raises(ValueError, match="N is 190, expected a multiple of 32"):
+            create_model(name, N=190)
+
+
+@torch.inference_mode()
+def test_elic_with_a_dictionary_tells_how_its_last_group_uses_it():
+    torch.manual_seed(0)
+    model = create_model("elic-small-both").eval()
+    z_hat, y_hat = torch.randn(1, 48, 1, 2), torch.randn(1, 128, 4, 8)
+    found = model.explanations(z_hat, 1.0, y_hat)["dictionary"]
+    assert found.shape == (64, 4, 8)
+    torch.testing.assert_close(found.sum(0), torch.ones(4, 8))
+    changed = y_hat.clone()
+    changed[:, -64:] = 0  # of the last group itself nothing is known
+    assert torch.equal(model.explanations(z_hat, 1.0, changed)["dictionary"], found)
+    changed[:, :-64] = 0
+    assert not torch.allclose(model.explanations(z_hat, 1.0, changed)["dictionary"], found)
 
 
 @torch.inference_mode()

@@ -89,6 +89,21 @@ def test_gaussian_tables_agree(gaussians):
         assert torch.equal(built.state_dict()[name], value) and torch.equal(ours.state_dict()[name], value), name
 
 
+def test_levels_of_scales_may_begin_below_the_usual_ones():
+    """As far from each other, and likelihoods go further down where so wanted."""
+    usual, finer = GaussianConditional(), IntegerGaussian(0.01, first_level=0.02).eval()
+    assert (usual.smallest_scale, finer.smallest_scale) == (pytest.approx(0.11), pytest.approx(0.01))
+    for prior in (usual, finer):
+        prior.update_tables()
+    assert (usual.smallest_scale, finer.smallest_scale) == (pytest.approx(0.11), pytest.approx(0.02))
+    assert len(usual.tables()) == 64 and len(finer.tables()) == 78
+    gaps = (usual.scale_table.log().diff().mean(), finer.scale_table.log().diff().mean())
+    assert float(gaps[1]) == pytest.approx(float(gaps[0]), rel=0.01)
+    zero, mu = torch.zeros(3), torch.full((3,), 0.45)
+    likelihood = finer.likelihood(zero, torch.tensor([0.001, 0.01, 0.02]), mu)
+    assert likelihood[0] == likelihood[1] > likelihood[2] > 0.99
+
+
 def test_tables_are_asked_for_in_vain_before_they_are_built():
     with pytest.raises(ValueError, match="update_tables"):
         GaussianConditional().tables()

@@ -47,7 +47,7 @@ def test_z_and_tokens_each_start_with_the_deviation_of_z(photograph):
     x = x.permute(0, 3, 1, 2).float() / 255
     model.init_from_images(x)
     with torch.no_grad():
-        y = model.analysis(x, (model.qualities + 1) / 2)
+        y = model.analysis(x, model.middle_quality)
         for values in (model.h_a(y).flatten(2), model.tokens(y)):
             assert values.mean((0, 2)).abs().max() < 1e-2
             assert values.std() == pytest.approx(3.0, rel=0.1)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from base_models import create_model
 from base_models import grm as module_under_test
-from base_models.grm import patches, search
+from base_models.grm import Gaussian, patches, search
 from base_models.residual import GSDN
 
 GIGA = 1e9
@@ -111,6 +111,14 @@ class LargestTensor(TorchDispatchMode):
 
 def unit_vectors(count: int, features: int = 12, seed: int = 0) -> torch.Tensor:
     return normalize(torch.randn(1, features, count, generator=torch.Generator().manual_seed(seed)).double(), dim=1)
+
+
+def test_scales_beyond_the_largest_come_back_in_training():
+    log_sigma = torch.tensor([9.0, 12.0, 12.0], requires_grad=True)
+    sigma = Gaussian(torch.zeros(3), log_sigma).sigma
+    assert torch.equal(sigma.detach().log().round(), torch.tensor([9.0, 10.0, 10.0]))
+    (gradient,) = torch.autograd.grad((sigma.log() * torch.tensor([1.0, 1.0, -1.0])).sum(), log_sigma)
+    torch.testing.assert_close(gradient, torch.tensor([1.0, 1.0, 0.0]))  # down, but not further up
 
 
 @pytest.mark.parametrize("most", [50 * 700, 1])

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import typer
 
-from tto.cli.info import BLOCK, LATENTS_PER_BLOCK, contents, info
+from tto.cli.info import contents, info
 from tto.container import Container, Header, SectionType, write
 from tto.errors import CorruptFile
-from tto.models import DEFAULT_MODEL, load_model, shipped_models, weights_folder
+from tto.models import DEFAULT_MODEL, listed_models
 from tto.side.codes import NO_CODE, encode_codes
 from tto.side.transform import Syntax, encode_syntax
 
 FINGERPRINT = b"side"
-FINGERPRINTS = json.loads((weights_folder() / "fingerprints.json").read_text())
 
 
 def file_with(folder, compensation: bytes, model: str | None = DEFAULT_MODEL):
@@ -28,7 +28,7 @@ def file_with(folder, compensation: bytes, model: str | None = DEFAULT_MODEL):
         SectionType.SYNTAX: FINGERPRINT + encode_syntax(Syntax((0,) * 9, 4)),
     }
     path = folder / "photo.tto"
-    made = b"12345678" if model is None else bytes.fromhex(FINGERPRINTS[model])
+    made = b"12345678" if model is None else bytes.fromhex(listed_models()[model].fingerprint)
     path.write_bytes(write(Container(Header(100, 50, made, 4.0), sections)))
     return path
 
@@ -51,9 +51,15 @@ def test_a_mask_is_read_where_the_size_of_the_latent_is_known(tmp_path):
     codes = np.full((4, 8), NO_CODE)
     codes[1, 2:6] = 3
     assert "codes" not in contents(file_with(tmp_path, encode_codes(codes, np.full(16, 4096)), model=None).read_bytes())
-    for name in shipped_models():
-        model = load_model(name)
-        assert (model.stride, model.stride // model.y_stride) == (BLOCK, LATENTS_PER_BLOCK)
+
+
+def test_the_size_of_a_latent_is_that_of_the_model_that_made_the_file(tmp_path, monkeypatch):
+    codes = np.full((8, 16), NO_CODE)  # 100x50 pixels are padded to 128x64, with a position for 8
+    codes[1, 2:6] = 3
+    path = file_with(tmp_path, encode_codes(codes, np.full(16, 4096)))
+    finer = {DEFAULT_MODEL: replace(listed_models()[DEFAULT_MODEL], y_stride=8)}
+    monkeypatch.setattr("tto.cli.info.listed_models", lambda: finer)
+    assert contents(path.read_bytes())["mask_share"] == 4 / 128
 
 
 def test_a_mask_that_cannot_be_is_refused(tmp_path):

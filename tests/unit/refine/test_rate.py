@@ -7,7 +7,7 @@ import torch
 
 from tto.codec import Codec
 from tto.container import SectionType, read
-from tto.refine.rate import FactorizedBits, expected_bits, gaussian_bits
+from tto.refine.rate import FactorizedBits, expected_bits, gaussian_bits, mixed_bits
 
 
 def test_gaussian_bits_are_minus_log2_of_the_cells_mass():
@@ -24,6 +24,13 @@ def test_no_symbol_costs_more_than_sixteen_bits():
 def test_scales_below_the_smallest_coded_one_count_as_it():
     u = torch.tensor([0.0, 1.0])
     assert torch.equal(gaussian_bits(u, torch.tensor(-3.0)), gaussian_bits(u, torch.tensor(0.11)))
+
+
+@pytest.mark.parametrize("rate", [gaussian_bits, expected_bits, mixed_bits])
+def test_a_model_may_have_another_smallest_scale(rate):
+    u, mean = torch.tensor([0.0, 1.3]), torch.tensor(0.4)
+    assert torch.equal(rate(u, torch.tensor(0.005), mean, 0.02), rate(u, torch.tensor(0.02), mean, 0.02))
+    assert (rate(u, torch.tensor(0.02), mean, 0.02)[0] < rate(u, torch.tensor(0.02), mean)[0]).all()
 
 
 def test_expected_bits_are_exact_at_integers_and_linear_between():

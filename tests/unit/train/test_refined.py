@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 import tto.train.refined
 from base_models import create_model
+from base_models.base import Walk
+from base_models.entropy_models import IntegerGaussian
 from tto.train.errors import RecipeError
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
 from tto.train.recipe_file import check_recipe
-from tto.train.refined import Latents, RefinedShare, bits_of, refined_latents, rounded
+from tto.train.refined import Latents, RefinedShare, Rounded, bits_of, refined_latents, rounded
 
 QUALITY = torch.tensor([2.0, 4.0, 6.0, 8.0], dtype=torch.float64)
 
@@ -115,3 +119,11 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     stage = {"name": "x", "crop": 64, "batch": 1, "steps": 1, **settings}
     with pytest.raises(RecipeError, match=message):
         check_recipe({"model": {"name": "dcae-small"}, "stages": [stage]}, "r")
+
+
+def test_small_scales_cost_as_the_model_codes_them():
+    u, sigma = torch.full((1, 2, 1, 1), 0.4), torch.full((1, 2, 1, 1), 0.03)
+    walk = Walk(u, torch.zeros_like(u), sigma)
+    usual, finer = (SimpleNamespace(y_prior=prior) for prior in (IntegerGaussian(), IntegerGaussian(0.01)))
+    found = Rounded(walk, u)
+    assert float(bits_of(finer, u, found, torch.ones(1))) < 0.1 * float(bits_of(usual, u, found, torch.ones(1)))

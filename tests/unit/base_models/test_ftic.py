@@ -1,0 +1,52 @@
+"""FTIC where σ is small: what the estimate counts is what the file takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from base_models.blocks import bias_of
+from base_models.derived_tables import FRACTIONS, shifted_gaussian_tables
+from base_models.ftic import FIRST_LEVEL, LEAST_SIGMA
+from tto.container import NEUTRAL_QP, SectionType
+from tto.latent_coding import LatentCoder
+from tto.refine.distortion import SquaredError
+from tto.refine.problem import Problem
+
+
+@torch.no_grad()
+def test_small_scales_cost_what_is_estimated_for_them(tiny_model, photograph):
+    """y is as μ and σ say it is, two σ from where rounding changes."""
+    model = tiny_model("ftic-small").eval().requires_grad_(False)
+    model.update_tables(fit_quantiles=True)
+    last = model.tca.entropy_parameters_net[-1]
+    last.weight.zero_()
+    start = torch.tensor([0.4, 0.05, 0.0])  # μ, σ, residual of each channel
+    bias_of(last).copy_(start.repeat(model.config.M))
+    side, noise = 512, torch.Generator().manual_seed(0)
+    y = 0.4 + 0.05 * torch.randn(1, model.config.M, side // 16, side // 16, generator=noise)
+    z = torch.zeros(1, model.config.N, side // 64, side // 64)
+    rgb = np.asarray(photograph(side, side))
+    problem = Problem(model, 1.0, 0.01, side, side, SquaredError(rgb))
+    bits_of_y = float(problem.symbol_bits(y.round(), problem.judge(y, z, NEUTRAL_QP), NEUTRAL_QP).sum())
+    sections, _ = LatentCoder(model).encode(y, z, 1.0, NEUTRAL_QP)
+    written = 8 * (len(sections[SectionType.Y]) - 4 * model.slices)
+    assert written == pytest.approx(bits_of_y, rel=0.1, abs=96)
+    assert written < 0.2 * y.numel()  # at σ = 0.11 it would be a third of a bit each
+
+
+def mean_cost(sigma: float, level: float) -> float:
+    """Bits of a rounded Gaussian of this σ, over all fractions of μ, by the tables of a level."""
+    tables, mu = shifted_gaussian_tables(np.array([level])), (np.arange(4096) + 0.5) / 4096 - 0.5
+    places, values = np.floor((mu + 0.5) * FRACTIONS).astype(int), np.arange(-2, 3)
+    ends = (np.arange(-2, 4) - 0.5 - mu[:, None]) / sigma
+    masses = np.diff(torch.special.ndtr(torch.from_numpy(ends)).numpy(), axis=1)
+    costs = np.stack([tables.costs[place, values - tables.offsets[place]] for place in range(FRACTIONS)])
+    return float((masses * costs[places]).sum(1).mean())
+
+
+def test_levels_begin_where_smaller_ones_would_cost_more():
+    """The figures of `FIRST_LEVEL`'s docstring."""
+    found = [round(mean_cost(LEAST_SIGMA, level), 3) for level in (LEAST_SIGMA, FIRST_LEVEL, 0.11)]
+    assert found == [0.081, 0.043, 0.153]
