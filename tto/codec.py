@@ -42,7 +42,7 @@ from tto.models import DEFAULT_MODEL, as_base_model, load_model, load_side
 from tto.padding import padded_size, to_uint8
 from tto.reconstruction import Frame, analyse, reconstruct
 from tto.refine.batch import Batch
-from tto.refine.distortion import Distortion, load_weights, make_distortion
+from tto.refine.distortion import Distortion, load_weights, make_distortion, name_of
 from tto.refine.engine import Refinement, refine
 from tto.refine.plan import make_plan
 from tto.refine.problem import Problem
@@ -69,7 +69,8 @@ class Result:
 
     `bytes` is the size of the whole file, `bpp` its bits per pixel, `psnr` (dB) that of the decoded 8-bit pixels,
     `J = bpp + λ·D` with D of the same pixels: 255²·MSE with MSE on [0, 1], or what `compress` was told to minimize.
-    `base_…` is the file without refinement. `reached` is the value of what a search aimed at, else None.
+    `base_…` is the file without refinement. `reached` is the value of what a search aimed at, else None. `metric` names
+    D: "mse", "ms-ssim", another of `METRICS`, or a function.
     """
 
     data: bytes = field(repr=False)
@@ -85,6 +86,7 @@ class Result:
     steps: int
     seconds: float
     reached: float | None = None
+    metric: str = "mse"
 
     @property
     def bytes(self) -> int:
@@ -188,8 +190,9 @@ class Codec:
         target = make_target(picture.rgb, **request.targets)
         weights = None if request.roi is None else load_weights(request.roi, picture)
         scale = None if request.lambda_ is None else request.lambda_ / float(self.model.lambda_at(request.quality))
-        distortion = make_distortion(picture.rgb, self._metric_of(request, picture), weights, scale, self.device)
-        compression = _Compression(self, request, picture, distortion, callbacks, start)
+        metric = self._metric_of(request, picture)
+        distortion = make_distortion(picture.rgb, metric, weights, scale, self.device)
+        compression = _Compression(self, request, picture, distortion, name_of(metric), callbacks, start)
         if target is None:
             return compression.at(request.quality)
         result, value = search(compression.at, target, float(request.quality), self.qualities, callbacks.should_stop)
@@ -289,6 +292,7 @@ class _Compression:
     request: Request
     picture: Picture
     distortion: Distortion
+    metric: str
     callbacks: Callbacks
     start: float
 
@@ -312,6 +316,7 @@ class _Compression:
             base_J=base.J,
             steps=steps,
             seconds=time.perf_counter() - self.start,
+            metric=self.metric,
         )
 
     def _trials(self, quality: float, qp: int) -> tuple[Trial, Trial, int]:

@@ -140,10 +140,10 @@ def where_to_look(fingerprint: bytes) -> str:
     """What to do about a file whose model is not known here."""
     from os import environ
 
-    hub = environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    hub, tag = environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/"), f"{TAG}{fingerprint.hex()}"
     return (
-        f"give its weights with -m FILE, or look for a shared model with the tag {TAG}{fingerprint.hex()} at "
-        f"{hub}/models?other={TAG}{fingerprint.hex()} and fetch it with 'tto models pull OWNER/NAME'"
+        f"give its weights with -m FILE (models=[FILE]), or look for a shared model with the tag {tag} at "
+        f"{hub}/models?other={tag} and fetch it with 'tto models pull OWNER/NAME'"
     )
 
 

@@ -79,7 +79,7 @@ def test_a_damaged_file_is_refused_before_a_model_is_loaded(monkeypatch):
 
 def test_a_missing_model_is_said_in_words_for_both_doors(compressed, monkeypatch, tmp_path):
     monkeypatch.setattr("tto.models.weights_folder", lambda: tmp_path)
-    with pytest.raises(WrongModel, match=r"not here .* with -m FILE, or look for .* 'tto models pull OWNER/NAME'"):
+    with pytest.raises(WrongModel, match=r"-m FILE \(models=\[FILE\]\), or .* 'tto models pull OWNER/NAME'"):
         tto.decompress(compressed.data)
 
 

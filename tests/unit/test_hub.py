@@ -290,7 +290,7 @@ def test_info_names_the_model_or_says_where_to_look(shared, server, tmp_path, ca
     path = tmp_path / "a.tto"
     path.write_bytes(codec.compress(Image.new("RGB", (40, 30), "teal"), 1.0).data)
     assert tto_command("info", path) == 0
-    assert "(not here; give its weights with -m FILE, or look for" in capsys.readouterr().out
+    assert "(not here; give its weights with -m FILE (models=[FILE]), or look for" in capsys.readouterr().out
     pull(Address("somebody/tiny"))
     assert tto_command("info", path) == 0
     assert f"{codec.fingerprint.hex()} (hf://somebody/tiny@{commit_name(0)})" in capsys.readouterr().out

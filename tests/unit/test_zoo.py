@@ -22,6 +22,7 @@ from tto.cli import main
 from tto.container import read
 from tto.errors import BadArgument, NotInstalled, WrongModel
 from tto.files import cache_folder
+from tto.metrics import ms_ssim
 from tto.models import known_model
 from tto.zoo import FamilyCodec, fetch_weights, find_family, load_network
 
@@ -142,6 +143,11 @@ def test_networks_for_ms_ssim_are_judged_by_it_in_python_and_on_the_command_line
     options = ("-m", "mbt2018-mean-ms-ssim", "-q", 2, "--device", "cpu", "--json")
     row = run(capsys, "compress", tmp_path / "a.png", *options)
     assert json.loads(row)["J"] == pytest.approx(by_ms_ssim.J)
+    assert (by_ms_ssim.metric, by_mse.metric) == ("ms-ssim", "mse")
+    measured = ms_ssim(np.asarray(picture), by_ms_ssim.array)
+    assert json.loads(row)["ms_ssim"] == pytest.approx(measured)
+    assert f"MS-SSIM {measured:.4f}" in run(capsys, "compress", tmp_path / "a.png", *options[:-1])
+    assert "MS-SSIM" not in run(capsys, "compress", tmp_path / "a.png", *options[:-1], "--metric", "mse")
     codec.compress(photograph(64, 64), 2)  # MS-SSIM is of larger pictures only
 
 

@@ -102,13 +102,13 @@ class _Work:
         return {folder / f"{place.with_suffix('')}-{name}": data for name, data in drawings.items()}
 
     def _measured(self, picture: Picture, result: Result) -> Record:
-        """What was aimed at, where that is not PSNR."""
+        """What was aimed at, by the request or by the network's training, where that is not PSNR."""
         from tto.image import load_picture
         from tto.metrics import ms_ssim
 
         request = self.how.request
         record = {} if request.target_ssimulacra2 is None else {"ssimulacra2": result.reached}
-        if request.metric == "ms-ssim" or request.target_ms_ssim is not None:
+        if "ms-ssim" in (request.metric, result.metric) or request.target_ms_ssim is not None:
             record["ms_ssim"] = ms_ssim(picture.rgb, load_picture(result.image).rgb)
         return record
 

@@ -108,7 +108,9 @@ class MultiScaleSSIM(Against):
 
     def __post_init__(self):
         if min(self.original.shape[:2]) < MS_SSIM_MIN_SIDE:
-            raise BadArgument(f"MS-SSIM needs pictures of at least {MS_SSIM_MIN_SIDE} pixels a side; use --metric mse")
+            raise BadArgument(
+                f"MS-SSIM needs pictures of at least {MS_SSIM_MIN_SIDE} pixels a side: use --metric mse (metric='mse')"
+            )
 
     def __call__(self, x_hat: Tensor) -> Tensor:
         return 1 - torch_ms_ssim(255 * x_hat, self.levels.to(x_hat), data_range=255)
@@ -132,9 +134,9 @@ class Perceived(Against):
     def __call__(self, x_hat: Tensor) -> Tensor:
         value = self.distance(self.target().to(x_hat), x_hat)
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise BadArgument(f"the metric {_name(self.distance)} does not give a tensor of one value")
+            raise BadArgument(f"the metric {name_of(self.distance)} does not give a tensor of one value")
         if torch.is_grad_enabled() and x_hat.requires_grad and not value.requires_grad:
-            raise BadArgument(f"the metric {_name(self.distance)} has no gradient: it must be differentiable")
+            raise BadArgument(f"the metric {name_of(self.distance)} has no gradient: it must be differentiable")
         return value
 
     def of_pixels(self, decoded: np.ndarray) -> float:
@@ -161,18 +163,19 @@ def make_distortion(
     if isinstance(metric, str) and metric not in METRICS:
         raise BadArgument(f"unknown metric {metric!r}: {', '.join(METRICS)}")
     if weights is not None and metric != "mse":
-        raise BadArgument("a region of interest needs --metric mse")
+        raise BadArgument("a region of interest needs --metric mse (metric='mse')")
     if metric == "mse":
         return SquaredError(original, weights, device=device)
     if metric == "ms-ssim":
         return MultiScaleSSIM(original, device=device)
     if lambda_scale is None:
-        raise BadArgument(f"the metric {_name(metric)} has no usual weight: say which with --lambda (lambda_=)")
+        raise BadArgument(f"the metric {name_of(metric)} has no usual weight: say which with --lambda (lambda_=)")
     distance = load_distance(metric) if isinstance(metric, str) else metric
     return Perceived(original, distance, lambda_scale, torch.device(device))
 
 
-def _name(metric: str | Distance) -> str:
+def name_of(metric: str | Distance) -> str:
+    """One of `METRICS`, or what a function is called."""
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
