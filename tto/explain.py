@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
+DRAWINGS = ("bits", "error", "mask", "codes", "filter", "dictionary", "reference")
+"""All that there can be of a file."""
 HEAT = "inferno"
 DPI = 130
 WIDTH = 7.0  # inches of one picture
@@ -56,7 +58,7 @@ class Contents:
 
 
 def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
-    """PNG files by name for a file that `codec` made of `picture`."""
+    """PNG files by name, of `DRAWINGS`, for a file that `codec` made of `picture`."""
     codec = codec.for_file(data)
     contents = open_file(codec, data)
     latents = codec.analyse(picture.rgb, contents.header.quality)
@@ -81,7 +83,7 @@ def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
         figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
     if "similarity" in contents.maps:
         figures["reference"] = draw_reference(picture, contents.maps, contents.y_block)
-    return {f"{name}.png": _png(figure) for name, figure in figures.items()}
+    return {f"{name}.png": _png(figures[name]) for name in DRAWINGS if name in figures}
 
 
 @torch.inference_mode()

@@ -27,6 +27,11 @@ class RayActors:
     threads: int
     gpus: int
 
+    @property
+    def device(self) -> str:
+        """The kind of device that they compute on."""
+        return "cuda" if self.gpus else "cpu"
+
     def prepare(self, start: Start[Item, Outcome]) -> Callable[[int], Worker[Item, Outcome]]:
         level = LOGGER.getEffectiveLevel()
         kind = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_restarts=0)(Server)

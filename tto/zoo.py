@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tto.container import MAX_PIXELS, read
-from tto.errors import BadArgument, BadCheckpoint, FileError, NotInstalled, WrongModel
+from tto.errors import BadArgument, BadCheckpoint, FileError, NotInstalled, TargetMissed, WrongModel
 from tto.files import cache_folder, write_atomic
 
 if TYPE_CHECKING:
@@ -194,14 +194,17 @@ class FamilyCodec:
 
     def compress(self, image: Any, quality: float | None = None, **options: Any) -> Result:
         """As `Codec.compress`. A target is searched for from the network of `quality`, and once more from the one that
-        is nearest to what was found, if that is another.
+        is nearest to what was found, if that is another; the first result stays where the second search misses.
         """
         quality = self.default_quality if quality is None else quality
         codec = self.at(quality)
         result = codec.compress(image, quality, **options)
-        if any(name.startswith("target_") and value is not None for name, value in options.items()):
-            found = read(result.data, max_pixels=None).header.quality
-            if self.at(found) is not codec:
+        searches = any(name.startswith("target_") and value is not None for name, value in options.items())
+        if not searches or ("callbacks" in options and options["callbacks"].should_stop()):
+            return result
+        found = read(result.data, max_pixels=None).header.quality
+        if self.at(found) is not codec:
+            with suppress(TargetMissed):
                 return self.at(found).compress(image, found, **options)
         return result
 

@@ -202,9 +202,10 @@ def test_pictures_go_through_pipes(photo, tiny_checkpoint, monkeypatch, capsysbi
     assert (back.format, back.size) == ("PNG", (40, 30))
 
 
-def test_a_closed_pipe_is_no_error_of_ours(tmp_path, photo, tiny_checkpoint, call):
+@pytest.mark.parametrize("asked", [f"info {'photo.tto ' * 2000}", "decompress photo.tto -o - -m {model}"])
+def test_a_closed_pipe_is_no_error_of_ours(tmp_path, photo, tiny_checkpoint, call, asked):
     assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
-    command = f"{sys.executable} -m tto info {' '.join(['photo.tto'] * 2000)} | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m tto {asked.format(model=tiny_checkpoint)} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (141, "")
 

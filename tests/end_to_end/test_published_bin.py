@@ -30,12 +30,13 @@ def one_rate(tmp_path_factory, tiny_sizes):
     return path
 
 
-def test_bin_file_is_written_and_read(one_rate, photograph, tmp_path):
+@pytest.mark.parametrize("name", ["a.bin", "A.BIN"])
+def test_bin_file_is_written_and_read(one_rate, photograph, tmp_path, name):
     photograph(70, 40).save(tmp_path / "a.png")
-    written = tto("compress", tmp_path / "a.png", "-o", tmp_path / "a.bin", "-m", one_rate)
+    written = tto("compress", tmp_path / "a.png", "-o", tmp_path / name, "-m", one_rate)
     assert written.returncode == 0, written.stderr
-    assert (tmp_path / "a.bin").read_bytes()[:4] == bytes([0, 40, 0, 70])
-    read = tto("decompress", tmp_path / "a.bin", "-o", tmp_path / "b.png", "-m", one_rate)
+    assert (tmp_path / name).read_bytes()[:4] == bytes([0, 40, 0, 70])
+    read = tto("decompress", tmp_path / name, "-o", tmp_path / "b.png", "-m", one_rate)
     assert read.returncode == 0, read.stderr
     assert np.asarray(Image.open(tmp_path / "b.png")).shape == (40, 70, 3)
 

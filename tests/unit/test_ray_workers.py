@@ -32,6 +32,7 @@ def test_there_is_an_actor_for_each_gpu_or_for_so_many_cores():
     for device, threads, expected in (("auto", 1, (2, 1)), ("cuda", 4, (1, 1)), ("cpu", 1, (8, 0)), ("cpu", 2, (3, 0))):
         found = _actors(nodes, threads, device)
         assert (found.number, found.gpus, found.threads) == (*expected, threads)
+        assert found.device == ("cuda" if found.gpus else "cpu")
     assert _actors([node(CPU=2)], 1, "auto").gpus == 0
     with pytest.raises(BadArgument, match="no machine of this Ray has a GPU for --device cuda"):
         _actors([node(CPU=2)], 1, "cuda")

@@ -7,6 +7,7 @@ import io
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 
 import compressai.models
 import numpy as np
@@ -20,10 +21,11 @@ from base_models import fingerprint, load_checkpoint
 from tto import api
 from tto.cli import main
 from tto.container import read
-from tto.errors import BadArgument, NotInstalled, WrongModel
+from tto.errors import BadArgument, NotInstalled, TargetMissed, WrongModel
 from tto.files import cache_folder
 from tto.metrics import ms_ssim
 from tto.models import known_model
+from tto.refine.state import Callbacks
 from tto.zoo import FamilyCodec, fetch_weights, find_family, load_network
 
 FAMILY = find_family("mbt2018-mean")
@@ -132,6 +134,35 @@ def test_qualities_between_are_served_by_the_nearest_network(server, photograph)
         assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="between 1 and 8"):
         codec.compress(image, 9)
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """A family whose networks of qualities 2 and 3 were loaded: the first finds a target at quality 3."""
+    monkeypatch.setattr("tto.zoo.read", lambda data, max_pixels: SimpleNamespace(header=SimpleNamespace(quality=3.0)))
+    family = FamilyCodec(FAMILY, "cpu")
+    for quality in (2, 3):
+        result = SimpleNamespace(data=b"", network=quality)
+        family._codecs[quality] = SimpleNamespace(compress=lambda *_, result=result, **options: result)
+    return family
+
+
+def test_a_target_is_searched_for_again_from_the_nearer_network(searched):
+    assert searched.compress("a.png", 2, target_bpp=0.5).network == 3
+    assert searched.compress("a.png", 2, target_bpp=None).network == 2
+
+
+def test_a_target_that_was_hit_is_kept_where_a_nearer_network_misses_it(searched):
+    def miss(*arguments, **options):
+        raise TargetMissed("the nearest are 0.4 bpp")
+
+    searched._codecs[3].compress = miss
+    assert searched.compress("a.png", 2, target_bpp=0.5).network == 2
+
+
+def test_whoever_stops_the_first_search_gets_no_second_one(searched):
+    callbacks = Callbacks(should_stop=lambda: True)
+    assert searched.compress("a.png", 2, target_bpp=0.5, callbacks=callbacks).network == 2
 
 
 def test_networks_for_ms_ssim_are_judged_by_it_in_python_and_on_the_command_line(server, photograph, tmp_path, capsys):

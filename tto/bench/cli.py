@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from tto.bench.measure import Failure
     from tto.bench.rows import Row
     from tto.bench.summary import Summary
+    from tto.ray_workers import RayActors
 
+LOG = logging.getLogger(__name__)
 DEFAULT_QUALITIES = "2,4,6,8"
 NONE, ALL = "none", "all"
 REPORTS = 10
@@ -114,11 +118,12 @@ def bench(
         return print_published(dataset)
     workplace = Workplace(jobs, ray, threads or (share_of_cores(jobs or 1) if ray is None else None), device)
     workplace.check()
+    here = device if ray is None else "cpu"
     if ray is not None:  # whose workers may be in other folders
         dataset, out = absolute(dataset), out.resolve()
     # Here because torch takes a while.
     from tto.bench.anchors import ANCHORS
-    from tto.bench.coders import anchor_series, missing_anchors, model_series
+    from tto.bench.coders import anchor_series, computed_on, missing_anchors, model_series
     from tto.bench.measure import Machine, measure, plan, sources
     from tto.bench.report.write import Options, write_report
     from tto.bench.scores import check_metrics
@@ -130,15 +135,16 @@ def bench(
     for name, reason in missing.items():
         print_line(f"{name} is left out: {reason}")
     models = [name if ray is None else absolute(name) for name in parse_names(model)]
-    series = model_series(models, parse_efforts(effort), parse_numbers(quality), device)
+    series = model_series(models, parse_efforts(effort), parse_numbers(quality), here)
     series += anchor_series([name for name in named if name not in missing])
     if not series:
         raise BadArgument("nothing to measure: no model and no anchor")
     published_here = images.name if images.complete and not (limit or crop) else ""
     check_reference(against, series, published_here)
     with workplace.open() as workforce:
-        number = workforce.number
-        machine = Machine(out, device, number, workforce.threads or 1)
+        if ray is not None:
+            series = computed_on(series, cast("RayActors", workforce).device)
+        machine = Machine(out, device, workforce.number, workforce.threads or 1)
         tasks = plan(sources(images, limit, crop), series, machine)
         with progress(len(tasks)) as on_row:
             measured = measure(tasks, machine, wanted, on_row, workforce)
@@ -151,7 +157,7 @@ def bench(
         images=images.about,
         missing=missing,
     )
-    print_summary(write_report(measured, machine, options), measured.failures)
+    print_summary(write_report(measured, replace(machine, device=here), options), measured.failures)
     print(f"{out / 'report.html'} shows all of it")
     if measured.failures:
         raise typer.Exit(EXIT_ERROR)
@@ -219,7 +225,7 @@ def parse_numbers(text: str) -> list[float]:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable]:
-    """A bar with the time left on a terminal, a line now and then elsewhere; yields what hears of each row."""
+    """A bar with the time left on a terminal, a remark now and then elsewhere; yields what hears of each row."""
     if not sys.stderr.isatty():
         yield counting(total)
         return
@@ -241,13 +247,13 @@ def progress(total: int) -> Iterator[Callable]:
 
 
 def counting(total: int) -> Callable[[Row | Failure, bool], None]:
-    """What says on stderr how far it is, `REPORTS` times in all."""
+    """What remarks how far it is, `REPORTS` times in all."""
     done = 0
 
     def on_row(row: Row | Failure, is_new: bool) -> None:
         nonlocal done
         done += 1
         if REPORTS * done // total > REPORTS * (done - 1) // total:
-            print(f"tto bench: {done} of {total} files", file=sys.stderr, flush=True)
+            LOG.info("%d of %d files", done, total)
 
     return on_row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +27,10 @@ UNDECIDING = ("bench", "cli", "train")
 
 
 class Coder(Protocol):
-    """An encoder with all its settings, and the decoder of its files."""
+    """An encoder with all its settings, and the decoder of its files. device: where they compute, by PyTorch's name."""
+
+    @property
+    def device(self) -> str: ...
 
     def encode(self, image: Image.Image, quality: float) -> Encoded: ...
 
@@ -49,14 +52,13 @@ class Rung:
 class Series:
     """One codec at one effort: a curve of the plot.
 
-    codec: its name in tables; effort: empty for anchors; device: by PyTorch's name; settings and version: see
-    `Identity`; suffix: of the files; parameters: of a model.
+    codec: its name in tables; effort: empty for anchors; settings and version: see `Identity`; suffix: of the files;
+    parameters: of a model.
     """
 
     codec: str
     effort: str
     rungs: tuple[Rung, ...]
-    device: str
     settings: str
     version: str
     suffix: str
@@ -74,10 +76,10 @@ class Series:
         return next(rung for rung in self.rungs if rung.quality == quality)
 
     def open(self, rung: Rung, device: str) -> Coder:
-        """The coder itself; a model is loaded once per process."""
+        """The coder itself, its network loaded; once per process."""
         if rung.source in ANCHORS:
             return ANCHORS[rung.source]
-        return ModelCoder(load_model_once(rung.source, device), self.effort)
+        return ModelCoder(load_model_once(rung.source, device).at(rung.at), self.effort)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class ModelCoder:
 
     codec: AnyCodec
     effort: str
+
+    @property
+    def device(self) -> str:
+        return str(self.codec.device)
 
     def encode(self, image: Image.Image, quality: float) -> Encoded:
         result = self.codec.compress(image, quality, **effort_options(self.effort))
@@ -128,7 +134,6 @@ def anchor_series(names: Sequence[str]) -> list[Series]:
             codec=anchor.name,
             effort="",
             rungs=tuple(Rung(quality, anchor.name, quality) for quality in anchor.ladder),
-            device="cpu",
             settings=anchor.described(),
             version=anchor.version(),
             suffix=anchor.suffix,
@@ -161,8 +166,7 @@ def model_series(
                     codec=printable(Path(model).stem if Path(model).exists() else model),
                     effort=effort,
                     rungs=rungs,
-                    device=str(codecs[0].device),
-                    settings=f"on {codecs[0].device.type}",  # another kind of device gives other bytes
+                    settings=f"on {codecs[0].device.type}",
                     version=f"tto {source_version()}, weights {weights}",
                     suffix=".tto",
                     parameters=sum(
@@ -175,6 +179,11 @@ def model_series(
         if labels.count(one.label) > 1 or one.codec in ANCHORS:
             raise BadArgument(f"two codecs are called {one.codec}: rename a checkpoint")
     return series
+
+
+def computed_on(series: Sequence[Series], device: str) -> list[Series]:
+    """The same, its models on another kind of device, which gives other bytes."""
+    return [replace(one, settings=f"on {device}") if one.effort else one for one in series]
 
 
 def _rungs(model: str, qualities: Sequence[float], device: str) -> tuple[Rung, ...]:

@@ -59,10 +59,11 @@ class RemoteSet:
 
 
 def images_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-    """Files with one of these suffixes, sorted; none where there is no folder."""
+    """Files with one of these suffixes, sorted, without hidden ones; none where there is no folder."""
     if not folder.is_dir():
         return ()
-    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes))
+    found = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return tuple(sorted(path for path in found if path.is_file()))
 
 
 def unpack(archive: Path, folder: Path, part: str, suffixes: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -73,17 +74,13 @@ def run_ffmpeg(arguments: Sequence[str | Path]) -> tuple[str, float]:
 
     Raises `ProgramFailed` with the first error that it tells of.
     """
-    command = [ffmpeg_program(), "-hide_banner", "-nostdin", "-y", "-loglevel", "level+info", *map(str, arguments)]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
-        peak = _follow(process)
-        said = process.stderr.read() if process.stderr else ""
+    options = ["-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", "level+info"]
+    command, nowhere = [ffmpeg_program(), *options, *map(str, arguments)], subprocess.DEVNULL
+    with tempfile.TemporaryFile("w+", errors="replace") as remarks:  # a pipe holds up what fills it
+        with subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=remarks) as process:
+            peak = _follow(process)
+        remarks.seek(0)
+        said = remarks.read()
     if process.returncode:
         error = re.search(r"\[(?:error|fatal)\] (.+)", said)
         raise ProgramFailed(f"ffmpeg failed: {error[1] if error else 'no reason given'}")

@@ -197,11 +197,11 @@ def _has_file(row: Row, machine: Machine) -> bool:
 def _compress(task: Task, machine: Machine, coder: Coder, quality: float, original: np.ndarray) -> Row:
     """The row of a file that was just written, without what is known after decoding."""
     path, image = machine.folder / task.file, Image.fromarray(original)
-    held = reset_peak(task.series.device)
+    held = reset_peak(coder.device)
     start = time.perf_counter()
     encoded = coder.encode(image, quality)
     encode_seconds = time.perf_counter() - start
-    memory = peak_mb(task.series.device) - held
+    memory = peak_mb(coder.device) - held
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, encoded.data)
     size = path.stat().st_size

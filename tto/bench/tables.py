@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tto.bench.anchors import ANCHORS
+from tto.bench.bdrate import BDRate
 from tto.bench.compare import Comparison
 from tto.bench.curves import Curve, measured_metrics
 from tto.bench.scores import METRICS
@@ -33,13 +34,14 @@ def percent(value: float) -> str:
 
 
 def summary_cells(summary: Summary, failures: Sequence[Failure] = ()) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the one table: chroma of anchors, BD-rates in percent, seconds per image, peak memory, size,
-    failures.
+    """Header and cells of the one table: chroma of anchors, BD-rates in percent and the range in which curves were
+    compared, seconds per image, peak memory, size, failures.
 
     Columns that would hold nothing are left out.
     """
-    header = ["codec", "chroma", f"BD-rate % vs {summary.anchor}", "95 % interval", f"BD-rate % vs {UNREFINED}"]
-    header += ["J gain %", "encode s", "decode s", "memory MB", "parameters M", "bpp", "PSNR dB", "failed"]
+    header = ["codec", "chroma", f"BD-rate % vs {summary.anchor}", "compared dB", "95 % interval"]
+    header += [f"BD-rate % vs {UNREFINED}", "J gain %", "encode s", "decode s", "memory MB", "parameters M", "bpp"]
+    header += ["PSNR dB", "failed"]
     failed = Counter(failure.label for failure in failures)
     cells = [_summary_row(line, summary.anchor, failed) for line in summary.lines]
     return _without_empty(header, cells)
@@ -51,6 +53,7 @@ def _summary_row(line: SummaryLine, anchor: str, failed: Mapping[str, int]) -> l
         line.curve.label,
         ANCHORS[line.curve.codec].chroma if line.curve.is_anchor and line.curve.codec in ANCHORS else MISSING,
         "0" if line.curve.label == anchor else MISSING if bd is None else percent(bd.percent),
+        _compared(bd),
         _interval(line.interval),
         percent(line.against_none.percent),
         number(line.J_gain, 2),
@@ -62,6 +65,11 @@ def _summary_row(line: SummaryLine, anchor: str, failed: Mapping[str, int]) -> l
         _range(line.curve.on_axis("psnr"), 1),
         str(failed[line.curve.label]) if line.curve.label in failed else MISSING,
     ]
+
+
+def _compared(bd: BDRate | None) -> str:
+    """The range of quality that a BD-rate speaks of."""
+    return MISSING if bd is None or math.isnan(bd.percent) else f"{bd.low:.1f}–{bd.high:.1f}"
 
 
 def _interval(ends: tuple[float, float]) -> str:
@@ -78,21 +86,26 @@ def _without_empty(header: list[str], cells: list[list[str]]) -> tuple[list[str]
 
 
 def bd_rate_cells(summary: Summary, metric: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the BD-rates by one metric against every reference; no cells where there are none."""
+    """Header and cells of the BD-rates by one metric against every reference, and of how much of the narrower curve
+    each speaks; no cells where there are none.
+    """
     name = METRICS[metric].axis
     told = {label for line in summary.lines for label in line.bd_rate.get(metric, ())}
     references = [label for label in summary.references if label in told]
     cells = [
-        [line.curve.label, *(_bd_cell(line, metric, label) for label in references)]
+        [line.curve.label, *(cell for label in references for cell in _bd_cells(line, metric, label))]
         for line in summary.lines
         if references and line.curve.has(metric)
     ]
-    return [f"{name}: BD-rate %", *(f"vs {label}" for label in references)], cells
+    heads = (cell for label in references for cell in (f"vs {label}", "overlap %"))
+    return [f"{name}: BD-rate %", *heads], cells
 
 
-def _bd_cell(line: SummaryLine, metric: str, label: str) -> str:
+def _bd_cells(line: SummaryLine, metric: str, label: str) -> tuple[str, str]:
     bd = line.bd_rate[metric].get(label)
-    return "0" if line.curve.label == label else MISSING if bd is None else percent(bd.percent)
+    if bd is None:
+        return "0" if line.curve.label == label else MISSING, MISSING
+    return percent(bd.percent), number(100 * bd.overlap, 0)
 
 
 def published_cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -110,7 +123,7 @@ def _published_row(line: SummaryLine, names: Sequence[str]) -> list[str]:
     cells = [line.curve.codec]
     for name in names:
         bd = line.bd_rate["psnr"].get(name)
-        cells += ["0", ""] if bd is None else [percent(bd.percent), f"{bd.low:.1f}–{bd.high:.1f}"]
+        cells += ["0", ""] if bd is None else [percent(bd.percent), _compared(bd)]
     return [*cells, line.curve.source]
 
 
@@ -153,8 +166,7 @@ def comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]
     lines = [("mean curve", comparison.mean, interval)]
     lines += [(image, one, "") for image, one in comparison.per_image.items()]
     return header, [
-        [name, percent(bd.percent), span, f"{bd.low:.1f}–{bd.high:.1f}", number(100 * bd.overlap, 0)]
-        for name, bd, span in lines
+        [name, percent(bd.percent), span, _compared(bd), number(100 * bd.overlap, 0)] for name, bd, span in lines
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tto.cli.bars import Bars, waiting
-from tto.cli.compression import Compression
+from tto.cli.compression import Compression, drawings_checked
 from tto.cli.jobs import Printing, Record, check_jobs, end, run_jobs
 from tto.cli.manifest import Manifest, finished, folder_of, noting
 from tto.cli.naming import COMPRESSION, plan_jobs
@@ -211,7 +211,9 @@ def compress(
 
     with Manifest(outputs, workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: compression().making) if skip_existing else lambda job: False
-        todo, refused = check_jobs(planned, not no_overwrite, is_done)
+        sources = [*(job.input for job in planned), *([] if roi is None else [roi])]
+        check = (lambda job: None) if explain is None else drawings_checked(explain, outputs, sources, not no_overwrite)
+        todo, refused = check_jobs(planned, not no_overwrite, is_done, check)
         if explain is not None:
             make_folder(explain)
         if not todo:

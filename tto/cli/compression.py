@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from tto.cli.jobs import Made, Parcel, Record
 from tto.cli.manifest import Making
 from tto.cli.naming import BIN_SUFFIX, STREAM, Job
 from tto.cli.refining import row_of
-from tto.errors import BadArgument
+from tto.errors import BadArgument, FileError
 from tto.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Work:
 
         job = parcel.job
         picture = load_picture(parcel.data, self.how.convert)
-        result = self._coded(job, picture) if job.target.suffix != BIN_SUFFIX else self._published(picture)
+        result = self._coded(job, picture) if job.target.suffix.lower() != BIN_SUFFIX else self._published(picture)
         drawings = {} if self.how.explain is None else self._drawn(self.how.explain, job, picture, result)
         if self.how.request.budget is not None and result.steps == 0:
             LOG.warning("%s: %g s are too short to refine it, so it is not refined", job.input, self.how.request.budget)
@@ -96,10 +96,7 @@ class _Work:
         from tto.explain import explain
 
         drawings = explain(self.codec, picture, result.data)
-        place = Path("stdout")
-        if job.output != STREAM:
-            place = Path(os.path.relpath(job.target, self.how.outputs or job.target.parent))
-        return {folder / f"{place.with_suffix('')}-{name}": data for name, data in drawings.items()}
+        return {drawing_path(folder, self.how.outputs, job, name): data for name, data in drawings.items()}
 
     def _measured(self, picture: Picture, result: Result) -> Record:
         """What was aimed at, by the request or by the network's training, where that is not PSNR."""
@@ -111,6 +108,32 @@ class _Work:
         if "ms-ssim" in (request.metric, result.metric) or request.target_ms_ssim is not None:
             record["ms_ssim"] = ms_ssim(picture.rgb, load_picture(result.image).rgb)
         return record
+
+
+def drawing_path(folder: Path, outputs: Path | None, job: Job, name: str) -> Path:
+    """Where a drawing goes. folder, outputs: as `explain` and `outputs` of `Compression`."""
+    place = Path("stdout")
+    if job.output != STREAM:
+        place = Path(os.path.relpath(job.target, outputs or job.target.parent))
+    return folder / f"{place.with_suffix('')}-{name}"
+
+
+def drawings_checked(
+    folder: Path, outputs: Path | None, sources: Sequence[Path], overwrite: bool
+) -> Callable[[Job], None]:
+    """What refuses a job that could draw over one of the sources, or, without `overwrite`, over any file."""
+    from tto.explain import DRAWINGS
+
+    kept = {os.path.realpath(source) for source in sources if source != STREAM}
+
+    def check(job: Job) -> None:
+        for path in (drawing_path(folder, outputs, job, f"{name}.png") for name in DRAWINGS):
+            if os.path.realpath(path) in kept:
+                raise BadArgument(f"{path} is an input: give another folder with --explain")
+            if not overwrite and path.exists():
+                raise FileError(f"{path} exists and --no-overwrite is given")
+
+    return check
 
 
 def record_of(result: Result) -> Record:

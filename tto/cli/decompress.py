@@ -102,7 +102,7 @@ class Decompression:
         from tto.image import encode_picture
 
         job, data = parcel.job, parcel.data
-        is_published = job.input.suffix == BIN_SUFFIX
+        is_published = job.input.suffix.lower() == BIN_SUFFIX
         with bars.steps(LOADING):
             codec = codec_for(None if is_published else data)
         start = time.perf_counter()

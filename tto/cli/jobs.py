@@ -79,6 +79,7 @@ def _check(job: Job, overwrite: bool) -> None:
 @dataclass(frozen=True)
 class Parcel:
     """A job as a worker gets it: with the content of its input, and path and content of the original to compare with.
+    modified_ns: when the input was last changed, as it was before its content was read.
 
     Workers read and write no pictures, so they may be on other machines.
     """
@@ -87,6 +88,7 @@ class Parcel:
     job: Job
     data: bytes = field(repr=False)
     original: tuple[Path, bytes] | None = field(default=None, repr=False)
+    modified_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Printing:
 
 
 def read_parcel(index: int, job: Job) -> Parcel:
-    return Parcel(index, job, read_input(job.input))
+    modified_ns = modified(job.input)
+    return Parcel(index, job, read_input(job.input), modified_ns=modified_ns)
 
 
 def run_jobs(
@@ -166,6 +169,8 @@ def _written(made: Made, before: Callable[[], None]) -> Record | Exception:
         before()
         for path, data in made.files.items():
             write_output(path, data)
+    except BrokenPipeError:  # whoever read standard output has gone
+        raise
     except Exception as error:
         return error
     return made.record
@@ -224,6 +229,11 @@ def _has_no_word(value: Any) -> bool:
 def read_input(path: Path) -> bytes:
     """What a file or standard input holds. Raises `FileError`."""
     return sys.stdin.buffer.read() if path == STREAM else read_bytes(path)
+
+
+def modified(path: Path) -> int:
+    """When a file was last changed, in nanoseconds; 0 of what has no such time."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def write_output(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tto.cli.jobs import Made, Parcel
+from tto.cli.jobs import Made, Parcel, modified
 from tto.cli.naming import STREAM, Job
 from tto.errors import FileError
 from tto.files import read_bytes, require_writable
@@ -73,17 +73,19 @@ class Manifest:
         """grows: whether there must be a file; one that is there is kept up to date if it can be. Raises `FileError`
         where it is damaged, of another version, or must grow and cannot, as it is in use or may not be written.
         """
-        self._folder, self._grows = folder or Path(), grows and folder is not None
+        self._knows = folder is not None
+        self._folder, self._grows = folder or Path(), grows and self._knows
         self._path = self._folder / MANIFEST
         self._journal: Journal | None = None
         self._entries: dict[str, Entry] = {}
-        if folder is not None and self._path.exists():
+        self._others: dict[Path, dict[str, Entry]] = {}
+        if self._knows and self._path.exists():
             try:
                 self._open()
             except FileError:
                 if grows:
                     raise
-                self._entries = self._understood(lambda: parse(read_bytes(self._path)))
+                self._entries = _read(self._path)
         elif self._grows:
             require_writable(self._path)
 
@@ -94,31 +96,44 @@ class Manifest:
         if self._journal is not None:
             self._journal.__exit__(*exception)
 
-    def entry(self, job: Job) -> Entry | None:
-        """What is known about a job's output."""
-        return self._entries.get(self._name(job))
+    def entries(self, job: Job) -> list[Entry]:
+        """What is known about a job's output, here and in the other folders that it lies in: where a manifest lies
+        depends on what else a run had to do. Raises `FileError`.
+        """
+        if not self._knows:
+            return []
+        target = Path(os.path.abspath(job.target))
+        found = [self._of(folder).get(os.path.relpath(target, folder)) for folder in target.parents]
+        return [entry for entry in found if entry is not None]
 
-    def append(self, job: Job, source: bytes, output: bytes, making: Making) -> None:
+    def append(self, parcel: Parcel, output: bytes, making: Making) -> None:
         """Tell of an output that is about to be written. Raises `FileError`."""
         if self._journal is None and self._grows:
             self._open()
         if self._journal is None:
             return
+        job = parcel.job
         entry = Entry(
-            self._name(job), len(output), _digest(output),
-            os.path.abspath(job.input), len(source), _modified(job.input), _digest(source),
+            os.path.relpath(job.target, self._folder), len(output), _digest(output),
+            os.path.abspath(job.input), len(parcel.data), parcel.modified_ns, _digest(parcel.data),
             making.model, making.settings,
         )  # fmt: skip
         self._journal.append(asdict(entry))
         self._entries[entry.output] = entry
 
-    def _name(self, job: Job) -> str:
-        return os.path.relpath(job.target, self._folder)
+    def _of(self, folder: Path) -> Mapping[str, Entry]:
+        """Entries of the manifest in a folder, by their outputs."""
+        if folder == Path(os.path.abspath(self._folder)):
+            return self._entries
+        if folder not in self._others:
+            path = folder / MANIFEST
+            self._others[folder] = _read(path) if os.path.exists(path) else {}
+        return self._others[folder]
 
     def _open(self) -> None:
         journal = Journal(self._path, "wait for its end, or name another folder with -o")
         try:
-            self._entries = self._understood(journal.read)
+            self._entries = _understood(self._path, journal.read)
             if not self._path.stat().st_size:
                 journal.append(HEADER)
         except BaseException:
@@ -126,17 +141,22 @@ class Manifest:
             raise
         self._journal = journal
 
-    def _understood(self, read: Callable[[], list[Any]]) -> dict[str, Entry]:
-        """Entries by their outputs."""
-        try:
-            lines = read()
-            if lines and lines[0] != HEADER:
-                version = lines[0]["tto_manifest"]
-                raise FileError(f"{self._path} is of version {version}, and this tto knows version {VERSION}: move it")
-            entries = [Entry.from_record(line) for line in lines[1:]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{self._path} is damaged, or no manifest of tto: move it to begin a new one") from error
-        return {entry.output: entry for entry in entries}
+
+def _read(path: Path) -> dict[str, Entry]:
+    return _understood(path, lambda: parse(read_bytes(path)))
+
+
+def _understood(path: Path, read: Callable[[], list[Any]]) -> dict[str, Entry]:
+    """Entries by their outputs."""
+    try:
+        lines = read()
+        if lines and lines[0] != HEADER:
+            version = lines[0]["tto_manifest"]
+            raise FileError(f"{path} is of version {version}, and this tto knows version {VERSION}: move it")
+        entries = [Entry.from_record(line) for line in lines[1:]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path} is damaged, or no manifest of tto: move it to begin a new one") from error
+    return {entry.output: entry for entry in entries}
 
 
 def is_current(entry: Entry, job: Job, making: Making) -> bool:
@@ -153,7 +173,7 @@ def _is_input(entry: Entry, path: Path) -> bool:
     """Of the same size and, if it was touched since or lies elsewhere, the same content."""
     if not path.is_file() or path.stat().st_size != entry.input_bytes:
         return False
-    untouched = os.path.abspath(path) == entry.input and _modified(path) == entry.input_mtime_ns
+    untouched = os.path.abspath(path) == entry.input and modified(path) == entry.input_mtime_ns
     return untouched or _digest(read_bytes(path)) == entry.input_sha256
 
 
@@ -169,11 +189,6 @@ def folder_of(jobs: Sequence[Job], output: str | None) -> Path | None:
     return Path(os.path.commonpath([os.path.abspath(target.parent) for target in targets]))
 
 
-def _modified(path: Path) -> int:
-    """In nanoseconds; 0 of what has no such time."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
-
-
 def _digest(data: bytes) -> str:
     return sha256(data).hexdigest()
 
@@ -184,8 +199,8 @@ def finished(manifest: Manifest, making: Callable[[], Making]) -> Callable[[Job]
     def is_done(job: Job) -> bool:
         if not job.target.exists():
             return False
-        entry = manifest.entry(job)
-        if entry is None or is_current(entry, job, making()):
+        entries = manifest.entries(job)
+        if not entries or any(is_current(entry, job, making()) for entry in entries):
             return True
         LOG.info("%s is made anew: its input, the model or the settings changed", job.output)
         return False
@@ -195,4 +210,4 @@ def finished(manifest: Manifest, making: Callable[[], Making]) -> Callable[[Job]
 
 def noting(manifest: Manifest, making: Making) -> Callable[[Parcel, Made], None]:
     """What tells a manifest of an output before it is written."""
-    return lambda parcel, made: manifest.append(parcel.job, parcel.data, made.files[parcel.job.target], making)
+    return lambda parcel, made: manifest.append(parcel, made.files[parcel.job.target], making)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 
@@ -13,6 +15,7 @@ from tto.bench.measure import Failure
 from tto.bench.rows import read_csv, write_csv
 from tto.bench.summary import summarize
 from tto.cli import main
+from tto.workers import Here
 
 
 def tto(*arguments: object) -> int:
@@ -22,16 +25,29 @@ def tto(*arguments: object) -> int:
     return stopped.value.code
 
 
+@dataclass(frozen=True)
+class Actors(Here):
+    """As those of Ray."""
+
+    device: str = "cpu"
+
+
 def test_anchors_on_a_folder(pictures, tmp_path, capsys):
     out, options = tmp_path / "out", ["-m", "none", "--anchors", "jpeg,webp", "--limit", 2, "--crop", 64]
     assert tto("bench", pictures, *options, "--out", out) == 0
     captured = capsys.readouterr()
     printed = captured.out
     columns = [cell.strip() for cell in printed.splitlines()[0].split("|")[1:-1]]
-    assert columns[:5] == ["codec", "chroma", "BD-rate % vs jpeg", "95 % interval", "encode s"]
-    assert "tto bench: 52 of 52 files" in captured.err  # a word now and then without a terminal
+    assert columns[:5] == ["codec", "chroma", "BD-rate % vs jpeg", "compared dB", "95 % interval"]
+    assert captured.err == ""
     assert printed.endswith(f"{out / 'report.html'} shows all of it\n")
     assert "<h1>pictures, first images only, centre 64x64: 2 images</h1>" in (out / "report.html").read_text()
+
+
+def test_how_far_it_is_without_a_terminal_is_said_on_request(pictures, tmp_path, capsys):
+    options = ["-m", "none", "--anchors", "jpeg", "--limit", 1, "--crop", 64, "--examples", 0]
+    assert tto("-v", "bench", pictures, *options, "--out", tmp_path / "out") == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "files" in line][-1] == "tto: 13 of 13 files"
 
 
 def test_a_model_at_two_efforts_and_two_qualities(pictures, tmp_path, capsys, fake_codec):
@@ -40,6 +56,14 @@ def test_a_model_at_two_efforts_and_two_qualities(pictures, tmp_path, capsys, fa
     assert "dcae-small (best)" in capsys.readouterr().out
     assert len(fake_codec.calls) == 3 * 2 * 2
     assert {row.threads for row in read_csv(tmp_path / "out" / "results.csv")} == {1}
+
+
+def test_rows_tell_of_the_device_of_the_actors(pictures, tmp_path, monkeypatch, fake_codec):
+    monkeypatch.setattr("tto.cli.workplace.require", lambda *_: None)
+    monkeypatch.setattr("tto.cli.workplace.Workplace.open", lambda *_: nullcontext(Actors(device="cuda")))
+    options = ["-m", "dcae-small", "-q", "2,6", "--anchors", "none", "--limit", 1, "--crop", 64, "--ray"]
+    assert tto("bench", pictures, *options, "--out", tmp_path / "out") == 0
+    assert {row.settings for row in read_csv(tmp_path / "out" / "results.csv")} == {"on cuda"}
 
 
 def test_compare_two_runs(tmp_path, capsys, make_rows):

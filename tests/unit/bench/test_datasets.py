@@ -156,6 +156,8 @@ def test_a_broken_archive_is_fetched_anew_next_time(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_a_data_set(pictures):
+    (pictures / ".a.png").write_bytes(b"of another system")
+    (pictures / "folder.png").mkdir()
     images = open_dataset(str(pictures))
     assert (images.name, images.complete) == ("pictures", False)
     assert [source.path.name for source in sources(images, limit=2)] == ["a.png", "b.png"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import tto
@@ -81,6 +82,24 @@ def test_efforts_reach_the_codec_by_name_and_by_steps(pictures, tmp_path, fake_c
     assert pytest.approx(0.4) == rows[2].J
     assert rows[2].base_bytes == rows[2].bytes + 10
     assert rows[2].parameters == 8 and rows[2].peak_memory_mb < 50  # without the networks that are loaded
+
+
+def test_memory_is_that_of_the_device_on_which_the_coder_computes(pictures, tmp_path, fake_codec, monkeypatch):
+    asked = []
+    for name in ("reset_peak", "peak_mb"):
+        monkeypatch.setattr(measure, name, lambda device: asked.append(device) or 0.0)
+    series = model_series(["dcae-small"], ["none"], [2], "cpu") + anchor_series(["webp"])
+    tasks = make_tasks(pictures, series, limit=1)[:2]
+    monkeypatch.setattr(type(fake_codec), "device", torch.device("cuda:1"))  # in another process
+    measure.measure(tasks, Machine(tmp_path))
+    assert asked == ["cuda:1", "cuda:1", "cpu", "cpu"]
+
+
+def test_a_coder_has_the_network_of_its_quality_before_the_clock_starts(fake_codec, monkeypatch):
+    networks = {2.0: type(fake_codec)(), 3.0: type(fake_codec)()}
+    monkeypatch.setattr(fake_codec, "at", networks.get, raising=False)
+    (series,) = model_series(["family"], ["none"], [2, 3], "cpu")
+    assert [series.open(rung, "cpu").codec for rung in series.rungs] == list(networks.values())
 
 
 def test_finished_rows_are_not_measured_again(pictures, tmp_path, count_work):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +61,17 @@ def test_a_program_without_vmaf_is_one_line(monkeypatch):
     monkeypatch.setattr(vmaf_module, "missing", lambda kind, name: "this ffmpeg was built without libvmaf")
     with pytest.raises(NotInstalled, match="vmaf: this ffmpeg was built without libvmaf"):
         vmaf_module.load_vmaf()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes that do not block")
+def test_a_program_that_says_much_is_not_held_up(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    says = "os.set_blocking(2, False); [os.write(2, b' '.join(map(os.fsencode, sys.argv)) * 1000) for _ in range(99)]"
+    program.write_text(f"#!{sys.executable}\nimport os, sys\n{says}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("tto.bench.ffmpeg.ffmpeg_program", lambda: str(program))
+    said, _ = run_ffmpeg(["in"])
+    assert said.count(" in") == 99_000 and "-nostats" in said
 
 
 def test_ffmpeg_says_what_it_has_and_what_went_wrong(tmp_path):

@@ -50,7 +50,7 @@ def test_a_codec_that_failed_on_an_image_is_not_compared_on_the_easier_rest(make
     jpeg, tto = mean_curves(make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none", images="ab"))
     assert len(jpeg.points) == 3 and tto.points == ()
     header, cells = summary_cells(summarize([jpeg, tto]))
-    assert cells[1][:3] == ["tto (none)", "–", "–"]
+    assert cells[1][:3] == ["tto (none)", "–", "–"] and "compared dB" not in header
 
 
 def test_one_image_without_ms_ssim_leaves_the_mean_without(make_rows):
@@ -111,11 +111,11 @@ def test_the_summary_as_markdown(curves, rows):
     text = markdown(*summary_cells(summarize(curves, rows)))
     lines = text.splitlines()
     assert lines[0].startswith(
-        "| codec      | chroma | BD-rate % vs jpeg |   95 % interval | BD-rate % vs none | J gain % |"
+        "| codec      | chroma | BD-rate % vs jpeg | compared dB |   95 % interval | BD-rate % vs none | J gain % |"
     )
     assert lines[1].startswith("| ---------- | -----: | ----------------: |")
     assert (
-        "| tto (fast) |      – |            -70.00 | -70.00 … -70.00 |            -10.00 |    10.00 |    2.000 |"
+        "| tto (fast) |      – |            -70.00 |   31.0–37.0 | -70.00 … -70.00 |            -10.00 |    10.00 |"
         in text
     )
     assert lines[4].endswith("|       102 |          5.3 | 0.10–0.40 | 31.0–37.0 |")
@@ -142,6 +142,17 @@ def test_chroma_stands_beside_the_figures_of_anchors(make_rows):
     assert header[1] == "chroma" and [row[1] for row in cells] == ["4:2:0", "4:4:4", "–"]
 
 
+def test_tables_say_how_much_of_the_curves_was_compared(make_rows):
+    rows = make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none")
+    rows += [replace(row, codec="far", scores={"psnr": row.scores["psnr"] + 9}) for row in rows[9:]]
+    better = [replace(row, scores={"psnr": row.scores["psnr"] + 3}) for row in rows[9:18]]
+    summary = summarize(mean_curves([*rows[:9], *better, *rows[18:]]))
+    header, cells = summary_cells(summary)
+    assert header[3] == "compared dB" and [row[3] for row in cells] == ["–", "34.0–37.0", "–"]
+    header, cells = bd_rate_cells(summary, "psnr")
+    assert [row[2] for row in cells] == ["–", "50", "0"]
+
+
 def test_what_failed_is_counted_and_told(curves, rows):
     failures = [Failure("tto (none)", 8.0, name, "out of memory") for name in ("a.png", "b.png")]
     header, cells = summary_cells(summarize(curves, rows), failures)
@@ -157,9 +168,9 @@ def test_what_failed_is_counted_and_told(curves, rows):
 def test_every_metric_has_its_own_bd_rates_where_it_was_measured(curves, make_rows):
     summary = summarize([*curves, *published_curves("kodak")])
     header, cells = bd_rate_cells(summary, "ms_ssim")
-    assert header == ["MS-SSIM (dB): BD-rate %", "vs jpeg"]
-    assert cells == [["jpeg", "0"], ["tto (none)", "-66.67"], ["tto (fast)", "-70.00"]]
-    assert bd_rate_cells(summary, "psnr")[0][1:] == [
+    assert header == ["MS-SSIM (dB): BD-rate %", "vs jpeg", "overlap %"]
+    assert cells == [["jpeg", "0", "–"], ["tto (none)", "-66.67", "100"], ["tto (fast)", "-70.00", "100"]]
+    assert bd_rate_cells(summary, "psnr")[0][1::2] == [
         f"vs {name}" for name in ("jpeg", "vtm-9.1, published", "bpg-444, published")
     ]
 

@@ -53,6 +53,24 @@ def test_without_matplotlib_one_line_says_so_first(tmp_path, photo, tiny_checkpo
     assert not photo.with_suffix(".tto").exists()
 
 
+@pytest.mark.parametrize("options", [("photo-error.png",), ("--roi", "photo-error.png")])
+def test_no_drawing_replaces_an_input(tmp_path, photo, tiny_checkpoint, capsys, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    photo.with_name("photo-error.png").write_bytes(photo.read_bytes())
+    assert call("compress", photo, *options, "-m", tiny_checkpoint, "--effort", "none", "--explain", ".") == 2
+    assert "photo-error.png is an input: give another folder with --explain\n" in capsys.readouterr().err
+    assert photo.with_name("photo-error.png").read_bytes() == photo.read_bytes()
+    assert not photo.with_suffix(".tto").exists()
+
+
+def test_no_overwrite_holds_for_drawings(tmp_path, photo, tiny_checkpoint, capsys):
+    (tmp_path / "photo-bits.png").write_bytes(b"precious")
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path, "--no-overwrite") == 2
+    assert "photo-bits.png exists and --no-overwrite is given" in capsys.readouterr().err
+    assert (tmp_path / "photo-bits.png").read_bytes() == b"precious"
+    assert not photo.with_suffix(".tto").exists()
+
+
 def test_drawings_keep_the_places_of_their_outputs(tmp_path, photo, tiny_checkpoint):
     for place in ("in/a/x.png", "in/b/x.png"):
         (tmp_path / place).parent.mkdir(parents=True)

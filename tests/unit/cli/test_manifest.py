@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tto.cli.jobs import Made, Parcel
+from tto.cli.jobs import Made, Parcel, read_parcel
 from tto.cli.manifest import MANIFEST, Making, Manifest, finished, folder_of, noting
 from tto.cli.naming import STREAM, Job
 from tto.errors import FileError
@@ -92,9 +92,43 @@ def test_an_output_nothing_is_known_of_is_done_when_it_is_there(job):
     assert is_done(other)
 
 
+def test_an_input_that_changes_while_it_is_worked_on_is_not_done(job, monkeypatch):
+    def read(path):
+        data = path.read_bytes()
+        path.write_bytes(b"changed")
+        os.utime(path, ns=(1, 1))
+        return data
+
+    monkeypatch.setattr("tto.cli.jobs.read_input", read)
+    with Manifest(Path("out"), grows=True) as manifest:
+        noting(manifest, MAKING)(read_parcel(0, job), Made({}, {job.target: b"bytes"}))
+    write(job)
+    assert not is_done(job)
+
+
+@pytest.mark.parametrize("folders", [("out", "out/sub"), ("out/sub", "out")])
+def test_what_a_run_with_other_outputs_noted_elsewhere_is_known(job, folders):
+    """A manifest lies in the folder of all outputs of its run."""
+    write(job)
+    Path("out", MANIFEST).unlink()
+    newer, noted = Making("0001", {}), Parcel(0, job, b"picture")
+    before, now = map(Path, folders)
+    with Manifest(before, grows=True) as manifest:
+        manifest.append(noted, b"bytes", MAKING)
+    with Manifest(now, grows=True) as manifest:
+        assert finished(manifest, lambda: MAKING)(job)
+        assert not finished(manifest, lambda: newer)(job)
+        manifest.append(noted, b"newer", newer)
+    write(job, b"newer")
+    for folder in folders:
+        with Manifest(Path(folder), grows=True) as manifest:
+            assert finished(manifest, lambda: newer)(job)
+            assert not finished(manifest, lambda: MAKING)(job)
+
+
 def test_the_last_line_counts(job):
     with Manifest(Path("out"), grows=True) as manifest:
-        manifest.append(job, b"picture", b"newer", Making("0001", {}))
+        manifest.append(Parcel(0, job, b"picture"), b"newer", Making("0001", {}))
     write(job, b"newer")
     assert is_done(job, Making("0001", {})) and not is_done(job)
 
@@ -128,9 +162,9 @@ def test_values_of_another_kind_are_damage(job):
 def test_a_manifest_in_use_is_read_where_it_need_not_grow(job):
     content = Path("out", MANIFEST).read_bytes()
     with Manifest(Path("out"), True), Manifest(Path("out"), False) as reader:
-        reader.append(job, b"", b"", MAKING)
+        reader.append(Parcel(0, job, b""), b"", MAKING)
     with Manifest(None, True) as nowhere:
-        nowhere.append(job, b"", b"", MAKING)
+        nowhere.append(Parcel(0, job, b""), b"", MAKING)
     assert Path("out", MANIFEST).read_bytes() == content
     with Manifest(Path("out"), True), pytest.raises(FileError, match="in use"):
         Manifest(Path("out"), True)
@@ -154,7 +188,7 @@ def test_a_manifest_that_is_there_is_kept_up_to_date(job):
 def test_none_is_begun_that_nobody_asked_for(tmp_path):
     job = Job(tmp_path / "a.png", tmp_path / "a.tto")
     with Manifest(tmp_path, grows=False) as manifest:
-        manifest.append(job, b"picture", b"bytes", MAKING)
+        manifest.append(Parcel(0, job, b"picture"), b"bytes", MAKING)
     assert not (tmp_path / MANIFEST).exists()
 
 

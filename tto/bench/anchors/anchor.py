@@ -27,6 +27,10 @@ class Anchor(ABC):
     container: str
     ladder: tuple[float, ...]
 
+    @property
+    def device(self) -> str:
+        return "cpu"
+
     @abstractmethod
     def encode(self, image: Image.Image, quality: float) -> Encoded:
         """A file with the image's colours and nothing else."""

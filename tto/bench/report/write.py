@@ -93,8 +93,8 @@ def _tables(about: About, summary: Summary, failures: Sequence[Failure]) -> str:
             f"# {about.title}\n",
             markdown(*summary_cells(summary, failures)),
             *(f"- {line}" for line in failure_lines(failures)),
-            "BD-rate on PSNR, negative is better; the interval is of the choice of images (bootstrap). "
-            f"{AXES} Rates are bytes of files on disk.\n",
+            "BD-rate on PSNR over the range both curves reach, negative is better; the interval is of the choice of "
+            f"images (bootstrap). {AXES} Rates are bytes of files on disk.\n",
             *(markdown(header, cells) for header, cells in _bd_rates(summary) if cells),
             markdown(*point_cells(summary.curves)),
             *(f"- {name}: `{text}`" for name, text in about.facts.items()),
