@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tto.errors import BadArgument, BadCheckpoint
-from tto.hub import PREFIX, parse_address, pulled_models, weights_path
+from tto.hub import PREFIX, parse_address, pulled_models, weights_path, where_to_look
 from tto.zoo import families, find_family, known_fingerprints
 
 if TYPE_CHECKING:
@@ -74,11 +74,19 @@ def known_model(fingerprint: bytes) -> str | None:
 
     No network is loaded.
     """
-    listed = weights_folder() / "fingerprints.json"
-    shipped = json.loads(listed.read_text()) if listed.is_file() else {}
-    names = {made: name for name, made in shipped.items()}
+    names = {made: name for name, made in _listed("fingerprints.json").items()}
     wanted = fingerprint.hex()
     return names.get(wanted) or pulled_models().get(wanted) or known_fingerprints().get(wanted, (None, 0))[0]
+
+
+def how_to_get(fingerprint: bytes) -> str:
+    """What to do about a file whose model is not here: was it shipped with an earlier version, or is it to be found?"""
+    return _listed("earlier.json").get(fingerprint.hex()) or where_to_look(fingerprint)
+
+
+def _listed(name: str) -> dict[str, str]:
+    path = weights_folder() / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def load_model(model: str) -> BaseModel:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import typer
 
+import tto
 from tto.cli.info import BLOCK, LATENTS_PER_BLOCK, contents, info
 from tto.container import Container, Header, SectionType, write
-from tto.errors import CorruptFile
+from tto.errors import CorruptFile, WrongModel
 from tto.models import DEFAULT_MODEL, load_model, shipped_models, weights_folder
 from tto.side.codes import NO_CODE, encode_codes
 from tto.side.transform import Syntax, encode_syntax
@@ -54,6 +56,18 @@ def test_a_mask_is_read_where_the_size_of_the_latent_is_known(tmp_path):
     for name in shipped_models():
         model = load_model(name)
         assert (model.stride, model.stride // model.y_stride) == (BLOCK, LATENTS_PER_BLOCK)
+
+
+def test_a_file_of_earlier_weights_says_where_they_are(tmp_path, capsys):
+    first = "c9a7a3e6b180fa04"
+    assert first not in FINGERPRINTS.values()
+    data = write(Container(Header(100, 50, bytes.fromhex(first), 4.0), {SectionType.Z: b"zz", SectionType.Y: b"yyy"}))
+    (tmp_path / "photo.tto").write_bytes(data)
+    info([tmp_path / "photo.tto"])
+    where = "its weights are dcae-small as first shipped, .* base_models/weights/README.md has the command; .* -m FILE"
+    assert re.search(rf"model       {first} \(not here; {where}\)", capsys.readouterr().out)
+    with pytest.raises(WrongModel, match=rf"\(fingerprint {first}\): {where}"):
+        tto.decompress(data, device="cpu")
 
 
 def test_a_mask_that_cannot_be_is_refused(tmp_path):
