@@ -220,6 +220,7 @@ class Trainer:
                 clip_norm=settings.optimizer.clip_norm,
                 micro_batch=min(batch // processes, settings.micro_batch or batch),
                 seed=(recipe.seed, number),
+                balance=settings.loss.balance,
             ),
             quantiles=QuantileOptimizer(self.model, settings.optimizer.aux_learning_rate, trains_bottleneck),
             batches=prefetch(sampler, self.progress.step, recipe.data.workers, accelerator.device),
