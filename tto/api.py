@@ -15,9 +15,9 @@ from tto.codec import AnyCodec, Codec, Result, load_codec
 from tto.container import MAX_PIXELS, read
 from tto.errors import WrongModel
 from tto.files import read_bytes
-from tto.hub import pulled_models, where_to_look
+from tto.hub import pulled_models
 from tto.image import load_picture
-from tto.models import DEFAULT_MODEL, checkpoint_path, shipped_models
+from tto.models import DEFAULT_MODEL, checkpoint_path, how_to_get, shipped_models
 from tto.zoo import Family, FamilyCodec, find_family, find_network
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def codec_for(
         family, quality = found
         return _load_family(family, device).trained(quality)
     raise WrongModel(
-        f"the file was made with a model that is not here (fingerprint {fingerprint.hex()}): "
-        f"{where_to_look(fingerprint)}"
+        f"the file was made with a model that is not here (fingerprint {fingerprint.hex()}): {how_to_get(fingerprint)}"
     )
 
 

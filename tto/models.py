@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tto.errors import BadArgument, BadCheckpoint
-from tto.hub import PREFIX, parse_address, pulled_models, weights_path
+from tto.hub import PREFIX, parse_address, pulled_models, weights_path, where_to_look
 from tto.zoo import families, find_family, known_fingerprints
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ class ListedModel:
 
 def listed_models() -> dict[str, ListedModel]:
     """By name, from the list beside the weights."""
-    path = weights_folder() / "fingerprints.json"
-    listed = json.loads(path.read_text()) if path.is_file() else {}
-    return {name: ListedModel(**known) for name, known in listed.items()}
+    return {name: ListedModel(**known) for name, known in _listed("fingerprints.json").items()}
 
 
 def checkpoint_path(model: str) -> Path:
@@ -94,6 +92,16 @@ def known_model(fingerprint: bytes) -> str | None:
     names = {known.fingerprint: name for name, known in listed_models().items()}
     wanted = fingerprint.hex()
     return names.get(wanted) or pulled_models().get(wanted) or known_fingerprints().get(wanted, (None, 0))[0]
+
+
+def how_to_get(fingerprint: bytes) -> str:
+    """What to do about a file whose model is not here: was it shipped with an earlier version, or is it to be found?"""
+    return _listed("earlier.json").get(fingerprint.hex()) or where_to_look(fingerprint)
+
+
+def _listed(name: str) -> dict[str, Any]:
+    path = weights_folder() / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def load_model(model: str) -> BaseModel:

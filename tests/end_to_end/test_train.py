@@ -129,7 +129,9 @@ def test_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(recipe, tmp_
 
 
 def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
-    overrides = ["stages.*.micro_batch=1", "only=one", "stages.0.steps=20", "trackers=[]", "data.val=[]"]
+    """Also with gradients of rate and distortion that are balanced."""
+    overrides = ["stages.*.micro_batch=1", "stages.*.steps=10", "stages.two.loss.balance=true", "trackers=[]",
+                 "data.val=[]"]  # fmt: skip
     finish(start(str(recipe), "--out", str(tmp_path / "one"), *overrides))
     launch = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
               "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "tto.train")  # fmt: skip

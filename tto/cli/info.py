@@ -7,8 +7,7 @@ from tto.cli.jobs import Made, Printing, Record, check_jobs, end, run_jobs
 from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import Json, Recursive, TTOFiles
 from tto.container import MODULES_FINGERPRINT, VERSION, Container, SectionType, read, section_name
-from tto.hub import where_to_look
-from tto.models import ListedModel, known_model, listed_models
+from tto.models import ListedModel, how_to_get, known_model, listed_models
 
 EPILOG = """Examples:
 
@@ -57,7 +56,7 @@ def contents(data: bytes) -> Record:
 
 def describe(record: Record) -> str:
     channels = ("gray" if record["grayscale"] else "RGB") + (" with alpha" if record["alpha"] else "")
-    known = record["model"] or f"not here; {where_to_look(bytes.fromhex(record['model_fingerprint']))}"
+    known = record["model"] or f"not here; {how_to_get(bytes.fromhex(record['model_fingerprint']))}"
     lines = [
         f"{record['input']}: {record['width']}x{record['height']}, {channels}",
         f"  size        {record['bytes']} bytes, {record['bpp']:.4f} bpp",

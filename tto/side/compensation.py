@@ -1,8 +1,9 @@
 """MSC, masked compensation: what quantization took from a latent position, put back by one code of a codebook.
 
 Paper: H. Kuang, W. Yang, Z. Guo, J. Liu, "Cross-Granularity Online Optimization with Masked Compensated Information
-for Learned Image Compression", supplement, Table 1. Ours: networks for latents of other sizes, and that codes live
-in the domain where the quantization step is one whatever the quality.
+for Learned Image Compression", supplement, Table 1. Ours: networks for latents of other sizes, that codes live in the
+domain where the quantization step is one whatever the quality, that in training the encoder is given the distortion's
+negative gradient over its curvature in place of y − ŷ, and that in compression codes are chosen by J.
 
 Shapes: `B` batch, `M` channels of y, `K` codes, `h w` size of y.
 

@@ -28,6 +28,7 @@ from accelerate.utils import RNG_STATE_NAME, load
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim import Optimizer
 
 from tto.train.ema import AveragedModel
 from tto.train.errors import ResumeError, SaveError
@@ -159,9 +160,15 @@ def load_model_state(checkpoint: Path, model: nn.Module, average: AveragedModel 
         average.updates = progress.average_updates
 
 
-def load_optimizer_state(accelerator: Accelerator, checkpoint: Path, quantiles: QuantileOptimizer) -> None:
-    """Optimizers and generators back in place. Raises `ResumeError`."""
+def load_optimizer_state(
+    accelerator: Accelerator, checkpoint: Path, optimizer: Optimizer, quantiles: QuantileOptimizer
+) -> None:
+    """Optimizers and generators back in place, with rates, betas and the like as they were just made: a decay may have
+    others than the run that it ends. Raises `ResumeError`.
+    """
     _load_generators(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
+    optimizers = [optimizer] if quantiles.adam is None else [optimizer, quantiles.adam]
+    settings = [_without_parameters(group) for one in optimizers for group in one.param_groups]
     try:
         accelerator.load_state(str(checkpoint))
         saved = torch.load(checkpoint / "quantiles.pt", map_location="cpu", weights_only=True)
@@ -169,6 +176,13 @@ def load_optimizer_state(accelerator: Accelerator, checkpoint: Path, quantiles: 
             quantiles.adam.load_state_dict(saved)
     except Exception as error:  # unpickling and optimizers raise many types
         raise ResumeError(f"optimizer state in {checkpoint} does not fit: {str(error).splitlines()[0]}") from None
+    loaded = [group for one in optimizers for group in one.param_groups]
+    for group, made in zip(loaded, settings, strict=True):
+        group.update(made)
+
+
+def _without_parameters(group: dict) -> dict:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _load_generators(path: Path) -> None:

@@ -164,7 +164,7 @@ class Trainer:
         """Steps until the stage is over, then a validation and a checkpoint; only this where it is to stop."""
         stage = self._start_stage(settings)
         if checkpoint is not None:
-            load_optimizer_state(self.accelerator, checkpoint, stage.quantiles)
+            load_optimizer_state(self.accelerator, checkpoint, stage.context.optimizer, stage.quantiles)
         clock = Clock(self.progress, self.accelerator)
         self._last_done = dict.fromkeys(self._last_done, self.progress.total_seconds)
         averages, finite, hyper = Averages(), FiniteWatch(self.progress.skipped_steps), HyperLatentWatch()
@@ -219,6 +219,7 @@ class Trainer:
                 clip_norm=settings.optimizer.clip_norm,
                 micro_batch=min(batch // processes, settings.micro_batch or batch),
                 seed=(recipe.seed, number),
+                balance=settings.loss.balance,
             ),
             quantiles=QuantileOptimizer(self.model, settings.optimizer.aux_learning_rate),
             batches=prefetch(sampler, self.progress.step, recipe.data.workers, accelerator.device),

@@ -1,8 +1,8 @@
 """What a stage minimizes: rate plus weighted distortion, per sample, over a range of qualities.
 
-For a model with several qualities every sample has its own quality q and λ(q). Samples are weighted by λ^-0.5, so that
-high qualities (whose losses are numerically large) do not drown the low ones, and the weights are divided by their
-mean over the range of qualities.
+For a model with several qualities every sample has its own quality q and λ(q). Samples are weighted by λ^-0.5, or
+another power, so that high qualities (whose losses are numerically large) do not drown the low ones, and the weights
+are divided by their mean over the range of qualities.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from tto.train.recipe import LossSettings
 
 
 class Terms(NamedTuple):
-    """Per sample, each [B]: the weighted loss, bits per pixel of y and of z, and the mean squared error."""
+    """Per sample, each [B]: the weighted loss and its two parts, bits per pixel of y and of z, and the mean squared
+    error.
+    """
 
     loss: Tensor
+    rate: Tensor
+    distortion: Tensor
     bpp_y: Tensor
     bpp_z: Tensor
     mse: Tensor
@@ -44,7 +48,7 @@ class RateDistortion:
         self.qualities = model.qualities
         self.lambda_at = model.lambda_at
         range_of_qualities = torch.linspace(1.0, float(self.qualities), 512, dtype=torch.float64)
-        self._mean_weight = self.lambda_at(range_of_qualities).rsqrt().mean().item()
+        self._mean_weight = self._weight(range_of_qualities).mean().item()
 
     def quality(self, position: Tensor) -> Tensor:
         """Positions 0…1 as qualities 1…Q."""
@@ -57,8 +61,15 @@ class RateDistortion:
         bpp_y = bits(likelihoods["y"]) / pixels
         bpp_z = bits(likelihoods["z"]) / pixels if "z" in likelihoods else torch.zeros_like(bpp_y)
         rate = self._weighted_bits(likelihoods) / pixels + bpp_z
-        loss = rate + self.distortion(output["x_hat"], images, quality)
-        return Terms(self._balanced(loss, quality), bpp_y, bpp_z, mean_squared_error(output["x_hat"], images))
+        distortion = self.distortion(output["x_hat"], images, quality)
+        return Terms(
+            self._balanced(rate + distortion, quality),
+            self._balanced(rate, quality),
+            self._balanced(distortion, quality),
+            bpp_y,
+            bpp_z,
+            mean_squared_error(output["x_hat"], images),
+        )
 
     def _weighted_bits(self, likelihoods: dict[str, Tensor]) -> Tensor:
         """Of y, [B]; by all predictions that the stage weighs, in training, where the output has them."""
@@ -70,9 +81,11 @@ class RateDistortion:
         return torch.stack([weight * bits(likelihoods[name]) for weight, name in pairs]).sum(0)
 
     def values(self, output: dict, images: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        """The same by name; `bpp_z` only where there is a z."""
+        """The same by name; `bpp_z` only where there is a z, parts of the loss only where they are balanced."""
         values = self(output, images, quality)._asdict()
-        return {name: value for name, value in values.items() if name != "bpp_z" or "z" in output["likelihoods"]}
+        left_out = set() if "z" in output["likelihoods"] else {"bpp_z"}
+        left_out |= set() if self.settings.balance else {"rate", "distortion"}
+        return {name: value for name, value in values.items() if name not in left_out}
 
     def distortion(self, x_hat: Tensor, images: Tensor, quality: Tensor) -> Tensor:
         """Distortion of x̂ [B, 3, H, W] times λ, in bits per pixel, [B]."""
@@ -87,7 +100,10 @@ class RateDistortion:
         return self._balanced(self.lambda_at(quality).to(distortion) * distortion, quality)
 
     def _balanced(self, loss: Tensor, quality: Tensor) -> Tensor:
-        return loss * (self.lambda_at(quality).rsqrt() / self._mean_weight).to(loss)
+        return loss * (self._weight(quality) / self._mean_weight).to(loss)
+
+    def _weight(self, quality: Tensor) -> Tensor:
+        return self.lambda_at(quality).pow(-self.settings.quality_power)
 
 
 def bits(likelihoods: Tensor) -> Tensor:

@@ -61,12 +61,17 @@ class ModelSettings:
 class LossSettings:
     """`R + λ·255²·MSE`, or `R + 1280·λ·(1 − MS-SSIM)`; R in bits per pixel, λ is the model's own.
 
-    `rate_weights`: of the bits of y by each prediction of a model that makes several (Qian 2021, §5.1); without them
-    only the last counts, which codes it.
+    `rate_weights`: of the bits of y by each prediction of a model that makes several (Qian 2021, §5.1); without them only the
+    last counts, which codes it.
+    `quality_power`: a crop's loss is weighted by λ to minus this, over the mean of such weights: the higher, the more
+    the low qualities count. Validation has 0.5 whatever a stage trains with.
+    `balance`: rate and distortion fall at the same relative speed in every step (`tto.train.balance`).
     """
 
     distortion: Literal["mse", "ms-ssim"] = "mse"
     rate_weights: tuple[Fraction, ...] | None = None
+    quality_power: Fraction = 0.5
+    balance: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -129,6 +134,12 @@ class StageSettings:
             raise ValueError("`refine_steps` and `refine_share` go together")
         return self
 
+    @model_validator(mode="after")
+    def balances_two_losses(self) -> StageSettings:
+        if self.loss.balance and self.objective != "rate-distortion":
+            raise ValueError(f"objective {self.objective!r} has no rate and distortion to `balance`")
+        return self
+
 
 @dataclass(frozen=True, config=STRICT)
 class ValidationSettings:
@@ -183,6 +194,8 @@ class Recipe:
                     f"stage {stage.name!r} has objective {stage.objective!r}, which is for models "
                     f"{'without' if self.model.side else 'with'} `side`"
                 )
+        if self.compile and any(stage.loss.balance for stage in self.chosen_stages):
+            raise ValueError("`loss.balance` goes back twice through a network, which `compile` does not allow")
         shares = [stage.share for stage in self.chosen_stages]
         if any(share is None for share in shares) and any(share is not None for share in shares):
             raise ValueError("either every stage has a `share` of the minutes, or none has")

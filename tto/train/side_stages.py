@@ -5,10 +5,10 @@
     codebook-warm-up   codes follow the encoder's outputs: k-means, then running means; the networks stay **[ours]**
     codebook           encoder, decoder and codes together, at random masks **[ours]**
 
-Distortion is weighed as in the training of a base: λ·255²·MSE in bits per pixel, times λ^-0.5, so that no quality
-drowns another. The encoder is given the step from y_hat that should lower the distortion most (gradient over mean
-curvature); the published y − y_hat says little of latents that were refined. Codes are chosen as a codec chooses them,
-by how much they lower the distortion.
+Distortion is weighed as in the training of a base: λ·255²·MSE in bits per pixel, times λ^-0.5 by default, so that no
+quality drowns another. The encoder is given the step from y_hat that should lower the distortion most (gradient over
+mean curvature); the published y − y_hat says little of latents that were refined. Codes are chosen as a codec chooses
+them, by how much they lower the distortion.
 
 Shapes: `B` crops, `M` channels of y, `K` codes, `h w` size of y. A stage maps images [B, 3, H, W] and qualities [B]
 to named values [B]; `loss` is minimized.

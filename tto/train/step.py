@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tto.train.balance import PARTS, ApartGradients
 from tto.train.crops import Batch
 
 
@@ -38,33 +39,39 @@ class StepContext:
     clip_norm: float
     micro_batch: int
     seed: tuple[int, int]  # of the run, and number of the stage
+    balance: bool = False  # of rate and distortion, which the objective then tells apart
 
 
 def accumulate_gradients(context: StepContext, batch: Batch, step: int) -> dict[str, float]:
     """Forward and backward of one batch; returns means over the batch of all processes, and the gradient norm.
 
     Each part of the batch has its own noise, seeded by its place in the global batch, so the result does not depend
-    on how parts are divided among processes. Gradients are clipped. A loss without gradient is that of a network
-    that learns by itself, such as a codebook of running means.
+    on how parts are divided among processes. Gradients are balanced, where the stage wants it, and clipped. A loss
+    without gradient is that of a network that learns by itself, such as a codebook of running means.
     """
     accelerator = context.accelerator
     count = len(batch.images)
     parts = range(0, count, context.micro_batch)
     first_part = accelerator.process_index * len(parts)
     sums: dict[str, Tensor] = {}
+    apart = ApartGradients(accelerator, context.parameters) if context.balance else None
     for number, start in enumerate(parts):
         part = batch.part(start, context.micro_batch)
         quality = context.objective.quality(part.position)
         torch.manual_seed(noise_seed(*context.seed, step, first_part + number))
-        last = number == len(parts) - 1
-        with nullcontext() if last else accelerator.no_sync(context.network):
+        averaged = number == len(parts) - 1 and apart is None  # over processes, on the way back
+        with nullcontext() if averaged else accelerator.no_sync(context.network):
             with accelerator.autocast():
                 output = context.network(part.images, quality)
             values = context.objective.values(output, part.images, quality)
-            if values["loss"].requires_grad:
+            if apart is not None:
+                apart.backward(values, count)
+            elif values["loss"].requires_grad:
                 accelerator.backward(values["loss"].sum() / count)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.detach().float().sum()
+    if apart is not None:
+        apart.combine(torch.stack([sums[name] for name in PARTS]) / count)
     norm = cast(Tensor, accelerator.clip_grad_norm_(context.parameters, context.clip_norm))
     means = cast(Tensor, accelerator.reduce(torch.stack(list(sums.values())) / count, reduction="mean"))
     return dict(zip((*sums, "gradient_norm"), [*means.tolist(), float(norm)], strict=True))

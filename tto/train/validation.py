@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from base_models import BaseModel
 from tto.train.errors import DataError
 from tto.train.images import decode, find_images
 from tto.train.objective import RateDistortion
+from tto.train.recipe import LossSettings
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ def validation_images(
 
 @torch.no_grad()
 def validate(model: BaseModel, images: list[Tensor], objective: RateDistortion, samples: int = 0) -> ValidationResult:
-    """Measures a model in eval mode. All qualities of one image go through it as one batch."""
+    """Measures a model in eval mode. All qualities of one image go through it as one batch.
+
+    They are weighted as by default, so that the losses of stages that weigh them otherwise compare.
+    """
+    settings = replace(objective.settings, quality_power=LossSettings.quality_power)
+    objective = RateDistortion(settings, objective)
     was_training = model.training
     model.eval()
     quality = torch.arange(1, objective.qualities + 1, dtype=torch.float64)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import typer
 
+import tto
 from tto.cli.info import contents, info
 from tto.container import Container, Header, SectionType, write
-from tto.errors import CorruptFile
+from tto.errors import CorruptFile, WrongModel
 from tto.models import DEFAULT_MODEL, listed_models
 from tto.side.codes import NO_CODE, encode_codes
 from tto.side.transform import Syntax, encode_syntax
@@ -60,6 +62,18 @@ def test_the_size_of_a_latent_is_that_of_the_model_that_made_the_file(tmp_path, 
     finer = {DEFAULT_MODEL: replace(listed_models()[DEFAULT_MODEL], y_stride=8)}
     monkeypatch.setattr("tto.cli.info.listed_models", lambda: finer)
     assert contents(path.read_bytes())["mask_share"] == 4 / 128
+
+
+def test_a_file_of_earlier_weights_says_where_they_are(tmp_path, capsys):
+    first = "c9a7a3e6b180fa04"
+    assert all(first != known.fingerprint for known in listed_models().values())
+    data = write(Container(Header(100, 50, bytes.fromhex(first), 4.0), {SectionType.Z: b"zz", SectionType.Y: b"yyy"}))
+    (tmp_path / "photo.tto").write_bytes(data)
+    info([tmp_path / "photo.tto"])
+    where = "its weights are dcae-small as first shipped, .* base_models/weights/README.md has the command; .* -m FILE"
+    assert re.search(rf"model       {first} \(not here; {where}\)", capsys.readouterr().out)
+    with pytest.raises(WrongModel, match=rf"\(fingerprint {first}\): {where}"):
+        tto.decompress(data, device="cpu")
 
 
 def test_a_mask_that_cannot_be_is_refused(tmp_path):

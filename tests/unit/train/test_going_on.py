@@ -111,6 +111,18 @@ def test_decay_may_train_on_something_else(run, tmp_path):
         train_recipe(run / "recipe.yaml", ["stages.constant.batch=1"], run, resume=True)
 
 
+def test_decay_may_have_another_optimizer_than_the_run(run, tmp_path):
+    settings = ["muon_learning_rate=5e-3", "learning_rate=3e-3", "aux_learning_rate=2e-2", "betas=[0.8, 0.9]"]
+    decay_run(run, [f"stages.constant.optimizer.{setting}" for setting in settings], tmp_path / "ship", MINUTES)
+    first = training(tmp_path / "ship")[3]
+    left = 1 - 1 / SECONDS
+    assert [first[f"learning_rate_{group}"] for group in (0, 1)] == pytest.approx([5e-3 * left, 3e-3 * left])
+    checkpoint = sorted((tmp_path / "ship" / "checkpoints").iterdir())[-1]
+    groups, quantiles = (torch.load(checkpoint / f)["param_groups"] for f in ("optimizer.bin", "quantiles.pt"))
+    assert [(group["peak"], group["betas"]) for group in groups] == [(5e-3, (0.8, 0.9)), (3e-3, (0.8, 0.9))]
+    assert quantiles[0]["lr"] == 2e-2
+
+
 def test_damaged_checkpoint_is_not_decayed(run, tmp_path):
     checkpoint = sorted((run / "checkpoints").iterdir())[-1]
     (checkpoint / "optimizer.bin").write_bytes(b"")

@@ -46,6 +46,25 @@ def test_loss_is_rate_plus_weighted_mse_weighted_by_quality(model):
     assert terms.loss.tolist() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_stage_weighs_qualities_by_a_power_of_lambda(model, power):
+    images, quality = torch.rand(2, 3, 64, 64), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    terms = RateDistortion(LossSettings(quality_power=power), model)(fake_output(images, 0.1), images, quality)
+    mean_weight = {0.0: 1.0, 1.0: 100 / math.log(4) * (1 - 1 / 4)}[power]  # 100·4^-(q-1) over one unit
+    expected = [(130 / 4096 + w * 255**2 * 0.01) * w**-power / mean_weight for w in (0.01, 0.04)]
+    assert terms.loss.tolist() == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(terms.rate + terms.distortion, terms.loss)
+
+
+def test_parts_of_the_loss_are_told_where_they_are_balanced(model):
+    images, quality = torch.rand(2, 3, 64, 64), torch.tensor([1.0, 2.0])
+    values, plain = (
+        RateDistortion(LossSettings(balance=balance), model).values(fake_output(images, 0.1), images, quality)
+        for balance in (True, False)
+    )
+    assert values.keys() - plain.keys() == {"rate", "distortion"}
+
+
 def test_a_stage_weighs_the_bits_by_each_prediction(model):
     images, quality = torch.rand(2, 3, 64, 64), torch.tensor([1.0, 1.0])
     output = fake_output(images, 0.0)

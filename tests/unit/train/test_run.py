@@ -8,6 +8,7 @@ from tto.train.errors import DataError, OutOfMemory, RecipeError
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
 from tto.train.recipe_file import check_recipe
 from tto.train.run import create_accelerator, train_recipe
+from tto.train.run_folder import read_metrics
 
 
 @pytest.mark.parametrize(("multiplies", "precision"), [(True, "bf16"), (False, "no")])
@@ -16,6 +17,15 @@ def test_automatic_precision_is_bfloat16_where_the_machine_multiplies_it(monkeyp
     stage = StageSettings(name="a", crop=64, batch=1, steps=1)
     recipe = Recipe(model=ModelSettings("dcae-small"), stages=(stage,), precision="auto", trackers=())
     assert create_accelerator(recipe, None).mixed_precision == precision
+
+
+def test_a_stage_balances_its_gradients_where_its_recipe_says_so(tiny_recipe, write_recipe, tmp_path):
+    norms = []
+    for balance in ("true", "false"):
+        overrides = ["only=first", "stages.first.steps=1", "data.val=[]", f"stages.first.loss.balance={balance}"]
+        train_recipe(write_recipe(tiny_recipe), overrides, tmp_path / balance)
+        norms.append(read_metrics(tmp_path / balance / "metrics.jsonl")[0]["gradient_norm"])
+    assert norms[0] != pytest.approx(norms[1], rel=0.01)
 
 
 def test_machine_that_cannot_compile_says_so_in_one_line(monkeypatch, tiny_recipe, write_recipe, tmp_path):

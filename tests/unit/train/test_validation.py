@@ -37,6 +37,15 @@ def test_result_is_repeatable_and_has_every_quality(tiny_sizes, photos):
     np.testing.assert_array_equal(result.samples[0][:, :width], original)
 
 
+def test_stages_that_weigh_qualities_otherwise_have_the_same_validation_loss(tiny_sizes):
+    torch.manual_seed(0)
+    model, images = create_model("dcae-small", **tiny_sizes), [torch.rand(1, 3, 64, 64)]
+    losses = {
+        validate(model, images, RateDistortion(LossSettings(quality_power=power), model)).loss for power in (0.2, 0.5)
+    }
+    assert len(losses) == 1
+
+
 def test_psnr_is_that_of_the_clamped_reconstruction():
     class Constant(torch.nn.Module):
         qualities = 1
