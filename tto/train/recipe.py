@@ -61,8 +61,8 @@ class ModelSettings:
 class LossSettings:
     """`R + λ·255²·MSE`, or `R + 1280·λ·(1 − MS-SSIM)`; R in bits per pixel, λ is the model's own.
 
-    `rate_weights`: of the bits of y by each prediction of a model that makes several (Qian 2021, §5.1); without them only the
-    last counts, which codes it.
+    `rate_weights`: of the bits of y by each prediction of a model that makes several (Qian 2021, §5.1); without them
+    only the last counts, which codes it.
     `quality_power`: a crop's loss is weighted by λ to minus this, over the mean of such weights: the higher, the more
     the low qualities count. Validation has 0.5 whatever a stage trains with.
     `balance`: rate and distortion fall at the same relative speed in every step (`tto.train.balance`).
