@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-DRAWINGS = ("bits", "error", "mask", "codes", "filter", "dictionary", "reference")
+DRAWINGS = ("bits", "error", "mask", "codes", "filter", "adaptation", "dictionary", "reference")
 """All that there can be of a file."""
 HEAT = "inferno"
 DPI = 130
