@@ -25,7 +25,7 @@ from .blocks import DownStage, SwinGroup, UpStage, conv, deconv
 from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .dictionary import DictionaryAttention
 from .initialization import Down, Up
-from .limits import check_lambdas, check_multiple, check_ranges
+from .limits import check_lambdas, check_multiple, check_range, check_ranges
 from .registry import register
 
 
@@ -62,10 +62,16 @@ class DictionaryModelConfig:
 
 @dataclass(frozen=True)
 class DCAEConfig(DictionaryModelConfig):
-    """Size of a DCAE. The defaults are the published network (Lu 2025, §4.1): 119.4 M parameters."""
+    """Size of a DCAE. The defaults are the published network (Lu 2025, §4.1): 119.4 M parameters.
+
+    `stage_channels` and `swin_layers` are of g_s, and of g_a where it has none of its own, `analysis_channels` and
+    `analysis_layers` **[ours]**: a larger one costs nothing in decoding.
+    """
 
     stage_channels: tuple[int, int, int] = (96, 144, 256)
     swin_layers: tuple[int, int, int] = (1, 2, 12)
+    analysis_channels: tuple[int, int, int] | None = None
+    analysis_layers: tuple[int, int, int] | None = None
     head_dims: tuple[int, int, int] = (8, 16, 32)
     window: int = 8
     M: int = 320
@@ -76,25 +82,35 @@ class DCAEConfig(DictionaryModelConfig):
             self, stage_channels=(1, 4096), swin_layers=(0, 64), head_dims=(1, 4096), window=(1, 64), M=(1, 4096)
         )
         check_multiple("M", self.M, self.num_slices)
-        for channels, head_dim in zip(self.stage_channels, self.head_dims, strict=True):
-            check_multiple("stage_channels", channels, head_dim)
+        if self.analysis_channels is not None:
+            check_range("analysis_channels", self.analysis_channels, self.stage_channels, 1, 4096)
+        if self.analysis_layers is not None:
+            check_range("analysis_layers", self.analysis_layers, self.swin_layers, 0, 64)
+        for name in ("stage_channels", "analysis_channels"):
+            for channels, head_dim in zip(getattr(self, name) or (), self.head_dims, strict=False):
+                check_multiple(name, channels, head_dim)
 
 
 def transforms(c: DCAEConfig) -> tuple[nn.Sequential, nn.Sequential]:
     """g_a and g_s."""
-    c1, c2, c3 = c.stage_channels
-    groups = [(c.stage_channels[i], c.head_dims[i], c.window, c.swin_layers[i]) for i in range(3)]
+
+    def group(i: int, channels: tuple[int, int, int], layers: tuple[int, int, int]) -> SwinGroup:
+        return SwinGroup(channels[i], c.head_dims[i], c.window, layers[i])
+
+    a1, a2, a3 = own = c.analysis_channels or c.stage_channels
+    layers = c.analysis_layers or c.swin_layers
     g_a = nn.Sequential(
-        DownStage(3, c1), SwinGroup(*groups[0]),
-        DownStage(c1, c2), SwinGroup(*groups[1]),
-        DownStage(c2, c3), SwinGroup(*groups[2]),
-        conv(c3, c.M),
+        DownStage(3, a1), group(0, own, layers),
+        DownStage(a1, a2), group(1, own, layers),
+        DownStage(a2, a3), group(2, own, layers),
+        conv(a3, c.M),
     )  # fmt: skip
+    s1, s2, s3 = c.stage_channels
     g_s = nn.Sequential(
-        deconv(c.M, c3),
-        SwinGroup(*groups[2]), UpStage(c3, c2),
-        SwinGroup(*groups[1]), UpStage(c2, c1),
-        SwinGroup(*groups[0]), UpStage(c1, 3),
+        deconv(c.M, s3),
+        group(2, c.stage_channels, c.swin_layers), UpStage(s3, s2),
+        group(1, c.stage_channels, c.swin_layers), UpStage(s2, s1),
+        group(0, c.stage_channels, c.swin_layers), UpStage(s1, 3),
     )  # fmt: skip
     return g_a, g_s
 

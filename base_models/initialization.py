@@ -67,7 +67,7 @@ def init_from_images(model: FittedModel, x: Tensor, gain: float = 1.0) -> None:
     signal, basis = x - GRAY, x.new_zeros(0)
     for down, up in strides:
         blocks = F.pixel_unshuffle(signal, 2)
-        basis = _principal_components(blocks, min(_outputs(down), blocks.shape[1]))  # [out, C·4]
+        basis = _principal_components(blocks, min(_outputs(down), _inputs(up), blocks.shape[1]))  # [out, C·4]
         signal = torch.einsum("ok,bkhw->bohw", basis, blocks)
         _set_down(down, basis)
         _set_up(up, basis)
@@ -119,6 +119,11 @@ def _scale_latent(model: FittedModel, down: Down, up: Up, scale: float) -> None:
 def _outputs(down: Down) -> int:
     """How many components a strided layer can pass on as they are; a rectifier between needs two channels for each."""
     return down.conv1.out_channels // 2 if isinstance(down, ResidualDown) else down.out_channels
+
+
+def _inputs(up: Up) -> int:
+    """How many components the layer that undoes it takes: fewer where the synthesis is the smaller transform."""
+    return _linear_layer(up).in_channels
 
 
 def _first_layer(down: Down) -> nn.Conv2d:

@@ -25,14 +25,21 @@ def check_ranges(config, **ranges: tuple[int, int]) -> None:
     """
     defaults = {field.name: field.default for field in fields(config)}
     for name, (low, high) in ranges.items():
-        value, default = getattr(config, name), defaults[name]
-        numbers = value if isinstance(value, tuple) else (value,)
-        count = len(default) if isinstance(default, tuple) else 1
-        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-        if isinstance(value, tuple) != isinstance(default, tuple) or len(numbers) != count or not whole:
-            raise ValueError(f"{name} is {value!r}, expected whole numbers as in {default!r}")
-        if not all(low <= number <= high for number in numbers):
-            raise ValueError(f"{name} is {value!r}, expected {low} to {high}")
+        check_range(name, getattr(config, name), defaults[name], low, high)
+
+
+def check_range(name: str, value, default, low: int, high: int) -> None:
+    """Whether `value`, the field called `name`, is a whole number, or as many of them as `default` has, in the range.
+
+    Raises `ValueError`.
+    """
+    numbers = value if isinstance(value, tuple) else (value,)
+    count = len(default) if isinstance(default, tuple) else 1
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    if isinstance(value, tuple) != isinstance(default, tuple) or len(numbers) != count or not whole:
+        raise ValueError(f"{name} is {value!r}, expected whole numbers as in {default!r}")
+    if not all(low <= number <= high for number in numbers):
+        raise ValueError(f"{name} is {value!r}, expected {low} to {high}")
 
 
 def check_multiple(name: str, value: int, divisor: int) -> None:

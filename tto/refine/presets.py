@@ -22,8 +22,10 @@ from tto.refine.transform import FitTransform
 
 Stage = tuple[Operation, ...]
 
+DESCENT = Phase(7, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits)
+"""What every effort begins with; latents are refined by it in training, too."""
 FAST: Stage = (
-    Phase(7, SoftRounding(), Cosine(0.2, 0.01), Geometric(0.35, 0.15), rate=mixed_bits),
+    DESCENT,
     FitFilter(),
     AnnealSymbols(10),
     FlipSymbols(7),

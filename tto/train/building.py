@@ -92,8 +92,15 @@ def initialize_latents(
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Module:
-    """The network as a step calls it: compiled, and with gradients, where it has any, averaged over processes."""
-    network = cast(nn.Module, torch.compile(model)) if compiled else model
+    """The network as a step calls it: compiled, and with gradients, where it has any, averaged over processes.
+
+    Refinement is not compiled: it differentiates, and each step has another number of crops for it.
+    """
+    network = model
+    if compiled and isinstance(model, RefinedShare):
+        model.forward_plain = torch.compile(model.forward_plain)
+    elif compiled:
+        network = cast(nn.Module, torch.compile(model))
     if accelerator.num_processes == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return network
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None

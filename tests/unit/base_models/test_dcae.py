@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from base_models import create_model, list_models, load_weights
+from base_models import create_model, fingerprint, list_models, load_checkpoint, load_weights, save_checkpoint
 from base_models.blocks import SwinGroup
 from base_models.dcae import DCAEConfig
+from tto.codec import Codec
 
 
 def test_registry_knows_both_sizes_and_refuses_others():
@@ -134,6 +136,55 @@ def test_the_only_slice_is_explained_by_the_hyperprior_alone():
     with torch.inference_mode():
         maps = model.explanations(torch.zeros(1, 48, 1, 1), 1.0, torch.zeros(1, 160, 4, 4))
     assert maps["dictionary"].shape[-2:] == (4, 4)
+
+
+def shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
+
+
+def test_larger_analysis_leaves_the_synthesis_and_starts_as_the_same_transform(tiny_sizes, photograph, tmp_path):
+    """It trains, works over tiles, is saved, and codes a picture."""
+    pixels = np.stack([np.asarray(photograph(128, 64, seed)) for seed in range(3)])
+    x, quality = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, 4.0
+    plain = create_model("dcae-small", **tiny_sizes)
+    model = create_model("dcae-small", **tiny_sizes, analysis_channels=(16, 24, 32), analysis_layers=(1, 0, 2))
+    plain.init_from_images(x)
+    model.init_from_images(x)
+    assert shapes(model.g_s) == shapes(plain.g_s)
+    assert [model.g_a[i].conv.out_channels for i in (0, 2, 4)] == [16, 24, 32]
+    assert [len(model.g_a[i].layers) for i in (1, 3, 5)] == [1, 0, 2]
+    y = plain.analysis(x, quality)
+    for found, expected in (
+        (model.analysis(x, quality), y),
+        (model.synthesis(y, quality), plain.synthesis(y, quality)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    output = model.train()(x, quality)
+    (output["x_hat"].square().sum() - output["likelihoods"]["y"].log().sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.g_a.parameters())
+    model.requires_grad_(False).update_tables()
+    torch.testing.assert_close(model.analysis(x, quality, 3e5), model.analysis(x, quality), rtol=1e-3, atol=1e-3)
+    save_checkpoint(model, tmp_path / "model.safetensors")
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert loaded.config == model.config and fingerprint(loaded) == fingerprint(model)
+    codec = Codec(loaded, "cpu")
+    result = codec.compress(pixels[0], quality, effort="none")
+    assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"analysis_channels": (32, 48)}, "analysis_channels is .* as in"),
+        ({"analysis_channels": (32, 48, 5000)}, "analysis_channels is .* 1 to 4096"),
+        ({"analysis_channels": (32, 48, 81)}, "analysis_channels is 81, expected a multiple of 16"),
+        ({"analysis_layers": (0, 0, 65)}, "analysis_layers is .* 0 to 64"),
+        ({"analysis_layers": 2}, "analysis_layers is 2, expected whole numbers as in"),
+    ],
+)
+def test_analysis_that_no_network_has_is_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("dcae-small", **sizes)
 
 
 def test_default_configuration_is_the_published_one():

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 import tto.train.refined
 from base_models import create_model
-from base_models.base import Walk
+from base_models.base import Walk, round_through
 from base_models.entropy_models import IntegerGaussian
+from tto.refine.presets import DESCENT
+from tto.refine.rate import gaussian_bits
+from tto.train.building import wrap
 from tto.train.errors import RecipeError
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
@@ -47,9 +52,37 @@ def cost(model: nn.Module, latents: Latents, images: torch.Tensor) -> torch.Tens
 def test_refined_latents_cost_less_and_have_no_graph(model, images):
     objective = RateDistortion(LossSettings(), model)
     plain, refined = (refined_latents(model, objective, images, QUALITY, steps) for steps in (0, 8))
-    assert torch.equal(plain.y, model.analysis(images, QUALITY))
+    assert torch.allclose(plain.y, model.analysis(images, QUALITY), atol=1e-5)
     assert (cost(model, refined, images) < cost(model, plain, images)).all()
     assert not refined.y.requires_grad and all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_latents_take_the_steps_that_every_effort_begins_with(model, images, monkeypatch):
+    """The relaxation, its temperatures, the rate and Adam are those of `DESCENT`."""
+    temperatures, rates, sizes = [], [], []
+    phase = replace(
+        DESCENT,
+        relaxation=lambda u, temperature, generator: (temperatures.append(temperature), round_through(u))[1],
+        rate=lambda v, sigma, mean: (rates.append(mean), gaussian_bits(v, sigma, mean))[1],
+        step_size=lambda done: (sizes.append(done), DESCENT.step_size(done))[1],
+    )
+    monkeypatch.setattr(tto.train.refined, "DESCENT", phase)
+    refined_latents(model, RateDistortion(LossSettings(), model), images, QUALITY, 3)
+    assert sizes == [0.0, 0.5, 1.0] and len(rates) == 3
+    assert sorted(set(temperatures), reverse=True) == [DESCENT.temperature(done) for done in sizes]
+
+
+def test_bits_are_those_of_symbols_on_either_grid(images):
+    """`u` is what lies between a value and μ: on the integer grid it is no integer."""
+    model, quality = create_model("mbt2018", N=16, M=16).train(), torch.ones(4, dtype=torch.float64)
+    assert model.grid == "integer"
+    latents = refined_latents(model, RateDistortion(LossSettings(), model), images, quality, 0)
+    found = rounded(model, latents, quality)
+    y = found.u + found.walk.mu
+    expected, asked = gaussian_bits(found.u, found.walk.sigma).flatten(1).sum(1), []
+    assert torch.allclose(bits_of(model, latents.y, found, quality), expected, rtol=1e-4)
+    bits_of(model, latents.y, found, quality, lambda v, sigma, mean: (asked.append(v), v)[1])
+    assert torch.allclose(asked[0], y.round(), atol=1e-5)
 
 
 def test_rounded_latents_are_the_symbols_that_are_coded(model, images):
@@ -105,6 +138,22 @@ def test_refined_crops_have_likelihoods_by_every_prediction(images):
     assert {name: len(values) for name, values in likelihoods.items()} == dict.fromkeys(("y", "y1", "y2", "z"), 4)
     refined = share(model, 1.0)(images, quality)["likelihoods"]
     assert len({refined[name].log().sum().item() for name in ("y", "y1", "y2")}) == 3
+
+
+def test_only_what_is_not_refined_is_compiled(model, images, monkeypatch):
+    crops = []
+
+    def counting(function):
+        return lambda images, quality: (crops.append(len(images)), function(images, quality))[1]
+
+    monkeypatch.setattr(torch, "compile", counting)
+    network = share(model, 0.5)
+    assert wrap(network, Accelerator(), compiled=True) is network
+    torch.manual_seed(5)
+    refined = int((torch.rand(4) < 0.5).sum())
+    torch.manual_seed(5)
+    network(images, QUALITY)
+    assert crops == [4 - refined] and 0 < refined < 4
 
 
 @pytest.mark.parametrize(
