@@ -104,7 +104,7 @@ class ELICWithDictionary(ELIC):
         return torch.cat([super().context(k, hyper, earlier), answer], 1)
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
-        """`dictionary`: how strongly the last group uses each entry at each position (001 Fig. 8)."""
+        """`dictionary`: how strongly the last group uses each entry at each position (Lu 2025, Fig. 8)."""
         hyper = self.h_s(z_hat / self.gain("gain_z", quality, z_hat))
         earlier = y_hat.split(self.slice_channels, 1)[:-1]
         last = cast(DictionaryAttention, self.dt_cross_attention[-1])

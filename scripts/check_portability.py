@@ -2,6 +2,9 @@
 
     python scripts/check_portability.py ../kodak --quality 2 4 6 --out portability.csv
     python scripts/check_portability.py ../kodak --quality 1 --crop 256 --model elic.safetensors tcm.safetensors
+    python scripts/check_portability.py ../kodak --quality 1 --crop 256 --random mbt2018-mean tcm-small elic-small
+
+Networks after `--random` are made anew, of one rate and with random weights that give latents of natural scales.
 
 Variants of the decoding process: the encoder's own settings, one thread instead of two, oneDNN off, weights
 channels-last, and the picture as second of a batch of two. A row counts index mismatches (symbols with other tables, or
@@ -22,11 +25,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from compare_speed import with_natural_latents
 
+from base_models import create_model, list_models, save_checkpoint
 from tto.codec import Codec, load_codec
 from tto.container import Container, read
 from tto.errors import IndexMismatch
 from tto.image import central, load_picture
+from tto.models import DEFAULT_LAMBDA
 from tto.table_choice import ByChannel
 
 ENCODER_THREADS = 2
@@ -50,6 +56,16 @@ VARIANTS = (
     Variant("channels-last", channels_last=True),
     Variant("in a batch", batch=True),
 )
+
+
+def save_random(name: str, picture: Path, folder: Path) -> str:
+    """The path of a checkpoint of a new network of one rate, its latents scaled for a picture."""
+    torch.manual_seed(0)
+    model = with_natural_latents(create_model(name, lambdas=(DEFAULT_LAMBDA,)), picture).eval()
+    model.update_tables(fit_quantiles=True)
+    path = folder / f"{name}.safetensors"
+    save_checkpoint(model, path)
+    return str(path)
 
 
 def encode(paths: list[Path], crop: int, qualities: list[float], model: str, folder: Path) -> list[Path]:
@@ -167,7 +183,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quality", type=float, nargs="+", default=[2, 4, 6])
-    parser.add_argument("--model", nargs="+", default=["dcae-small"])
+    parser.add_argument("--model", nargs="+", help="dcae-small if no network is named")
+    parser.add_argument("--random", nargs="+", default=[], choices=list_models(), metavar="NAME")
     parser.add_argument("--crop", type=int, default=0, help="side of the central square to use, 0 for all")
     parser.add_argument("--pictures", type=int, help="how many of the folder's to use, all if not given")
     parser.add_argument("--out", type=Path, help="CSV with one row per file and variant")
@@ -175,14 +192,15 @@ def main() -> int:
     paths = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in (".png", ".jpg"))
     paths, rows = paths[: arguments.pictures], []
     with tempfile.TemporaryDirectory() as folder:
-        folders = [Path(folder) / str(i) for i in range(len(arguments.model))]
+        models = arguments.model or ([] if arguments.random else ["dcae-small"])
+        models += [save_random(name, paths[0], Path(folder)) for name in arguments.random]
         files = {
-            model: encode(paths, arguments.crop, arguments.quality, model, folder)
-            for model, folder in zip(arguments.model, folders, strict=True)
+            model: encode(paths, arguments.crop, arguments.quality, model, Path(folder) / str(i))
+            for i, model in enumerate(models)
         }
         for variant in VARIANTS:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                for model in arguments.model:
+                for model in models:
                     found = process.submit(decode_all, variant, files[model], model).result()
                     rows += found
                     print(f"{Path(model).stem:24} {summary(variant, found)}", flush=True)

@@ -1,13 +1,14 @@
 """Seconds to encode and decode one picture on the CPU: tto beside CompressAI's models, in one run.
 
     python scripts/compare_speed.py ../kodak/kodim23.png --threads 2
-    python scripts/compare_speed.py ../kodak/kodim23.png --threads 1 --family bmshj2018-hyperprior mbt2018-mean mbt2018
+    python scripts/compare_speed.py ../kodak/kodim23.png --threads 1 --family bmshj2018-hyperprior mbt2018-mean elic
 
 Medians over several runs; ratios are to the first row, or with `--family` to CompressAI's own `compress` and
-`decompress` with the same weights. With one thread they are seconds of the processor, so that other work does not
-count. CompressAI's models carry random weights (none can be assumed to be downloaded), for `--family` with latents of
-natural scales: their transforms cost what they cost trained, their entropy coding is an indication. Theirs is range
-coding in C++ with float32 entropy models; ours is portable (float64) or native.
+`decompress` with the same weights (of variable rate at `--quality`, z at a step of 1; ELIC has one size). With one
+thread they are seconds of the processor, so that other work does not count. CompressAI's models carry random weights
+(none can be assumed to be downloaded), for `--family` with latents of natural scales: their transforms cost what they
+cost trained, their entropy coding is an indication. Theirs is range coding in C++ with float32 entropy models; ours is
+portable (float64) or native.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ from unittest import mock
 
 import torch
 from compressai.entropy_models import EntropyModel
+from compressai.models.sensetime import Elic2022Official
 from compressai.zoo import image_models
 
+from base_models.initialization import FittedModel
 from tto.codec import Codec, load_codec
 from tto.entropy_coding import SymbolDecoder
 from tto.image import load_picture
 from tto.padding import pad_to_multiple, to_tensor
 
+FAMILIES = [*(name for name in image_models if "relu" not in name and name != "mbt2018-vbr"), "elic"]
+"""Of CompressAI that tto has, too."""
 STANDARD_DEVIATION = 0.6
 """Of y and of z with random weights: about 1 bpp."""
 
@@ -92,12 +97,18 @@ def measure_tto(codec: Codec, path: Path, quality: float, native: bool, runs: in
 
 
 @torch.inference_mode()
-def measure_compressai(network: torch.nn.Module, path: Path, coder: tuple[type, str] | None, runs: int) -> Timing:
+def measure_compressai(
+    network: torch.nn.Module, path: Path, coder: tuple[type, str] | None, runs: int, **rate: int
+) -> Timing:
+    """`rate` is the level `s` of a network of variable rate."""
     network = network.eval()
     network.update(force=True)
     x = to_tensor(pad_to_multiple(load_picture(path).rgb, 64))
     return measure(
-        lambda: network.compress(x), lambda out: network.decompress(out["strings"], out["shape"]), coder, runs
+        lambda: network.compress(x, **rate),
+        lambda out: network.decompress(out["strings"], out["shape"], **rate),
+        coder,
+        runs,
     )
 
 
@@ -105,37 +116,62 @@ def measure_families(families: list[str], path: Path, quality: int, runs: int) -
     """Rows of each family: CompressAI's own, ours native and portable, each beside CompressAI's own."""
     rows = {}
     for family in families:
-        network = with_natural_latents(image_models[family](quality, pretrained=False), path)
-        theirs = measure_compressai(network, path, None, runs)
+        network = with_natural_latents(random_network(family, quality), path)
+        rate = {"s": quality - 1} if hasattr(network, "Gain") else {}
+        theirs = measure_compressai(network, path, None, runs, **rate)
         rows[f"{family}, CompressAI"] = (theirs, theirs)
         codec = load_codec(network, "cpu")
         for native in (True, False):
-            ours = measure_tto(codec, path, 1.0, native, runs)
+            ours = measure_tto(codec, path, quality if rate else 1.0, native, runs)
             rows[f"{family}, {'native' if native else 'portable'}"] = (ours, theirs)
     return rows
 
 
+def random_network(family: str, quality: int) -> torch.nn.Module:
+    """CompressAI's, as it is made."""
+    return Elic2022Official() if family == "elic" else image_models[family](quality, pretrained=False)
+
+
 @torch.no_grad()
 def with_natural_latents(network: torch.nn.Module, path: Path) -> torch.nn.Module:
-    """Scales the last layers of the transforms, so that y and z are coded and not only zero, and moves σ of y there."""
-    x = to_tensor(pad_to_multiple(load_picture(path).rgb, 64))
-    for name in ("g_a", "h_a") if hasattr(network, "h_a") else ("g_a",):
-        y = network.g_a(x)
-        values = y if name == "g_a" else network.h_a(y)
-        for parameter in network.get_submodule(name)[-1].parameters():
-            parameter *= STANDARD_DEVIATION / values.std()
-    head = getattr(network, "entropy_parameters", getattr(network, "h_s", None))
-    if head is not None:
-        last = [layer for layer in head if isinstance(layer, torch.nn.Conv2d)][-1]
-        last.bias[: y.shape[1]] += STANDARD_DEVIATION
+    """Scales the last layers of the transforms, so that y and z are coded and not only zero, and moves σ of y there.
+
+    A network of CompressAI or of `base_models`.
+    """
+    x = to_tensor(pad_to_multiple(load_picture(path).rgb, getattr(network, "stride", 64)))
+    y = scaled(network.g_a, x)
+    hyper = {name.rpartition(".")[2]: part for name, part in network.named_modules()}
+    if "h_a" in hyper:
+        scaled(hyper["h_a"], y)
+    if isinstance(network, FittedModel):
+        if network.z_prior is not None:
+            network.set_first_guess(y.mean((0, 2, 3)), torch.full_like(y[0, :, 0, 0], STANDARD_DEVIATION))
+        return network
+    heads = [part for name, part in network.named_modules() if name.endswith("entropy_parameters")]
+    heads = [head for head in heads or [hyper.get("h_s")] if isinstance(head, torch.nn.Sequential)]
+    for head in heads:
+        bias = last_convolution(head).bias
+        bias[: len(bias) if len(bias) == y.shape[1] else len(bias) // 2] += STANDARD_DEVIATION
     return network
+
+
+def scaled(transform: torch.nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """What a transform gives once its last convolution is scaled."""
+    factor = STANDARD_DEVIATION / transform(x).std()
+    for parameter in last_convolution(transform).parameters():
+        parameter *= factor
+    return transform(x)
+
+
+def last_convolution(layers: torch.nn.Sequential) -> torch.nn.Conv2d:
+    return [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)][-1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--model", default="dcae-small")
-    parser.add_argument("--family", nargs="+", choices=image_models, help="of CompressAI, instead of the model")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, help="of CompressAI, instead of the model")
     parser.add_argument("--quality", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)

@@ -141,6 +141,13 @@ def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
     assert max(abs(a - b) / a for a, b in zip(one, two, strict=True)) < 1e-5
 
 
+RESUMED = {
+    "grm-small", "exchange-ftic-own", "exchange-tcm-dictionary", "exchange-elic-both", "dcae-ablation-global-token",
+    "mbt2018", "mbt2018-mean-vbr",
+}  # fmt: skip
+"""One recipe of every architecture that no other test resumes."""
+
+
 @pytest.mark.parametrize("path", ALL_RECIPES, ids=lambda path: path.stem)
 def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("tto.train.building.INITIALIZATION_CROPS", 8)
@@ -163,11 +170,25 @@ def test_every_stage_of_every_recipe_takes_three_steps(path, pictures, tiny_chec
     overrides += [f"data.train={pictures}", "data.too_small=resize", "log_every=1", "trackers=[]", "data.cache_gib=0.1"]
     overrides += [f"stages.*.crop={crop}", "stages.*.batch=1", "stages.*.epochs=null", "stages.*.share=null",
                   "stages.*.steps=3"]  # fmt: skip
+    if path.stem in RESUMED:
+        overrides.append("checkpoints.every_steps=2")
     train_recipe(path, overrides, tmp_path / "run")
     found = [record["stage"] for record in records(tmp_path / "run") if record["kind"] == "train"]
     assert len(found) == 3 * stages and len(set(found)) == stages
     trained_for = load_checkpoint(tmp_path / "run" / "model.safetensors").metric
     assert trained_for == ("ms-ssim" if "msssim" in path.stem else "mse")
+    if path.stem in RESUMED:
+        resumes_its_last_step(path, overrides, tmp_path / "run")
+
+
+def resumes_its_last_step(recipe: Path, overrides: list[str], run: Path) -> None:
+    """Goes back by one checkpoint and comes to the same losses and weights."""
+    before, weights, checkpoints = losses(run), last_weights(run, "model"), sorted((run / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints[-2:]] == [f"step-{len(before) - 1:08d}", f"step-{len(before):08d}"]
+    shutil.rmtree(checkpoints[-1])
+    train_recipe(recipe, overrides, run, resume=True)
+    assert losses(run) == before
+    assert all(torch.equal(last_weights(run, "model")[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.fixture(scope="module")

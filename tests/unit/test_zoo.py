@@ -165,6 +165,17 @@ def test_whoever_stops_the_first_search_gets_no_second_one(searched):
     assert searched.compress("a.png", 2, target_bpp=0.5, callbacks=callbacks).network == 2
 
 
+def test_a_rate_is_met_by_the_network_that_is_nearest_to_it(server, photograph):
+    """The search begins with one network and ends with another."""
+    codec, image = tto.load_codec("mbt2018-mean", "cpu"), photograph(64, 64)
+    wanted = codec.compress(image, 3.4, effort="none").bpp
+    result = codec.compress(image, 2, target_bpp=wanted, effort="none")
+    header = read(result.data).header
+    assert header.quality >= 2.5 and header.fingerprint == codec.trained(3).fingerprint
+    assert result.bpp == pytest.approx(wanted, rel=0.05)
+    assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
+
+
 def test_networks_for_ms_ssim_are_judged_by_it_in_python_and_on_the_command_line(server, photograph, tmp_path, capsys):
     picture = photograph(161, 161)
     picture.save(tmp_path / "a.png")

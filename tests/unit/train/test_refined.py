@@ -63,7 +63,7 @@ def test_latents_take_the_steps_that_every_effort_begins_with(model, images, mon
     phase = replace(
         DESCENT,
         relaxation=lambda u, temperature, generator: (temperatures.append(temperature), round_through(u))[1],
-        rate=lambda v, sigma, mean: (rates.append(mean), gaussian_bits(v, sigma, mean))[1],
+        rate=lambda v, sigma, *more: (rates.append(more[0]), gaussian_bits(v, sigma, *more))[1],
         step_size=lambda done: (sizes.append(done), DESCENT.step_size(done))[1],
     )
     monkeypatch.setattr(tto.train.refined, "DESCENT", phase)
@@ -81,7 +81,7 @@ def test_bits_are_those_of_symbols_on_either_grid(images):
     y = found.u + found.walk.mu
     expected, asked = gaussian_bits(found.u, found.walk.sigma).flatten(1).sum(1), []
     assert torch.allclose(bits_of(model, latents.y, found, quality), expected, rtol=1e-4)
-    bits_of(model, latents.y, found, quality, lambda v, sigma, mean: (asked.append(v), v)[1])
+    bits_of(model, latents.y, found, quality, lambda v, *more: (asked.append(v), v)[1])
     assert torch.allclose(asked[0], y.round(), atol=1e-5)
 
 
@@ -173,6 +173,6 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
 def test_small_scales_cost_as_the_model_codes_them():
     u, sigma = torch.full((1, 2, 1, 1), 0.4), torch.full((1, 2, 1, 1), 0.03)
     walk = Walk(u, torch.zeros_like(u), sigma)
-    usual, finer = (SimpleNamespace(y_prior=prior) for prior in (IntegerGaussian(), IntegerGaussian(0.01)))
+    usual, finer = (SimpleNamespace(y_prior=prior, grid="mean") for prior in (IntegerGaussian(), IntegerGaussian(0.01)))
     found = Rounded(walk, u)
     assert float(bits_of(finer, u, found, torch.ones(1))) < 0.1 * float(bits_of(usual, u, found, torch.ones(1)))

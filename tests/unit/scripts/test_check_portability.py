@@ -1,0 +1,59 @@
+"""The check of portability, with networks that are made for it."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from base_models import load_checkpoint
+from tto.padding import to_tensor
+
+
+class Here:
+    """Runs in this process what is to run in another, which does not know the script by its name here."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *arguments):
+        made = function(*arguments)
+        return SimpleNamespace(result=lambda: made)
+
+
+NAMES = ("elic-small", "grm-small")
+
+
+def test_random_networks_are_checked_by_name(script, photograph, tmp_path, monkeypatch, capsys):
+    photograph(64, 64).save(tmp_path / "a.png")
+    monkeypatch.setattr(script, "VARIANTS", script.VARIANTS[-1:])
+    monkeypatch.setattr(script, "ProcessPoolExecutor", Here)
+    arguments = (str(tmp_path), "--quality", "1", "--random", *NAMES, "--out", str(tmp_path / "rows.csv"))
+    monkeypatch.setattr(sys, "argv", ["check_portability.py", *arguments])
+    assert script.main() == 0
+    with (tmp_path / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["index_mismatches"]) for row in rows] == [(name, "0") for name in NAMES]
+
+
+@pytest.mark.parametrize("name", ["cheng2020-anchor", "tcm-small", "grm-small"])
+def test_latents_of_random_networks_are_of_natural_scales(script, photograph, tmp_path, name):
+    """Also of networks that have no starting point of their own."""
+    photograph(64, 64).save(tmp_path / "a.png")
+    model = load_checkpoint(script.save_random(name, tmp_path / "a.png", tmp_path))
+    x = to_tensor(script.load_picture(tmp_path / "a.png").rgb)
+    with torch.no_grad():
+        y = model.analysis(x)
+        z = model.hyper_analysis(y)
+        walk = model.walk(z.round(), 1.0, lambda i, mu, sigma: mu.round())
+    assert 0.3 < float(y.std()) < 1.2 and 0.2 < float(walk.sigma.median()) < 1.5
+    assert float(z.std()) == pytest.approx(0.6, rel=0.2)
