@@ -265,18 +265,17 @@ class BaseModel(nn.Module, ABC):
         """A copy whose synthesis is that of this one ŷ, whatever it is given: layers before the first of `last_weights`
         are computed once.
         """
-        synthesis = cast(nn.Sequential, self.g_s)
         first = min((int(name.split(".")[1]) for name in self.last_weights()), default=0)
         if first == 0:
             return self
         seen: list[Tensor] = []
-        hook = synthesis[first].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+        hook = self.g_s[first].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
         try:
             self.synthesis(y_hat, quality)
         finally:
             hook.remove()
         held = self.with_weights({})
-        held.g_s = nn.Sequential(*[nn.Identity()] * (first - 1), Held(seen[0]), *synthesis[first:])
+        held.g_s = nn.Sequential(*[nn.Identity()] * (first - 1), Held(seen[0]), *self.g_s[first:])
         return held
 
     def lowered(self, dtype: torch.dtype) -> BaseModel:

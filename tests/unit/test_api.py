@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import tto
-from base_models import load_checkpoint, save_checkpoint
+from base_models import create_model, load_checkpoint, save_checkpoint
 from tto import api
 from tto.errors import BadArgument, NotATTOFile, UnsupportedImage, WrongModel
 
@@ -110,6 +110,14 @@ def test_a_region_and_a_picture_are_converted_where_they_have_to_be(tiny_checkpo
     with pytest.raises(UnsupportedImage):
         codec.compress(cmyk, 3)
     assert codec.compress(cmyk, 3, convert=True, roi=mask, steps=1).width == 20
+
+
+def test_a_network_at_hand_is_copied_frozen_and_given_tables(tiny_sizes, pixels):
+    network = create_model("dcae-small", **tiny_sizes).train()
+    codec = tto.load_codec(network, "cpu")
+    assert network.training and all(parameter.requires_grad for parameter in network.parameters())
+    assert not any(parameter.requires_grad for parameter in codec.model.parameters())
+    assert codec.compress(pixels, effort="none").data
 
 
 def test_a_checkpoint_knows_what_it_was_trained_for(tiny_checkpoint, tmp_path, photograph):

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tto.errors import FileError
-from tto.files import locked_folder, read_bytes, write_atomic
+from tto.files import cache_folder, locked_folder, read_bytes, write_atomic
 
 
 def test_content_is_written_and_nothing_else_is_left(tmp_path):
@@ -159,6 +159,14 @@ def test_ten_kills_in_the_middle_of_writing_leave_whole_files(tmp_path):
         os.close(told)
         os.close(tell)
         assert target.read_bytes() in whole
+
+
+def test_what_can_be_made_again_lies_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("TTO_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    assert cache_folder() == tmp_path / "shared" / "tto"
+    monkeypatch.setenv("TTO_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
 
 
 def test_a_folder_is_one_runs_at_a_time_and_stays_if_anything_is_in_it(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from base_models import create_model
 from base_models.blocks import bias_of
 from base_models.derived_tables import FRACTIONS, shifted_gaussian_tables
 from base_models.ftic import FIRST_LEVEL, LEAST_SIGMA
@@ -52,3 +53,9 @@ def test_levels_begin_where_smaller_ones_would_cost_more():
     """The figures of `FIRST_LEVEL`'s docstring."""
     found = [round(mean_cost(LEAST_SIGMA, level), 3) for level in (LEAST_SIGMA, FIRST_LEVEL, 0.11)]
     assert found == [0.081, 0.043, 0.153]
+
+
+@pytest.mark.parametrize("sizes", [{"window": 3}, {"window": 6}, {"tca_window": 5}])
+def test_windows_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(ValueError, match="expected divisors of 8"):
+        create_model("ftic-small", **sizes)

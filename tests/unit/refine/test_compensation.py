@@ -50,6 +50,13 @@ def test_codes_that_do_not_pay_are_not_there(side_problem, candidate):
     assert choose_codes(cheap_distortion, start, always) is start
 
 
+def test_without_codes_none_is_looked_at_for_removal(side_problem, candidate, monkeypatch):
+    asked, run = [], CodeSearch.run
+    monkeypatch.setattr(CodeSearch, "run", lambda self, **how: asked.append(how["removals_only"]) or run(self, **how))
+    choose_codes(replace(side_problem, lambda_=1e-6), candidate, always)
+    assert asked == [False]
+
+
 def test_useless_codes_are_taken_away(useful, candidate, side_of):
     codes = np.full(candidate.y.shape[-2:], 15)
     burdened = replace(useful, side=side_of(useful.side_coder, codes))
