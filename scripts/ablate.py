@@ -26,6 +26,7 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
+from measuring import square
 from torch import Tensor
 
 from tto.bench.bdrate import bd_rate
@@ -33,7 +34,7 @@ from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
 from tto.errors import BadArgument
-from tto.image import Picture, central, load_picture
+from tto.image import Picture, load_picture
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL
 from tto.refine import filtering
@@ -102,21 +103,22 @@ class FreeCodeSearch(CodeSearch):
         return (torch.zeros(len(codes)).to(self.vectors),) * 2
 
 
-def relaxed(operations: Stage) -> Stage:
-    """A stage whose first operation, a phase, has the ramp."""
-    first, *rest = operations
-    return (replace(cast(Phase, first), rate_weight=RAMP), *rest)
+def relaxed(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Stages whose first operation, a phase, has the ramp."""
+    (first, *rest), *others = stages
+    return ((replace(cast(Phase, first), rate_weight=RAMP), *rest), *others)
 
 
 def without(kinds: type[Operation] | tuple[type[Operation], ...], operations: Stage) -> Stage:
     return tuple(operation for operation in operations if not isinstance(operation, kinds))
 
 
-LATENTS: Stage = without(ChooseStep, (*FAST, *BALANCED, *BEST))
-ALONE: dict[str, Stage] = {
+WITH_STEP = tuple(without(SideSearch, stage) for stage in (FAST, BALANCED, BEST))
+LATENTS = tuple(without(ChooseStep, stage) for stage in WITH_STEP)
+ALONE: dict[str, tuple[Stage, ...]] = {
     "latents": LATENTS,
     "latents + relaxed rate": relaxed(LATENTS),
-    "latents + QP": (*FAST, *BALANCED, *BEST),
+    "latents + QP": WITH_STEP,
 }
 """Without a step of σ for each slice, which all others but the base have."""
 SEARCHES = tuple({type(operation): None for operation in SIDE if isinstance(operation, SideSearch)})
@@ -147,8 +149,7 @@ def ablate(
     rows: list[Row] = []
     limits: list[Bound] = []
     for path in pictures:
-        picture = load_picture(path)
-        picture = Picture(central(picture.rgb, crop), picture.grayscale)
+        picture = square(path, crop)
         for q in quality:
             bench = Bench(codec, picture, path.stem, q)
             for row in bench.rows():
@@ -187,23 +188,26 @@ class Bench:
 
     def rows(self) -> Iterator[Row]:
         yield self._row(BASE, self.problem.candidate(self.y, self.z, NEUTRAL_QP), 0.0, fit_scales=False)
-        for variant, operations in ALONE.items():
-            state, seconds = self._refined(operations)
+        for variant, stages in ALONE.items():
+            state, seconds = self._refined(stages)
             yield self._row(variant, state.best, seconds, fit_scales=False)
         self.full = state.best
         yield self._row(FULL, self.full, seconds)
         yield self._row(f"{FULL} + MSC everywhere", *self._everywhere(seconds))
         for variant, operations in AFTERWARDS.items():
-            continued, more = self._go_on(copy.copy(state), operations)
+            continued, more = self._go_on(copy.copy(state), (operations,))
             yield self._row(variant, continued.best, seconds + more)
 
-    def _refined(self, operations: Stage) -> tuple[State, float]:
-        budget = Plan((operations,)).budget
-        return self._go_on(State(self.problem, self.y, self.z, NEUTRAL_QP, budget, Callbacks()), operations)
+    def _refined(self, stages: tuple[Stage, ...]) -> tuple[State, float]:
+        budget = Plan(stages).budget
+        return self._go_on(State(self.problem, self.y, self.z, NEUTRAL_QP, budget, Callbacks()), stages)
 
-    def _go_on(self, state: State, operations: Stage) -> tuple[State, float]:
+    def _go_on(self, state: State, stages: tuple[Stage, ...]) -> tuple[State, float]:
+        """Each stage begins with the best so far, as `tto.refine.engine` has it."""
         began = time.perf_counter()
-        run_all(operations, state)
+        for stage in stages:
+            run_all(stage, state)
+            state.go_on_with_side()
         return state, time.perf_counter() - began
 
     def _everywhere(self, seconds: float) -> tuple[Candidate, float]:

@@ -30,7 +30,7 @@ from compare_speed import with_natural_latents
 from base_models import create_model, list_models, save_checkpoint
 from tto.codec import Codec, load_codec
 from tto.container import Container, read
-from tto.errors import IndexMismatch
+from tto.errors import CorruptFile
 from tto.image import central, load_picture
 from tto.models import DEFAULT_LAMBDA
 from tto.table_choice import ByChannel
@@ -103,7 +103,7 @@ def decode_all(variant: Variant, files: list[Path], model: str) -> list[dict]:
                     decoded = np.asarray(codec.decompress(data)).astype(int)
                     difference = np.abs(decoded - np.load(file.with_suffix(".npy")))
                     differing, largest = int((difference > 0).sum()), int(difference.max())
-            except IndexMismatch:
+            except CorruptFile:
                 mismatches = 1
             rows.append({
                 "model": Path(model).stem, "variant": variant.name, "file": file.stem, "index_mismatches": mismatches,
@@ -179,6 +179,13 @@ def summary(variant: Variant, rows: list[dict]) -> str:
     )
 
 
+def write(rows: list[dict], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -204,11 +211,8 @@ def main() -> int:
                     found = process.submit(decode_all, variant, files[model], model).result()
                     rows += found
                     print(f"{Path(model).stem:24} {summary(variant, found)}", flush=True)
-    if arguments.out:
-        with arguments.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+                    if arguments.out:
+                        write(rows, arguments.out)
     return int(any(row["index_mismatches"] for row in rows))
 
 

@@ -4,8 +4,9 @@
     python scripts/compare_entropy_models.py PHOTOS OTHER_PHOTOS --seed 2 --seed 3 --only "ELIC, own" --out comparison
 
 Every network and seed has a run folder below `--out`. What is finished there is not trained again, and what was
-interrupted goes on. Then it writes `comparison.csv`, one row per run, and prints a table of means and spreads.
-Changes are against the first row of a group. The loss is R + λ·255²·MSE over λ's root, bits estimated, on whole images.
+interrupted goes on; a network that cannot be trained does not keep the others from it. `comparison.csv` has one row per
+run, and a table of means and spreads is printed at the end. Changes are against the first row of a group, seed by seed.
+The loss is R + λ·255²·MSE, bits estimated, on whole images.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from base_models import load_checkpoint
 from tto.bench.tables import markdown
+from tto.errors import BadArgument, TTOError
+from tto.interruption import Interrupted
 from tto.train.recipe_file import load_recipe
 from tto.train.run import train_recipe
 from tto.train.run_folder import RunFolder, read_metrics
@@ -85,30 +89,49 @@ def main(
     seed: Annotated[list[int], typer.Option(help="Several times.")],
     only: Annotated[list[str] | None, typer.Option(help="Names of networks, or how they begin.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Further settings of the recipe, key=value.")] = None,
+    threads: int = 1,
     out: Path = Path("comparison"),
 ) -> None:
+    torch.set_num_threads(threads)
     images = [f"data.train={train}", f"data.val={val}", *(set_ or [])]
+    chosen = {n: network for n, network in NETWORKS.items() if only is None or any(map(n.startswith, only))}
+    failed = False
     for number in seed:
-        for name, network in NETWORKS.items():
-            if only is None or any(map(name.startswith, only)):
+        for name, network in chosen.items():
+            try:
                 train_one(network, number, images, folder_of(out, name) / f"seed-{number}")
-    rows = finished(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "comparison.csv", "w", newline="") as file:
+            except Interrupted:
+                raise
+            except TTOError as error:
+                print(f"{name}, seed {number}: {error}", flush=True)
+                failed = True
+            write(finished(out), out / "comparison.csv")
+    print(report(finished(out)), end="")
+    if failed:
+        raise typer.Exit(1)
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(field.name for field in fields(Row))
         table.writerows(astuple(row) for row in rows)
-    print(report(rows), end="")
 
 
 def train_one(network: Network, seed: int, settings: Sequence[str], folder: Path) -> None:
-    """Raises as `train_recipe`, also `Interrupted`, after which it can go on."""
-    run = RunFolder(folder, writes=False)
-    begun = any(run.checkpoints.glob("step-*"))
-    if begun and last_validation(run):
+    """Raises as `train_recipe`, also `Interrupted`, after which it can go on, and `BadArgument` where that cannot be:
+    the run was begun with other settings.
+    """
+    run, overrides = RunFolder(folder, writes=False), [*network.overrides(seed), *settings]
+    if not any(run.checkpoints.glob("step-*")):
+        train_recipe(RECIPE, overrides, folder)
         return
-    recipe, overrides = (run.recipe, []) if begun else (RECIPE, [*network.overrides(seed), *settings])
-    train_recipe(recipe, overrides, folder, resume=begun)
+    begun, asked = load_recipe(run.recipe), load_recipe(RECIPE, overrides)
+    if (begun.model, begun.seed, begun.stages) != (asked.model, asked.seed, asked.stages):
+        raise BadArgument(f"{folder} was begun with other settings: move it away")
+    if not last_validation(run):
+        train_recipe(run.recipe, [], folder, resume=True)
 
 
 def last_validation(run: RunFolder) -> dict | None:
@@ -138,21 +161,24 @@ def folder_of(out: Path, name: str) -> Path:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Of each network: size, minutes, mean loss and how far its seeds lie apart, and its change in percent."""
-    runs: dict[str, list[Row]] = defaultdict(list)
+    """Of each network: size, steps, minutes, mean loss, and its change in percent, mean and range over the seeds that
+    the first of its group has, too: a seed's crops and noise are the same for all.
+    """
+    runs: dict[str, dict[int, Row]] = defaultdict(dict)
     for row in rows:
-        runs[row.network].append(row)
-    first: dict[str, float] = {}
+        runs[row.network][row.seed] = row
+    first: dict[str, dict[int, Row]] = {}
     lines = []
-    for name, of_name in runs.items():
-        losses = [row.loss for row in of_name]
-        base = first.setdefault(re.split(r"\W", name)[0], mean(losses))
+    for name, by_seed in runs.items():
+        base, some = first.setdefault(re.split(r"\W", name)[0], by_seed), [*by_seed.values()]
+        changes = [100 * (row.loss / base[seed].loss - 1) for seed, row in by_seed.items() if seed in base]
         lines.append((
-            name, f"{of_name[0].parameters / 1e6:.2f}", f"{mean(row.minutes for row in of_name):.0f}",
-            f"{mean(losses):.4f}", f"{max(losses) - min(losses):.4f}" if len(losses) > 1 else "–",
-            f"{100 * (mean(losses) / base - 1):+.2f} %", str(len(losses)),
+            name, f"{some[0].parameters / 1e6:.2f}", f"{some[0].steps}", f"{mean(row.minutes for row in some):.0f}",
+            f"{mean(row.loss for row in some):.4f}", str(len(some)),
+            f"{mean(changes):+.2f} %" if changes else "–",
+            f"{min(changes):+.2f} … {max(changes):+.2f}" if len(changes) > 1 else "–",
         ))  # fmt: skip
-    return markdown(("network", "M parameters", "minutes", "loss", "largest less smallest", "change", "seeds"), lines)
+    return markdown(("network", "M parameters", "steps", "minutes", "loss", "seeds", "change", "range"), lines)
 
 
 if __name__ == "__main__":

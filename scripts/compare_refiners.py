@@ -1,33 +1,39 @@
 """Ways to refine latents, side by side: the same model, pictures and λ; the true J after so many steps and seconds.
 
     python scripts/compare_refiners.py PICTURE... --crop 256 -q 3 -q 6 --out comparison
+    python scripts/compare_refiners.py PICTURE... --crop 384 -q 4 --methods sga,fast,balanced,best --everything
 
-Writes `refiners.csv` (one row per picture, quality, method and number of steps) and `refiners.png` (mean gain against
-seconds). J is that of real bytes and decoded pixels of the best latents so far; looking at them is not timed. With
-`--everything` tto's efforts are as `tto compress` has them, filters and all, and those who have 500 steps and more get
-filter, transform and codes for their latents in the same way as `best` does.
+Writes `refiners.csv` (one row per picture, quality, method and number of steps; a second run goes on with it) and
+`refiners.png` (mean gain against seconds). J is that of real bytes and decoded pixels of the best latents so far.
+Seconds are those of a whole compression that ends there, reading the file again included; looking at others is not.
+Rows are of latents alone. With `--everything` rows of files with all beside them follow: tto's efforts as
+`tto compress` has them, and, for those who have 500 steps and more, what `best` puts beside its latents put beside
+theirs. Looks into a run are of its one schedule: SGA at 500 steps is not what SGA told to end there would give.
 Peers run with their published constants, except that all of them start from the encoder's own latents and, as here,
 walk all slices in every step. Their papers: see `METHODS`.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from measuring import Table, square
 
 from tto.codec import Codec, load_codec, rd_cost
+from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
-from tto.image import Picture, central, load_picture
+from tto.errors import TTOError
+from tto.image import Picture, load_picture
 from tto.models import DEFAULT_MODEL
 from tto.refine.descent import Phase
 from tto.refine.distortion import SquaredError
@@ -105,17 +111,32 @@ LATENTS = {name: tuple(tuple(o for o in stage if not isinstance(o, SideSearch)) 
            for name in METHODS}  # fmt: skip
 BESIDE = (FitFilter(), *SIDE)
 LEAST_STEPS = 500
+DECODES = 3
+NONE = "none"
 
 
 @dataclass(frozen=True)
-class Row:
-    """J of a real file after `steps` steps, and its change against no refinement in percent."""
+class Cell:
+    """One measurement."""
 
+    model: str
     image: str
+    crop: int
     quality: float
     method: str
+
+
+@dataclass(frozen=True)
+class Row(Cell):
+    """A real file of a cell, its J, and the change against no refinement in percent.
+
+    `everything` is 1 with all beside the latents, else 0; `decode_seconds` is a median of three.
+    """
+
+    everything: int
     steps: int
     seconds: float
+    decode_seconds: float
     bytes: int
     J: float
     change: float
@@ -127,58 +148,97 @@ def compare(
     quality: Annotated[list[float], typer.Option("-q", "--quality")] = [3.0, 6.0],  # noqa: B006
     methods: Annotated[str, typer.Option(help="Names separated by commas.")] = ",".join(METHODS),
     crop: Annotated[int, typer.Option(help="Side of the central square to use, 0 for all.")] = 0,
-    everything: Annotated[bool, typer.Option("--everything", help="With what travels beside latents.")] = False,
+    everything: Annotated[bool, typer.Option("--everything", help="Also with what travels beside latents.")] = False,
     most_steps: Annotated[int, typer.Option(help="Leave a run after so many of its steps.")] = 2000,
     threads: int = 1,
     out: Path = Path("comparison"),
 ) -> None:
     torch.set_num_threads(threads)
+    names = (NONE, *methods.split(","))
+    if unknown := set(names) - {NONE, *METHODS}:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(METHODS)}")
     codec = load_codec(model)
-    out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with open(out / "refiners.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(field.name for field in fields(Row))
-        for path in pictures:
-            picture = load_picture(path)
-            picture = Picture(central(picture.rgb, crop), picture.grayscale)
-            for q in quality:
-                for method in methods.split(","):
-                    for row in measure(codec, picture, path.stem, q, method, most_steps, everything):
-                        table.writerow(astuple(row))
-                        file.flush()
-                        rows.append(row)
-                    print(f"{path.stem} q{q:g} {method}: {row.change:+.2f} % in {row.steps} steps, {row.seconds:.1f} s")
-    plot(rows, out / "refiners.png")
+    squares = {path.stem: square(path, crop) for path in pictures}
+    table = Table(out / "refiners.csv", Row)
+    cells = [Cell(model, image, crop, q, name) for image in squares for q in quality for name in names]
+    failed = False
+    for cell in cells:
+        if table.has(**vars(cell)):
+            continue
+        try:
+            rows = list(measure(codec, squares[cell.image], cell, most_steps, everything))
+        except TTOError as error:
+            print(f"{cell}: {error}", flush=True)
+            failed = True
+            continue
+        table.add(rows)
+        for row in rows:
+            print(
+                f"{row.image} q{row.quality:g} {row.method}{', with all' * row.everything}: {row.change:+.2f} % "
+                f"in {row.steps} steps, {row.seconds:.1f} s",
+                flush=True,
+            )
+    plot(table.rows, out / "refiners.png")
+    if failed:
+        raise typer.Exit(1)
 
 
 def measure(
-    codec: Codec,
-    picture: Picture,
-    name: str,
-    quality: float,
-    method: str,
-    most_steps: int,
-    everything: bool = False,
+    codec: Codec, picture: Picture, cell: Cell, most_steps: int = 2000, everything: bool = False
 ) -> Iterator[Row]:
     """Runs one method on one picture and looks at the best latents so far after each number of `LOOKS`."""
-    if everything and method in EFFORTS:
-        done = codec.compress(picture, quality, effort=method)
-        change = 100 * (done.J / done.base_J - 1)
-        yield Row(name, quality, method, done.steps, done.seconds, len(done.data), done.J, change)
-        return
+    quality, method = cell.quality, cell.method
+    began = time.perf_counter()
     y, z = (latent.clone() for latent in codec.analyse(picture.rgb, quality))
+    analysis = time.perf_counter() - began
     lambda_ = float(codec.model.lambda_at(quality))
     distortion = SquaredError(picture.rgb)
-    fast = descends_in_bfloat16(codec.device)
     frame = (picture.height, picture.width, distortion, picture.grayscale)
-    problem = Problem(codec.model, quality, lambda_, *frame, side_coder=codec.side_coder, bfloat16=fast)
+    reduced = descends_in_bfloat16(codec.device)
+    lowered = codec.lowered if reduced else None
+    side_coder = codec.side_coder
+    problem = Problem(codec.model, quality, lambda_, *frame, side_coder=side_coder, bfloat16=reduced, lowered=lowered)
+    base_J: float | None = None
 
-    def real(found: Candidate, fit_scales: bool) -> tuple[int, float]:
+    def decoded(data: bytes) -> tuple[np.ndarray, float]:
+        seconds = []
+        for _ in range(DECODES):
+            began = time.perf_counter()
+            rgb = load_picture(codec.decompress(data)).rgb
+            seconds.append(time.perf_counter() - began)
+        return rgb, median(seconds)
+
+    def row_of(found: Candidate, steps: int, seconds: float, fit_scales: bool, beside: bool = False) -> Row:
+        began = time.perf_counter()
         data = codec.pack(picture, found.y, found.z, quality, found.qp, side=found.side, fit_scales=fit_scales).data
-        return len(data), rd_cost(len(data), distortion, load_picture(codec.decompress(data)).rgb, lambda_)
+        seconds += analysis + time.perf_counter() - began
+        rgb, decoding = decoded(data)
+        cost = rd_cost(len(data), distortion, rgb, lambda_)
+        change = 100 * (cost / (base_J or cost) - 1)
+        return Row(*astuple(cell), int(beside), steps, seconds + decoding, decoding, len(data), cost, change)
 
-    base = real(problem.candidate(y, z, 128), fit_scales=False)[1]
+    unrefined = row_of(problem.candidate(y, z, NEUTRAL_QP), 0, 0.0, fit_scales=False)
+    if method == NONE:
+        yield unrefined
+        return
+    base_J = unrefined.J
+    for steps, seconds, candidate in looks(problem, y, z, LATENTS[method], most_steps):
+        yield row_of(candidate, steps, seconds, fit_scales=method in EFFORTS)
+        if everything and method not in EFFORTS and steps >= LEAST_STEPS:
+            began = time.perf_counter()
+            best = with_all_beside(problem, candidate)
+            yield row_of(best, steps, seconds + time.perf_counter() - began, fit_scales=True, beside=True)
+    if everything and method in EFFORTS:
+        done = codec.compress(picture, quality, effort=method)
+        decoding = decoded(done.data)[1]
+        change = 100 * (done.J / done.base_J - 1)
+        yield Row(*astuple(cell), 1, done.steps, done.seconds, decoding, len(done.data), done.J, change)
+
+
+def looks(
+    problem: Problem, y: torch.Tensor, z: torch.Tensor, stages: Sequence[Stage], most_steps: int
+) -> list[tuple[int, float, Candidate]]:
+    """Steps, seconds without looking, and the best candidate so far: at each of `LOOKS`, and at the end."""
     found: list[tuple[int, float, Candidate]] = []
     start, looking = time.perf_counter(), 0.0
 
@@ -194,20 +254,13 @@ def measure(
             look()
         return state.steps >= most_steps
 
-    stages = LATENTS[method]
-    state = State(problem, y, z, 128, Plan(stages).budget, Callbacks(should_stop=should_stop))
+    state = State(problem, y, z, NEUTRAL_QP, Plan(tuple(stages)).budget, Callbacks(should_stop=should_stop))
     for stage in stages:
         run_all(stage, state)
+        state.go_on_with_side()
     if found[-1][0] != state.steps:
         look()
-    for steps, seconds, candidate in found:
-        if everything and steps < LEAST_STEPS:
-            continue
-        began = time.perf_counter()
-        best = with_all_beside(problem, candidate) if everything else candidate
-        seconds += time.perf_counter() - began
-        size, cost = real(best, fit_scales=everything or method in EFFORTS)
-        yield Row(name, quality, method, steps, seconds, size, cost, 100 * (cost / base - 1))
+    return found
 
 
 def with_all_beside(problem: Problem, candidate: Candidate) -> Candidate:
@@ -219,25 +272,28 @@ def with_all_beside(problem: Problem, candidate: Candidate) -> Candidate:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Mean change of J over pictures and qualities against mean seconds, one line per method."""
+    """Mean change of J over pictures and qualities against mean seconds, one line per method, dashed with all beside.
+
+    Points are of numbers of steps that every picture was looked at, and of the ends of runs.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    points = defaultdict(list)
+    runs: dict[tuple[str, int], dict[tuple, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        points[row.method, row.steps].append((row.seconds, row.change))
-    complete = max(map(len, points.values()))
+        runs[row.method, row.everything][row.model, row.image, row.crop, row.quality].append(row)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for method in dict.fromkeys(row.method for row in rows):
-        means = [
-            np.mean(values, axis=0)
-            for (name, _), values in sorted(points.items())
-            if name == method and len(values) == complete
-        ]
-        if means:
-            axes.plot(*np.transpose(means), marker="o", markersize=3, label=method)
+    for (method, everything), of_method in runs.items():
+        steps = set.intersection(*({row.steps for row in run} for run in of_method.values()))
+        groups = [[row for run in of_method.values() for row in run if row.steps == n] for n in sorted(steps)]
+        ends = [run[-1] for run in of_method.values()]
+        if ends not in groups:
+            groups.append(ends)
+        points = [np.mean([(row.seconds, row.change) for row in group], axis=0) for group in groups]
+        style, label = ("--", f"{method}, with all") if everything else ("-", method)
+        axes.plot(*np.transpose(points), style, marker="o", markersize=3, label=label)
     axes.set(xscale="log", xlabel="seconds", ylabel="change of J (%)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

@@ -1,27 +1,30 @@
 """What each effort gains with each base model: J of real files against that of the unrefined file of the same model.
 
-    python scripts/gain_by_base.py VALIDATION --base mbt2018-mean.safetensors --base elic-small.safetensors -q 1 -q 2
+    python scripts/gain_by_base.py VALIDATION --base mbt2018-mean.safetensors --base RUN -q 1 -q 2
 
-Central squares of the first pictures of a folder. Beside tto's efforts stands SGA with 2000 steps (Yang 2020), run by
-`compare_refiners.py`, for as many of the pictures as `--sga` says: it takes minutes for each. Writes `gain.csv`, one
-row per file, and prints a table of mean and worst changes.
+Central squares of the first pictures of a folder; a base is a checkpoint, a run folder's, or a name. Beside tto's
+efforts stands SGA with 2000 steps (Yang 2020), run by `compare_refiners.py`, for as many of the pictures as `--sga`
+says: it takes minutes for each. Writes `gain.csv`, one row per file, which a second run goes on with, and prints a
+table of mean and worst changes. Qualities that a base does not have are left out.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from compare_refiners import measure
+from compare_refiners import Cell, measure
+from measuring import Table, square
 
 from tto.codec import Codec, load_codec
-from tto.image import Picture, central, load_picture
+from tto.errors import TTOError
+from tto.image import Picture
+from tto.zoo import FamilyCodec
 
 EFFORTS = ("none", "fast", "balanced", "best")
 SGA = "SGA-2000"
@@ -36,6 +39,7 @@ class Row:
     quality: float
     lambda_: float
     image: str
+    crop: int
     method: str
     bpp: float
     psnr: float
@@ -45,7 +49,7 @@ class Row:
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Of pictures.")],
-    base: Annotated[list[str], typer.Option(help="A checkpoint's path or a model's name; several times.")],
+    base: Annotated[list[str], typer.Option(help="A checkpoint's or run folder's path, or a model's name; several.")],
     quality: Annotated[list[float], typer.Option("-q", "--quality")],
     crop: Annotated[int, typer.Option(help="Side of the squares.")] = 256,
     pictures: int = 6,
@@ -56,40 +60,37 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)[:pictures]
-    squares = {path.stem: _square(path, crop) for path in paths}
-    rows = []
-    with open(out, "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(field.name for field in fields(Row))
-        for name in base:
-            codec = load_codec(name, "cpu")
-            for q in quality:
-                for row in rows_of(codec, Path(name).stem, q, squares, efforts.split(","), sga):
-                    table.writerow(astuple(row))
-                    file.flush()
-                    rows.append(row)
-    print(markdown(rows))
+    squares = {path.stem: square(path, crop) for path in paths}
+    table, failed = Table(out, Row), False
+    for name in base:
+        checkpoint = Path(name) / "model.safetensors"
+        loaded = load_codec(str(checkpoint) if checkpoint.is_file() else name, "cpu")
+        for q in (q for q in quality if q <= loaded.qualities):
+            codec = loaded.at(q) if isinstance(loaded, FamilyCodec) else loaded
+            for i, (image, picture) in enumerate(squares.items()):
+                for method in (*efforts.split(","), *(SGA,) * (i < sga)):
+                    if table.has(base=name, quality=q, image=image, crop=crop, method=method):
+                        continue
+                    try:
+                        table.add([row_of(codec, Cell(name, image, crop, q, method), picture)])
+                    except TTOError as error:
+                        print(f"{name} q{q:g} {image} {method}: {error}", flush=True)
+                        failed = True
+    print(markdown(table.rows))
+    if failed:
+        raise typer.Exit(1)
 
 
-def _square(path: Path, side: int) -> Picture:
-    picture = load_picture(path)
-    return Picture(central(picture.rgb, side), picture.grayscale)
-
-
-def rows_of(
-    codec: Codec, base: str, quality: float, squares: dict[str, Picture], efforts: Sequence[str], sga: int
-) -> Iterator[Row]:
-    """Each effort on every picture, and SGA on the first `sga` of them."""
-    lambda_ = float(codec.model.lambda_at(quality))
-    for i, (image, picture) in enumerate(squares.items()):
-        for effort in efforts:
-            result = codec.compress(picture.rgb, quality, effort=effort)
-            change = 100 * (result.J / result.base_J - 1)
-            bpp = 8 * result.base_bytes / (result.width * result.height)
-            yield Row(base, quality, lambda_, image, effort, bpp, result.base_psnr, change, result.seconds)
-        if i < sga:
-            *_, last = measure(codec, picture, image, quality, "sga", 2000)
-            yield Row(base, quality, lambda_, image, SGA, bpp, result.base_psnr, last.change, last.seconds)
+def row_of(codec: Codec, cell: Cell, picture: Picture) -> Row:
+    lambda_ = float(codec.model.lambda_at(cell.quality))
+    result = codec.compress(picture, cell.quality, effort="none" if cell.method == SGA else cell.method)
+    change, seconds = 100 * (result.J / result.base_J - 1), result.seconds
+    if cell.method == SGA:
+        *_, last = measure(codec, picture, replace(cell, method="sga"))
+        change, seconds = last.change, last.seconds
+    bpp = 8 * result.base_bytes / (result.width * result.height)
+    figures = (bpp, result.base_psnr, change, seconds)
+    return Row(cell.model, cell.quality, lambda_, cell.image, cell.crop, cell.method, *figures)
 
 
 def markdown(rows: Sequence[Row]) -> str:

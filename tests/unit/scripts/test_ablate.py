@@ -11,6 +11,8 @@ from tto.errors import BadArgument
 from tto.refine.compensation import ChooseCodes
 from tto.refine.descent import Phase
 from tto.refine.flips import FlipSymbols
+from tto.refine.operation import SideSearch
+from tto.refine.quantization_step import ChooseStep
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
 from tto.refine.transform import FitTransform
@@ -30,7 +32,9 @@ def test_every_variant_has_a_file_for_each_quality(
     model = load_checkpoint(tiny_checkpoint)
     checkpoint = tmp_path / "side.safetensors"
     save_with_side_modules(model, make_side_modules(model.config.M), checkpoint)
-    monkeypatch.setattr(script, "ALONE", {"latents": (FlipSymbols(2),), "latents + QP": (FlipSymbols(3),)})
+    monkeypatch.setattr(
+        script, "ALONE", {"latents": ((FlipSymbols(2),),), "latents + QP": ((FlipSymbols(2),), (FlipSymbols(1),))}
+    )
     monkeypatch.setattr(script, "AFTERWARDS", {"all": (FitTransform(), ChooseCodes(2))})
     script.ablate([picture], str(checkpoint), [3.0, 6.0], crop=48, bounds=True, out=tmp_path / "out")
     with open(tmp_path / "out" / "ablation.csv") as file:
@@ -63,10 +67,17 @@ def test_summary_compares_with_the_base_and_with_latents_and_step(script):
 
 def test_relaxed_rate_weighs_less_in_the_first_phase_alone(script):
     stage = (Phase(10, SoftRounding(), Constant(0.5)), FlipSymbols(4), Phase(3, SoftRounding(), Constant(0.5)))
-    first, *rest = script.relaxed(stage)
-    assert tuple(rest) == stage[1:]
+    ((first, *rest), other) = script.relaxed((stage, stage))
+    assert tuple(rest) == stage[1:] and other == stage
     assert (first.steps, first.step_size) == (stage[0].steps, stage[0].step_size)
     assert [first.rate_weight(done) for done in (0.0, 0.5, 1.0)] == pytest.approx([0.7, 0.85, 1])
+
+
+def test_latents_alone_have_nothing_beside_them_and_the_efforts_operations_else(script):
+    for name, stages in script.ALONE.items():
+        operations = [operation for stage in stages for operation in stage]
+        assert not any(isinstance(operation, SideSearch) for operation in operations)
+        assert any(isinstance(operation, ChooseStep) for operation in operations) == (name == "latents + QP")
 
 
 def test_every_search_for_side_information_is_tried_alone(script):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
 from tto.train.building import build_model
+from tto.train.errors import Diverged
 from tto.train.recipe_file import load_recipe
 
 
@@ -31,18 +33,45 @@ def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph,
     monkeypatch.setattr(script, "NETWORKS", networks)
     images, out = (tmp_path / "train", tmp_path / "val"), tmp_path / "out"
     small = ["stages.main.crop=64", "stages.main.batch=1", "trackers=[]"]
-    script.main(*images, [1], ["A, o"], [*small, "stages.main.steps=2"], out)
+    script.main(*images, [1], ["A, o"], [*small, "stages.main.steps=2"], out=out)
     (out / "A-two" / "seed-1").mkdir(parents=True)  # killed before it wrote anything
     recipe = out / "A-one" / "seed-1" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 2", "steps: 3"))
     assert script.finished(out) == []
     capsys.readouterr()
-    script.main(*images, [1], None, [*small, "stages.main.steps=3"], out)
+    script.main(*images, [1], None, [*small, "stages.main.steps=3"], out=out)
     rows = script.finished(out)
     assert [(row.network, row.steps) for row in rows] == [("A, one", 3), ("A, two", 3)]
     lines = capsys.readouterr().out.split("\n")
     assert any("resuming" in line and "step 2" in line for line in lines)
     assert f"{100 * (rows[1].loss / rows[0].loss - 1):+.2f} %" in "".join(lines)
+    with pytest.raises(typer.Exit):
+        script.main(*images, [1], None, [*small, "stages.main.steps=4"], out=out)
+    assert capsys.readouterr().out.count("other settings") == 2
+    small.append("stages.main.steps=3")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("seed-1/**/*") if path.is_file()}
-    script.main(*images, [1], None, small, out)
+    script.main(*images, [1], None, small, out=out)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("seed-1/**/*") if path.is_file()}
+
+
+def test_changes_are_of_the_seeds_that_both_have(script):
+    """Seeds lie further apart than networks do."""
+    losses = {("A, one", 1): 1.0, ("A, one", 2): 2.0, ("A, two", 2): 1.9, ("A, three", 1): 0.98, ("A, three", 2): 1.92}
+    lines = script.report([script.Row(*run, 10, 600, 30.0, loss, 0.5, 30.0) for run, loss in losses.items()])
+    cells = [[cell.strip() for cell in line.split("|")[-3:-1]] for line in lines.splitlines()[2:]]
+    assert cells == [["+0.00 %", "+0.00 … +0.00"], ["-5.00 %", "–"], ["-3.00 %", "-4.00 … -2.00"]]
+
+
+def test_a_network_that_cannot_be_trained_does_not_keep_others_from_it(script, tmp_path, monkeypatch, capsys):
+    begun = []
+
+    def train(recipe, overrides, folder):
+        begun.append(folder.parent.name)
+        if len(begun) == 1:
+            raise Diverged("the loss is no number any more")
+
+    monkeypatch.setattr(script, "train_recipe", train)
+    with pytest.raises(typer.Exit):
+        script.main(tmp_path, tmp_path, [1], ["ELIC"], None, out=tmp_path / "out")
+    assert len(begun) == 3 and "no number" in capsys.readouterr().out
+    assert (tmp_path / "out" / "comparison.csv").is_file()

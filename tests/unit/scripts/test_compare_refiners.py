@@ -10,6 +10,15 @@ import pytest
 from tto.codec import Codec
 from tto.image import load_picture
 from tto.models import load_model
+from tto.refine import engine
+from tto.refine.descent import Phase
+from tto.refine.distortion import SquaredError
+from tto.refine.flips import FlipSymbols
+from tto.refine.plan import Plan
+from tto.refine.problem import Problem
+from tto.refine.relaxations import SoftRounding
+from tto.refine.schedules import Constant
+from tto.refine.state import Callbacks
 
 
 @pytest.fixture
@@ -20,9 +29,11 @@ def codec(tiny_checkpoint) -> Codec:
 def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_checkpoint, photograph, tmp_path):
     path = tmp_path / "picture.png"
     photograph(80, 60).save(path)
-    script.compare([path], str(tiny_checkpoint), [3.0], "sga,adagrad,fast", crop=48, most_steps=7, out=tmp_path / "out")
-    with open(tmp_path / "out" / "refiners.csv") as file:
-        rows = list(csv.DictReader(file))
+    arguments = ([path], str(tiny_checkpoint), [3.0], "sga,adagrad,fast")
+    script.compare(*arguments, crop=48, most_steps=7, out=tmp_path / "out")
+    table = (tmp_path / "out" / "refiners.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [(row["steps"], row["change"]) for row in rows if row["method"] == "none"] == [("0", "0.0")]
     assert (tmp_path / "out" / "refiners.png").stat().st_size > 1000
     for method in ("sga", "adagrad", "fast"):
         ours = [row for row in rows if row["method"] == method]
@@ -30,6 +41,23 @@ def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_chec
         seconds = [float(row["seconds"]) for row in ours]
         assert seconds == sorted(seconds)
         assert all(float(row["change"]) <= 0.5 for row in ours)
+        assert all(float(row["seconds"]) > float(row["decode_seconds"]) > 0 for row in ours)
+    script.compare(*arguments, crop=48, most_steps=7, out=tmp_path / "out")
+    assert (tmp_path / "out" / "refiners.csv").read_text() == table  # nothing was left to measure
+
+
+def test_stages_begin_with_the_best_latents_of_the_one_before(script, codec, photograph, monkeypatch):
+    """As they do in `tto compress`: the same steps with nothing beside latents end with the same candidate."""
+    picture = load_picture(photograph(80, 60))
+    stages = ((FlipSymbols(3),), (Phase(3, SoftRounding(), Constant(0.5)), FlipSymbols(3)))
+    monkeypatch.setattr(engine, "finished", lambda problem, best: best)  # fits no filter
+    monkeypatch.setattr(script, "LOOKS", (1,))
+    y, z = codec.analyse(picture.rgb, 3.0)
+    lambda_ = float(codec.model.lambda_at(3.0))
+    problem = Problem(codec.model, 3.0, lambda_, picture.height, picture.width, SquaredError(picture.rgb))
+    best = engine.refine(problem, y, z, 128, Plan(stages), Callbacks()).candidates[-1]
+    (*_, (_, _, candidate)) = script.looks(problem, y, z, stages, 2000)
+    assert candidate.J == best.J
 
 
 def test_latents_alone_are_found_and_priced_without_a_filter(script):
@@ -39,7 +67,8 @@ def test_latents_alone_are_found_and_priced_without_a_filter(script):
 
 def test_everything_is_what_a_file_of_that_effort_is(script, codec, photograph):
     picture = load_picture(photograph(80, 60))
-    (row,) = script.measure(codec, picture, "p", 3.0, "fast", 2000, everything=True)
+    *alone, row = script.measure(codec, picture, script.Cell("m", "p", 0, 3.0, "fast"), everything=True)
+    assert row.everything and not any(other.everything for other in alone)
     result = codec.compress(picture, 3.0, effort="fast")
     assert (row.bytes, row.J, row.steps) == (len(result.data), result.J, result.steps)
 
@@ -47,10 +76,10 @@ def test_everything_is_what_a_file_of_that_effort_is(script, codec, photograph):
 def test_latents_of_others_get_the_same_beside_them(script, codec, photograph, monkeypatch):
     monkeypatch.setattr(script, "LEAST_STEPS", 5)
     picture = load_picture(photograph(80, 60))
-    plain = list(script.measure(codec, picture, "p", 3.0, "adagrad", 8))
-    full = list(script.measure(codec, picture, "p", 3.0, "adagrad", 8, everything=True))
-    assert [row.steps for row in full] == [row.steps for row in plain if row.steps >= 5]
-    assert all(a.J <= b.J for a, b in zip(full, plain[-len(full) :], strict=True))
+    rows = list(script.measure(codec, picture, script.Cell("m", "p", 0, 3.0, "adagrad"), 8, everything=True))
+    plain, full = ({row.steps: row for row in rows if row.everything == kind} for kind in (0, 1))
+    assert list(full) == [steps for steps in plain if steps >= 5]
+    assert all(row.J <= plain[steps].J for steps, row in full.items())
 
 
 @pytest.mark.parametrize("method", ["sga", "sga+", "deterministic", "uniform-noise", "universal-dic"])
