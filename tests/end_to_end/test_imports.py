@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 UNUSED = {
     "compressai",
@@ -18,44 +15,38 @@ UNUSED = {
     "scipy",
     "vector_quantize_pytorch",
 }
-RUN = """
-import sys
-sys.argv = ["tto", *{arguments!r}]
+PROGRAM = """
+import sys, torch
+from base_models.tiles import Findings, run_bounded
 from tto.__main__ import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
+
+step = torch.nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
+run_bounded([step], (torch.zeros(1, 1, 64, 64, requires_grad=True),), 2000.0, Findings())[0].sum().backward()
+assert "torch._dynamo" not in sys.modules, "computing over tiles imports a compiler"
+for arguments in {commands!r}:
+    sys.argv = ["tto", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
 print(*sys.modules, file=sys.stderr)
 """
 
 
-def modules_after(*arguments: str | Path) -> set[str]:
-    """Names of the packages that a command has imported."""
-    program = RUN.format(arguments=[str(argument) for argument in arguments])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
-
-
-@pytest.mark.parametrize("effort", ["none", "fast"])
-def test_compressing_and_decompressing_import_nothing_that_they_do_not_use(
-    tiny_checkpoint, photograph, tmp_path, effort
-):
+def test_compressing_and_decompressing_import_nothing_that_they_do_not_use(tiny_checkpoint, photograph, tmp_path):
     photograph(64, 64).save(tmp_path / "a.png")
-    options = ["-m", tiny_checkpoint]
-    written = modules_after("compress", tmp_path / "a.png", "--effort", effort, *options)
-    read = modules_after("decompress", tmp_path / "a.tto", "-o", tmp_path / "b.png", *options)
-    assert (tmp_path / "b.png").exists() and "torch" in written & read
-    assert not (written | read) & UNUSED
-
-
-def test_computing_over_tiles_does_not_import_a_compiler():
-    program = """
-import sys, torch
-from base_models.tiles import Findings, run_bounded
-step = torch.nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
-run_bounded([step], (torch.zeros(1, 1, 64, 64, requires_grad=True),), 2000.0, Findings())[0].sum().backward()
-sys.exit("torch._dynamo" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    names = {name: str(tmp_path / name) for name in ("a.png", "a.tto", "b.png")}
+    options = ["-m", str(tiny_checkpoint)]
+    commands = [
+        command
+        for effort in ("none", "fast")
+        for command in (
+            ["compress", names["a.png"], "--effort", effort, *options],
+            ["decompress", names["a.tto"], "-o", names["b.png"], *options],
+        )
+    ]
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(commands=commands)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+    assert (tmp_path / "b.png").exists() and "torch" in imported
+    assert not imported & UNUSED

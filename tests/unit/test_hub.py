@@ -99,7 +99,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setattr(Handler, "repositories", {})
     monkeypatch.setattr(Handler, "asked", [])
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         use(monkeypatch, f"http://127.0.0.1:{running.server_port}", tmp_path)
         yield Handler
         running.shutdown()

@@ -99,6 +99,7 @@ def _raised(error):
 
 def test_actors_do_what_one_process_does(running, capsys, photograph, tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tto.ray_workers._actors", lambda *arguments: replace(_actors(*arguments), number=1))
     check_all_commands(capsys, make_pictures(tmp_path / "pictures", photograph), tiny_checkpoint, "--ray")
 
 

@@ -188,7 +188,8 @@ def test_analysis_that_no_network_has_is_refused(sizes, message):
 
 
 def test_default_configuration_is_the_published_one():
-    assert DCAEConfig() == create_model("dcae").config
+    with torch.device("meta"):
+        assert DCAEConfig() == create_model("dcae").config
 
 
 def test_latent_codec_layout_is_renamed():
