@@ -18,13 +18,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .base import BaseModel
+from .base import BaseModel, rename
 from .entropy_models import EntropyModel
 from .limits import check_coding_tables, check_scale_table
 from .registry import create_model, list_models, networks, registered
 
 FORMAT = "tto-base-model-1"
 SIDE_PREFIX = "side."  # tensors below it belong to modules beside the base
+BOTTLENECK = (
+    (r"\b_matri(?:x|ces\.)(\d)$", r"matrices.\1"),
+    (r"\b_bias(?:es\.)?(\d)$", r"biases.\1"),
+    (r"\b_factor(?:s\.)?(\d)$", r"factors.\1"),
+)
+"""Renames of an entropy bottleneck's parameters: CompressAI had `_matrices.0` in 2020, whose names the weights of its
+zoo keep, then `_matrix0`, and has `matrices.0` since 1.2.5."""
 
 
 class CheckpointError(ValueError):
@@ -34,23 +41,17 @@ class CheckpointError(ValueError):
 def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
     """Tensors of any checkpoint by the names of today; those of one network only it knows (`BaseModel.rename_keys`).
 
-    Published checkpoints may sit under `state_dict`, carry a `module.` prefix (DataParallel), and name the parameters
-    of the entropy bottleneck `_matrixN`, `_biasN`, `_factorN` (CompressAI < 1.2.5).
+    Published checkpoints may sit under `state_dict` and carry a `module.` prefix (DataParallel).
     """
     for wrapper in ("state_dict", "model"):
         if isinstance(raw.get(wrapper), dict):
             raw = raw[wrapper]
-    plural = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
-    state = {}
-    for key, value in raw.items():
-        if isinstance(key, str) and isinstance(value, Tensor):
-            name = re.sub(
-                r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$",
-                lambda m: f"entropy_bottleneck.{plural[m[1]]}.{m[2]}",
-                key.removeprefix("module."),
-            )
-            state[name] = value
-    return state
+    tensors = {
+        key.removeprefix("module."): value
+        for key, value in raw.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    return rename(tensors, BOTTLENECK)
 
 
 def load_weights(model: BaseModel, raw: dict) -> BaseModel:

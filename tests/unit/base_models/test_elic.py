@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from compressai.models import sensetime
 
-from base_models import create_model
+from base_models import create_model, fingerprint, load_weights
+from tests.checkpoint_layouts import before_1_2_5, of_2020
+
+SIZES = {"N": 12, "M": 34, "groups": (4, 6, 8, 16), "context_widths": (224, 128)}
+
+
+@pytest.fixture(scope="module")
+def theirs() -> torch.nn.Module:
+    """CompressAI's network, in no size that is registered."""
+    torch.manual_seed(0)
+    network = sensetime.Elic2022Official(N=12, M=34, groups=SIZES["groups"])
+    network.update()
+    return network.eval()
 
 
 def test_the_first_group_may_be_wider_than_what_the_hyperprior_says():
     model = create_model("elic", N=8, M=32, groups=(16, 16), context_widths=(8, 8)).eval()
     with torch.no_grad():
         assert model(torch.rand(1, 3, 64, 64))["likelihoods"]["y"].shape == (1, 32, 4, 4)
+
+
+def test_bottlenecks_inside_other_modules_have_had_other_names(theirs):
+    present = load_weights(create_model("elic", **SIZES), theirs.state_dict())
+    for layout, name in ((before_1_2_5, "_matrix0"), (of_2020, "_matrices.0")):
+        state = layout(theirs.state_dict())
+        assert f"latent_codec.hyper.entropy_bottleneck.{name}" in state
+        assert fingerprint(load_weights(create_model("elic", **SIZES), state)) == fingerprint(present)
