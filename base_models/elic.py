@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import CodePart, Memory, Quality, Walk, full_precision, rename
-from .blocks import MaskedConv, ResidualBottleneck, bias_of, conv, deconv
+from .blocks import MaskedConv, ResidualBottleneck, apply_masks, bias_of, conv, deconv
 from .double import as_matrix_products
 from .limits import check_lambdas, check_ranges
 from .registry import register
@@ -194,7 +194,7 @@ class ELIC(SlicedModel):
     @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """From CompressAI, up to 1.2.8 (`latent_codec.hyper.…`) and after it (`latent_codec.h_a`, `latent_codec.z`)."""
-        state = {key: value for key, value in state.items() if not key.endswith("context_prediction.mask")}
+        state = {k: value for k, value in apply_masks(state).items() if not k.endswith("context_prediction.mask")}
         return rename(state, LATENT_CODEC_RENAMES)
 
 

@@ -33,3 +33,16 @@ def test_bottlenecks_inside_other_modules_have_had_other_names(theirs):
         state = layout(theirs.state_dict())
         assert f"latent_codec.hyper.entropy_bottleneck.{name}" in state
         assert fingerprint(load_weights(create_model("elic", **SIZES), state)) == fingerprint(present)
+
+
+def test_weights_saved_before_their_masks_were_applied_are_those_after():
+    torch.manual_seed(1)
+    network = sensetime.Elic2022Official(N=12, M=34, groups=SIZES["groups"]).eval()
+    network.update()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with torch.no_grad():
+        network(torch.rand(1, 3, 64, 64))
+    key = "latent_codec.y.latent_codec.y0.context_prediction.weight"
+    assert not torch.equal(before[key], network.state_dict()[key])
+    first, second = (load_weights(create_model("elic", **SIZES), state) for state in (before, network.state_dict()))
+    assert fingerprint(first) == fingerprint(second)
