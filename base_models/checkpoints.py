@@ -127,7 +127,10 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
+    except (
+        OSError, SafetensorError, pickle.UnpicklingError, EOFError,
+        RuntimeError, LookupError, ArithmeticError, TypeError, ValueError,  # tensors of shapes that none has
+    ):  # fmt: skip
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
 
 

@@ -18,10 +18,12 @@ import torch
 from base_models import (
     CheckpointError,
     create_model,
+    elic,
     fingerprint,
     load_checkpoint,
     load_weights,
     save_checkpoint,
+    tcm,
 )
 from base_models.checkpoints import canonical_state_dict
 from base_models.dcae import DCAE
@@ -144,6 +146,17 @@ def test_objects_beside_tensors_are_named_and_the_file_is_not_called_damaged(sma
         load_checkpoint(tmp_path / "a.pth")
     told = rf"\S*a.pth holds objects beside tensors \({named}\), which are not loaded: save its state_dict alone"
     assert re.fullmatch(told, str(error.value))
+
+
+TABLES = {f"{layer}.trans_block.msa.relative_position_params" for layer in ("g_a.1", "g_a.3", "g_a.5", "h_a.1")}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0, 0, 0, 0)])
+@pytest.mark.parametrize("keys", [elic.OWN_KEYS, tcm.OWN_KEYS | TABLES], ids=["elic", "tcm"])
+def test_tensors_of_shapes_that_none_has_are_refused(tmp_path, keys, shape):
+    torch.save({key: torch.zeros(shape) for key in keys}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        load_checkpoint(tmp_path / "a.pth")
 
 
 def test_failed_save_leaves_the_old_file(small_model, saved):
