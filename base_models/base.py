@@ -16,6 +16,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -428,6 +429,11 @@ def rename(state: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[s
             key = re.sub(pattern, replacement, key)
         renamed[key] = value
     return renamed
+
+
+def numbered(state: Mapping[str, Tensor], name: str) -> list[Tensor]:
+    """Tensors of a state dict that `name` is the format of, as many as there are without a gap from 0 on."""
+    return [state[key] for key in takewhile(state.__contains__, map(name.format, count()))]
 
 
 def round_through(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ as used by DCAE (Lu 2025, §3.3 and supplement A).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -45,6 +46,16 @@ class MaskedConv(nn.Conv2d):
         plain = conv(self.in_channels, self.out_channels, self.kernel_size[0], 1).to(self.weight)
         plain.load_state_dict({"weight": self.weight * self.mask, "bias": bias_of(self)})
         return plain.requires_grad_(False)
+
+
+def apply_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with zeros where convolutions are masked: CompressAI's mask their weights only when called."""
+    masked = dict(state)
+    for key, mask in state.items():
+        weight = key.removesuffix("mask") + "weight"
+        if key.endswith(".mask") and weight in state:
+            masked[weight] = state[weight] * mask
+    return masked
 
 
 def bias_of(layer: nn.Module) -> Tensor:

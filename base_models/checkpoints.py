@@ -18,13 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .base import BaseModel
+from .base import BaseModel, rename
 from .entropy_models import EntropyModel
 from .limits import check_coding_tables, check_scale_table
 from .registry import create_model, list_models, networks, registered
 
 FORMAT = "tto-base-model-1"
 SIDE_PREFIX = "side."  # tensors below it belong to modules beside the base
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
+BOTTLENECK = (
+    (r"\b_matri(?:x|ces\.)(\d)$", r"matrices.\1"),
+    (r"\b_bias(?:es\.)?(\d)$", r"biases.\1"),
+    (r"\b_factor(?:s\.)?(\d)$", r"factors.\1"),
+)
+"""Renames of an entropy bottleneck's parameters: CompressAI had `_matrices.0` in 2020, whose names the weights of its
+zoo keep, then `_matrix0`, and has `matrices.0` since 1.2.5."""
 
 
 class CheckpointError(ValueError):
@@ -34,23 +42,21 @@ class CheckpointError(ValueError):
 def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
     """Tensors of any checkpoint by the names of today; those of one network only it knows (`BaseModel.rename_keys`).
 
-    Published checkpoints may sit under `state_dict`, carry a `module.` prefix (DataParallel), and name the parameters
-    of the entropy bottleneck `_matrixN`, `_biasN`, `_factorN` (CompressAI < 1.2.5).
+    Checkpoints may sit in a dictionary of a trainer (`WRAPPERS`), and names may carry what DataParallel (`module.`),
+    `torch.compile` (`_orig_mod.`) or a module of Lightning (`model.` or `net.` before all) put before them.
     """
-    for wrapper in ("state_dict", "model"):
+    for wrapper in WRAPPERS:
         if isinstance(raw.get(wrapper), dict):
             raw = raw[wrapper]
-    plural = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
-    state = {}
-    for key, value in raw.items():
-        if isinstance(key, str) and isinstance(value, Tensor):
-            name = re.sub(
-                r"^entropy_bottleneck\._(matrix|bias|factor)(\d)$",
-                lambda m: f"entropy_bottleneck.{plural[m[1]]}.{m[2]}",
-                key.removeprefix("module."),
-            )
-            state[name] = value
-    return state
+    state = {
+        key.replace("_orig_mod.", "").removeprefix("module."): value
+        for key, value in raw.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    for prefix in ("model.", "net."):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return rename(state, BOTTLENECK)
 
 
 def load_weights(model: BaseModel, raw: dict) -> BaseModel:
@@ -110,9 +116,7 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
             name, overrides = _known(str(metadata["model"])), json.loads(metadata["config"])
             metric = metadata.get("metric", metric)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict):
-                raise CheckpointError(f"{path} holds no state dict")
+            state = _unpickled(path)
             name, told = recognize(state) if name is None else _recognize_as(_known(name), state)
             overrides |= told
         assert name is not None
@@ -123,8 +127,26 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
+    except (
+        OSError, SafetensorError, pickle.UnpicklingError, EOFError,
+        RuntimeError, LookupError, ArithmeticError, TypeError, ValueError,  # tensors of shapes that none has
+    ):  # fmt: skip
         raise CheckpointError(f"{path} is damaged or is no checkpoint") from None
+
+
+def _unpickled(path: Path) -> dict:
+    """What PyTorch saved. Raises `CheckpointError` where that is no dictionary or has objects in it."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if (named := re.search(r"(?:GLOBAL|class) '?([\w.]+)", str(error))) is None:
+            raise
+        raise CheckpointError(
+            f"{path} holds objects beside tensors ({named[1]}), which are not loaded: save its state_dict alone"
+        ) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no state dict")
+    return state
 
 
 def _known(name: str) -> str:

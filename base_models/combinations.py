@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .base import Quality
+from .base import BaseModel, Quality
 from .dcae import DictionaryCoded, DictionaryModelConfig
 from .dictionary import DictionaryAttention
 from .elic import ELIC, ELICConfig
@@ -86,6 +86,7 @@ class ELICWithDictionary(ELIC):
 
     registered_name = "elic-both"
     not_matrices = ("dt",)
+    recognize = BaseModel.recognize  # pyright: ignore[reportAssignmentType] (of registered sizes only)
 
     def __init__(self, config: ELICDictionaryConfig | None = None):
         config = config or ELICDictionaryConfig()

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import BaseModel, CodePart, LatentShapes, Memory, Quality, Walk, full_precision
-from .blocks import MaskedConv, bias_of
+from .blocks import MaskedConv, apply_masks, bias_of
 from .derived_tables import rescaled_tables
 from .entropy_models import FactorizedPrior, GaussianConditional
 from .initialization import FittedModel, init_from_images
@@ -307,10 +307,7 @@ class Autoregressive(MeanScaleHyperprior):
     @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is masked is zero, also where CompressAI's network was not called since its last step of training."""
-        state, name = super().rename_keys(state), "context_prediction"
-        if {f"{name}.weight", f"{name}.mask"} <= state.keys():
-            state[f"{name}.weight"] = state[f"{name}.weight"] * state[f"{name}.mask"]
-        return state
+        return apply_masks(super().rename_keys(state))
 
     def walk(
         self,

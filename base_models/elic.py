@@ -18,16 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .base import CodePart, Memory, Quality, Walk, full_precision, rename
-from .blocks import MaskedConv, ResidualBottleneck, bias_of, conv, deconv
+from .base import CodePart, Memory, Quality, Walk, full_precision, numbered, rename
+from .blocks import MaskedConv, ResidualBottleneck, apply_masks, bias_of, conv, deconv
 from .double import as_matrix_products
 from .limits import check_lambdas, check_ranges
-from .registry import register
+from .registry import name_of, register
 from .residual import GatedAttention
 from .sliced import SlicedModel
 
@@ -192,12 +192,27 @@ class ELIC(SlicedModel):
             bias_of(cast(nn.Sequential, head)[-1]).copy_(torch.cat([sigma_k, mu_k]))
 
     @classmethod
+    def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
+        """All sizes are those of convolutions. CompressAI's other ELIC ends `h_s` otherwise."""
+        state = cls.rename_keys(state)
+        if not state.keys() >= OWN_KEYS or "dt" in state:
+            return None
+        channels = len(state["g_a.0.weight"])
+        if state["h_s.4.weight"].shape[1] != 2 * channels:
+            return None
+        groups = tuple(weight.shape[1] for weight in numbered(state, "context_prediction.{}.weight"))
+        widths = tuple(len(state[f"channel_context.y1.{layer}.weight"]) for layer in (0, 2))
+        sizes = {"N": channels, "M": sum(groups), "groups": groups, "context_widths": widths}
+        return name_of(cls, sizes), sizes
+
+    @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """From CompressAI, up to 1.2.8 (`latent_codec.hyper.…`) and after it (`latent_codec.h_a`, `latent_codec.z`)."""
-        state = {key: value for key, value in state.items() if not key.endswith("context_prediction.mask")}
+        state = {k: value for k, value in apply_masks(state).items() if not k.endswith("context_prediction.mask")}
         return rename(state, LATENT_CODEC_RENAMES)
 
 
+OWN_KEYS = {"g_a.0.weight", "h_s.4.weight", "channel_context.y1.2.weight", "context_prediction.0.weight"}
 LATENT_CODEC_RENAMES = (
     (r"^latent_codec\.y\.latent_codec\.y\d+\.(?:latent_codec\.)?y\.gaussian_conditional\.", "gaussian_conditional."),
     (r"^latent_codec\.y\.latent_codec\.y(\d+)\.(entropy_parameters|context_prediction)\.", r"\2.\1."),

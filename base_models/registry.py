@@ -6,6 +6,7 @@ A model's file registers its named configurations itself; all files of this pack
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -47,6 +48,15 @@ def registered(name: str) -> tuple[type[BaseModel], Any]:
 def networks() -> tuple[type[BaseModel], ...]:
     """Every class of network."""
     return tuple(dict.fromkeys(network for network, _ in _registered().values()))
+
+
+def name_of(network: type[BaseModel], fields: Mapping[str, Any]) -> str:
+    """The registered name of a network with these fields in its configuration, or that of its class."""
+    for name in list_models():
+        of_name, config = registered(name)
+        if of_name is network and all(getattr(config, field) == value for field, value in fields.items()):
+            return name
+    return network.registered_name
 
 
 def create_model(name: str, **overrides: Any) -> BaseModel:

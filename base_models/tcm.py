@@ -14,17 +14,19 @@ Shapes: `B` batch, `H W` image size (multiples of 64), `M` channels of y, `N` ha
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .base import Memory, Quality, rename
+from .base import Memory, Quality, numbered, rename
 from .blocks import WindowAttention, conv
 from .channel_slices import LATENT_CODEC, ChannelSlices, Prediction, beside
 from .limits import check_lambdas, check_multiple, check_ranges
-from .registry import register
+from .registry import name_of, register
 from .residual import GatedAttention, ResidualBlock, ResidualDown, ResidualUp, subpixel
 
 
@@ -208,20 +210,62 @@ class TCM(ChannelSlices):
 
     @classmethod
     def recognize(cls, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
-        """In CompressAI's layout the network is CompressAI's, too."""
-        width = cls.rename_keys(state).get("g_a.0.conv1.weight")
-        if width is None or not any(key.startswith(("atten_mean.", CHANNEL_CONTEXT)) for key in state):
-            return None
-        names = {config.N: name for name, config in PUBLISHED.items()}
-        if (name := names.get(len(width) // 2)) is None:
-            return None
+        """Sizes are those of layers and of position tables. In CompressAI's layout the network is CompressAI's, too."""
         theirs = any(key.startswith(CHANNEL_CONTEXT) for key in state)
-        return name, {"residual_sees_attention": not theirs}
+        state = cls.rename_keys(state)
+        stages, hyper_stages = swin_stages(state, "g_a"), swin_stages(state, "h_a")
+        if not state.keys() >= OWN_KEYS or (len(stages), len(hyper_stages)) != (3, 1):
+            return None
+        (hyper,) = hyper_stages
+        channels, attention = len(state["g_a.0.conv1.weight"]) // 2, len(state[f"{ATTENTION}in_conv.weight"])
+        sizes = {
+            "N": channels,
+            "M": state["h_a.0.conv1.weight"].shape[1],
+            "z_channels": len(state["entropy_bottleneck.quantiles"]),
+            "blocks": tuple(stage.blocks for stage in stages),
+            "head_dims": tuple(channels // stage.heads for stage in stages),
+            "window": stages[0].window,
+            "hyper_blocks": hyper.blocks,
+            "hyper_head_dim": channels // hyper.heads,
+            "hyper_window": hyper.window,
+            "num_slices": len(numbered(state, "cc_mean_transforms.{}.0.weight")),
+            "attention_channels": attention,
+            "attention_head_dim": attention // len(state[f"{ATTENTION}{OF_ATTENTION}"]),
+            "context_widths": tuple(len(state[f"cc_mean_transforms.0.{layer}.weight"]) for layer in (0, 2)),
+        }
+        return name_of(cls, sizes), sizes | {"residual_sees_attention": not theirs}
 
     @classmethod
     def rename_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """From CompressAI after 1.2.8, whose window attention is timm's with a second projection behind it."""
         return rename(_join_projections(state), LATENT_CODEC_RENAMES)
+
+
+ATTENTION = "atten_mean.0.0."
+OF_ATTENTION = "non_local_block.block_1.msa.relative_position_params"
+OWN_KEYS = {
+    "g_a.0.conv1.weight", "h_a.0.conv1.weight", "entropy_bottleneck.quantiles", "cc_mean_transforms.0.0.weight",
+    "cc_mean_transforms.0.2.weight", f"{ATTENTION}in_conv.weight", f"{ATTENTION}{OF_ATTENTION}",
+}  # fmt: skip
+
+
+class Stage(NamedTuple):
+    """Mixed blocks in a row."""
+
+    blocks: int
+    heads: int
+    window: int
+
+
+def swin_stages(state: Mapping[str, Tensor], part: str) -> list[Stage]:
+    """Of g_a or h_a, where other layers stand between; from position tables [heads, 2·window − 1, 2·window − 1]."""
+    pattern = re.compile(rf"{part}\.(\d+)\.trans_block\.msa\.relative_position_params")
+    tables = {int(match[1]): state[match[0]] for match in map(pattern.fullmatch, state) if match}
+    firsts, lasts = ([i for i in sorted(tables) if i + step not in tables] for step in (-1, 1))
+    return [
+        Stage(last - first + 1, len(tables[first]), (tables[first].shape[-1] + 1) // 2)
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
 
 
 CHANNEL_CONTEXT = "latent_codec.y.channel_context.y0.mean_support_transform."
@@ -253,9 +297,8 @@ def _join_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-PUBLISHED = {"tcm": TCMConfig(), "tcm-n128": TCMConfig(N=128)}
-for model_name, config in PUBLISHED.items():
-    register(model_name, TCM, config)
+register("tcm", TCM, TCMConfig())
+register("tcm-n128", TCM, TCMConfig(N=128))
 register(
     "tcm-small",
     TCM,

@@ -71,13 +71,15 @@ def run(capsys, *arguments) -> str:
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """Weights of qualities 2 and 3 at the addresses that CompressAI asks, and empty caches."""
+    """Weights of qualities 2 and 3, named as the published ones, where CompressAI asks for them; empty caches."""
+    from tests.checkpoint_layouts import of_2020
+
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=httpd.serve_forever, daemon=True).start()
     urls = {}
     for quality in (2, 3):
         buffer = io.BytesIO()
-        torch.save(small_network(quality).state_dict(), buffer)
+        torch.save(of_2020(small_network(quality).state_dict()), buffer)
         name = f"mbt2018-mean-{quality}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth.tar"
         Handler.files[name] = buffer.getvalue()
         urls[quality] = f"http://127.0.0.1:{httpd.server_port}/{name}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import resource
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -13,7 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from base_models import CheckpointError, create_model, fingerprint, load_checkpoint, load_weights, save_checkpoint
+from base_models import (
+    CheckpointError,
+    create_model,
+    elic,
+    fingerprint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    tcm,
+)
+from base_models.checkpoints import canonical_state_dict
 from base_models.dcae import DCAE
 
 
@@ -96,6 +108,55 @@ def test_missing_and_unknown_tensors_are_refused_by_name(small_model):
         load_weights(create_model("dcae-small"), state)
     with pytest.raises(CheckpointError, match="zoo"):
         load_weights(create_model("dcae-small"), {**small_model.state_dict(), "zoo": torch.zeros(1)})
+
+
+WRAPPED = {
+    "model_state_dict": lambda state: {"model_state_dict": state, "epoch": 3},
+    "net": lambda state: {"net": state, "params": {"lr": 1e-4}},
+    "params": lambda state: {"params": state},
+    "state_dict in model": lambda state: {"state_dict": {"model": state}},
+    "compiled": lambda state: {f"_orig_mod.{key}": state[key] for key in state},
+    "compiled, then in parallel": lambda state: {f"module._orig_mod.{key}": state[key] for key in state},
+    "a compiled part": lambda state: {key.replace("g_a.", "g_a._orig_mod."): state[key] for key in state},
+    "Lightning's model": lambda state: {"state_dict": {f"model.{key}": state[key] for key in state}},
+    "Lightning's net": lambda state: {"state_dict": {f"net._orig_mod.{key}": state[key] for key in state}},
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED.values(), ids=WRAPPED)
+def test_what_trainers_put_around_weights_is_taken_off(small_model, wrapped):
+    state = small_model.state_dict()
+    found = canonical_state_dict(wrapped(state))
+    assert found.keys() == state.keys() and all(found[key] is state[key] for key in state)
+
+
+def test_a_prefix_that_some_tensors_lack_stays(small_model):
+    state = {f"model.{key}": value for key, value in small_model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="checkpoint lacks"):
+        load_weights(create_model("dcae-small"), state | {"criterion.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("thing", "named"),
+    [(Namespace(lr=1e-4), "argparse.Namespace"), (np.float64(0.5), r"numpy[\w.]*\.scalar"), (os.system, r"\w+.system")],
+)
+def test_objects_beside_tensors_are_named_and_the_file_is_not_called_damaged(small_model, tmp_path, thing, named):
+    torch.save({"state_dict": small_model.state_dict(), "thing": thing}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(tmp_path / "a.pth")
+    told = rf"\S*a.pth holds objects beside tensors \({named}\), which are not loaded: save its state_dict alone"
+    assert re.fullmatch(told, str(error.value))
+
+
+TABLES = {f"{layer}.trans_block.msa.relative_position_params" for layer in ("g_a.1", "g_a.3", "g_a.5", "h_a.1")}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0, 0, 0, 0)])
+@pytest.mark.parametrize("keys", [elic.OWN_KEYS, tcm.OWN_KEYS | TABLES], ids=["elic", "tcm"])
+def test_tensors_of_shapes_that_none_has_are_refused(tmp_path, keys, shape):
+    torch.save({key: torch.zeros(shape) for key in keys}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        load_checkpoint(tmp_path / "a.pth")
 
 
 def test_failed_save_leaves_the_old_file(small_model, saved):

@@ -5,9 +5,27 @@ from __future__ import annotations
 import pytest
 import torch
 
-from base_models import create_model, fingerprint, load_weights
+from base_models import create_model, fingerprint, load_checkpoint, load_weights
+from base_models.compressai_zoo import FAMILIES
+from tests.checkpoint_layouts import before_1_2_5, of_2020
 
 SIZES = {"N": 8, "M": 8}
+
+
+@pytest.mark.parametrize("name", [family.registered_name for family in FAMILIES])
+def test_weights_under_the_names_of_earlier_releases_are_the_same(name, tmp_path):
+    """Those of 2020 are what the published files have, all of them."""
+    torch.manual_seed(0)
+    model = create_model(name, **SIZES)
+    model.update_tables()
+    expected, present = fingerprint(model), model.state_dict()
+    for layout, renamed in ((of_2020, "_matrices.0"), (before_1_2_5, "_matrix0"), (dict, "matrices.0")):
+        state = layout(present)
+        assert f"entropy_bottleneck.{renamed}" in state
+        torch.save(state, tmp_path / "a.pth.tar")
+        loaded = load_checkpoint(tmp_path / "a.pth.tar")
+        assert loaded.registered_name == name and fingerprint(loaded) == expected
+    assert name not in ("cheng2020-anchor", "cheng2020-attn") or "g_a.0.downsample.weight" in of_2020(present)
 
 
 @pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018-mean"])

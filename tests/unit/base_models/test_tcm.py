@@ -1,10 +1,13 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
-from base_models import create_model, load_checkpoint, load_weights
+from base_models import CheckpointError, create_model, load_checkpoint, load_weights
+from base_models.checkpoints import recognize
 from base_models.tcm import HyperFeatures, TCMConfig
+from tests.tiny_models import tiny_sizes_of
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,41 @@ def test_compressais_layout_is_of_the_network_that_predicts_residuals_before_att
         for name in (None, "tcm"):
             loaded = load_checkpoint(tmp_path / "tcm.pth", name, lambdas=(0.025,))
             assert loaded.config == TCMConfig(residual_sees_attention=tells, lambdas=(0.025,))
+
+
+SIZES = tiny_sizes_of("tcm") | {
+    "blocks": (1, 2, 1), "head_dims": (2, 4, 8), "window": 4, "hyper_blocks": 2, "hyper_head_dim": 2, "hyper_window": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("tcm", SIZES), ("tcm", {"N": 96}), ("tcm-n128", {}), ("tcm-small", {})])
+def test_sizes_are_recognized_by_shapes(name, sizes):
+    """Windows and heads, too: their position tables tell them."""
+    with torch.device("meta"):
+        model = create_model(name, **sizes)
+    recognized, told = recognize(model.state_dict())
+    assert recognized == name and replace(TCMConfig(), **told) == model.config
+
+
+def test_a_network_of_another_size_loads_in_both_layouts(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("tcm", **SIZES)
+    model.update_tables()
+    for layout in (dict, in_latent_codec_layout):
+        torch.save(layout(model.state_dict()), tmp_path / "tcm.pth")
+        loaded = load_checkpoint(tmp_path / "tcm.pth")
+        assert loaded.config == replace(model.config, residual_sees_attention=layout is dict)
+        assert torch.equal(loaded.lrp_transforms[1][0].weight, model.lrp_transforms[1][0].weight)
+
+
+def test_stages_that_do_not_mirror_each_other_are_named(tmp_path):
+    """The published class can be made so."""
+    state = create_model("tcm", **SIZES).state_dict()
+    key = "g_s.1.trans_block.msa.relative_position_params"
+    state[key] = state[key][:, :3, :3]
+    torch.save(state, tmp_path / "tcm.pth")
+    with pytest.raises(CheckpointError, match=rf"tcm.pth: {key} has shape \[1, 3, 3\], expected \[1, 7, 7\]"):
+        load_checkpoint(tmp_path / "tcm.pth")
 
 
 @torch.inference_mode()
