@@ -72,6 +72,11 @@ def check_model(model: str) -> None:
         checkpoint_path(model)
 
 
+def is_name(model: str) -> bool:
+    """Whether a shipped model, a family or an address is meant, whatever files of that name there are."""
+    return model in shipped_models() or find_family(model) is not None or model.startswith(PREFIX)
+
+
 def unknown_model(model: str) -> str:
     """What to say of a name that no trained model has."""
     from base_models import list_models
