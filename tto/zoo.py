@@ -193,12 +193,20 @@ class FamilyCodec:
         return self.trained(self.family.network_for(quality))
 
     def compress(self, image: Any, quality: float | None = None, **options: Any) -> Result:
-        """As `Codec.compress`. A target is searched for from the network of `quality`, and once more from the one that
-        is nearest to what was found, if that is another; the first result stays where the second search misses.
+        """As `Codec.compress`. A target is searched for from the network of `quality`, where that misses from the last
+        on the side where the target lies, and once more from the one that is nearest to what was found, if that is
+        another; the earlier result stays where this search misses.
         """
         quality = self.default_quality if quality is None else quality
         codec = self.at(quality)
-        result = codec.compress(image, quality, **options)
+        try:
+            result = codec.compress(image, quality, **options)
+        except TargetMissed as missed:
+            end = float(self.qualities if missed.is_below else 1)
+            if self.at(end) is codec:
+                raise
+            codec = self.at(end)
+            result = codec.compress(image, end, **options)
         searches = any(name.startswith("target_") and value is not None for name, value in options.items())
         if not searches or ("callbacks" in options and options["callbacks"].should_stop()):
             return result

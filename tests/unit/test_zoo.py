@@ -136,6 +136,13 @@ def test_qualities_between_are_served_by_the_nearest_network(server, photograph)
         codec.compress(image, 9)
 
 
+def missing(is_below):
+    def miss(*arguments, **options):
+        raise TargetMissed("the nearest has 0.4 bpp", is_below)
+
+    return SimpleNamespace(compress=miss)
+
+
 @pytest.fixture
 def searched(monkeypatch):
     """A family whose networks of qualities 2 and 3 were loaded: the first finds a target at quality 3."""
@@ -153,10 +160,7 @@ def test_a_target_is_searched_for_again_from_the_nearer_network(searched):
 
 
 def test_a_target_that_was_hit_is_kept_where_a_nearer_network_misses_it(searched):
-    def miss(*arguments, **options):
-        raise TargetMissed("the nearest are 0.4 bpp")
-
-    searched._codecs[3].compress = miss
+    searched._codecs[3] = missing(True)
     assert searched.compress("a.png", 2, target_bpp=0.5).network == 2
 
 
