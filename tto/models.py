@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from base_models import BaseModel
     from tto.side.weights import SideModules
 
+LOG = logging.getLogger(__name__)
 DEFAULT_MODEL = "dcae-small"
 DEFAULT_LAMBDA = 0.013
 """Rate–distortion weight of a network that does not say with which it was trained."""
+TRAINED_FOR = ("mse", "ms-ssim")
+"""Metrics that networks are trained for."""
 WEIGHTS_SUFFIX = ".safetensors"
 
 
@@ -120,16 +124,21 @@ def load_model(model: str) -> BaseModel:
         raise BadCheckpoint(str(error)) from error
 
 
-def as_base_model(network: nn.Module) -> BaseModel:
+def as_base_model(network: nn.Module, lambda_: float | None = None, metric: str | None = None) -> BaseModel:
     """A copy of a network at hand as a frozen base model in eval mode, with coding tables: a base model, or one of
-    CompressAI's, which then has one rate, `DEFAULT_LAMBDA`, or the rates of its gains.
+    CompressAI's, which then has one rate, `lambda_` (`DEFAULT_LAMBDA`), or the rates of its gains, and was trained for
+    `metric` (mse).
 
-    Raises `BadArgument` where it is of no family that is known, or `BadCheckpoint`.
+    Raises `BadArgument` where it is of no family that is known or says itself what is given, or `BadCheckpoint`.
     """
     from base_models import BaseModel, CheckpointError, create_model, load_weights
     from base_models.checkpoints import recognize
 
+    if metric not in (None, *TRAINED_FOR):
+        raise BadArgument(f"unknown metric {metric!r}: networks are trained for {' or '.join(TRAINED_FOR)}")
     if isinstance(network, BaseModel):
+        if not (lambda_ is metric is None):
+            raise BadArgument("a base model says itself what it was trained for, without lambda_ and metric")
         copied = copy.deepcopy(network).eval().requires_grad_(False)
         if not all(prior.has_tables for prior in copied.entropy_models()):
             copied.update_tables()
@@ -139,10 +148,23 @@ def as_base_model(network: nn.Module) -> BaseModel:
         name, sizes = recognize(state)
     except CheckpointError as error:
         raise BadArgument(f"{type(network).__name__}: {error}") from None
+    if "lambdas" in sizes and lambda_ is not None:
+        raise BadArgument(f"{type(network).__name__}: its gains say its rates, without lambda_")
+    if "lambdas" not in sizes and lambda_ is metric is None:
+        LOG.warning(
+            "%s: λ = %g and MSE are assumed; lambda_ and metric say what it was trained for",
+            type(network).__name__,
+            DEFAULT_LAMBDA,
+        )
+    rates = {"lambdas": (DEFAULT_LAMBDA if lambda_ is None else lambda_,)}
     try:
-        return load_weights(create_model(name, **({"lambdas": (DEFAULT_LAMBDA,)} | sizes)), state)
+        model = load_weights(create_model(name, **(rates | sizes)), state)
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
+    except ValueError as error:
+        raise BadArgument(f"{type(network).__name__}: its configuration cannot be: {error}") from None
+    model.metric = metric or model.metric
+    return model
 
 
 def load_side(model: str) -> SideModules | None:

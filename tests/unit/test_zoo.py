@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+import socket
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import SimpleNamespace
@@ -219,6 +222,40 @@ def test_a_network_at_hand_is_a_codec(photograph):
     assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="Linear: its tensors are of no network that is known: .*mbt2018-mean"):
         tto.load_codec(torch.nn.Linear(2, 2))
+
+
+def test_a_network_at_hand_is_refined_for_what_it_was_trained_for(photograph, caplog):
+    network, image = small_network(5), photograph(64, 64)
+    with caplog.at_level(logging.WARNING, "tto"):
+        told = tto.load_codec(network, "cpu", lambda_=0.05, metric="ms-ssim")
+        assert caplog.messages == []
+        silent = tto.load_codec(network, "cpu")
+    assert caplog.messages == [
+        "MeanScaleHyperprior: λ = 0.013 and MSE are assumed; lambda_ and metric say what it was trained for"
+    ]
+    assert (float(told.model.lambda_at(1)), told.model.metric) == (pytest.approx(0.05), "ms-ssim")
+    assert (float(silent.model.lambda_at(1)), silent.model.metric) == (pytest.approx(0.013), "mse")
+    result, same = (codec.compress(image, effort="none", metric="mse") for codec in (told, silent))
+    assert result.data == same.data and result.J > same.J
+
+
+@pytest.mark.parametrize("given", [{"lambda_": 0.05}, {"metric": "mse"}])
+def test_what_says_itself_what_it_was_trained_for_is_not_told(given, tiny_checkpoint, caplog):
+    for model in ("dcae-small", str(tiny_checkpoint), "mbt2018-mean", load_checkpoint(tiny_checkpoint)):
+        with pytest.raises(BadArgument, match="says itself what it was trained for"):
+            tto.load_codec(model, "cpu", **given)
+    if "lambda_" in given:
+        with pytest.raises(BadArgument, match="its gains say its rates"):
+            tto.load_codec(variable_network(), "cpu", **given)
+    else:
+        assert tto.load_codec(variable_network(), "cpu", **given).qualities == 8
+    assert caplog.messages == []
+
+
+def test_what_no_network_is_trained_for_is_refused():
+    for given, said in (({"metric": "lpips"}, "mse or ms-ssim"), ({"lambda_": -1.0}, "expected numbers from")):
+        with pytest.raises(BadArgument, match=said):
+            tto.load_codec(small_network(5), "cpu", **given)
 
 
 VARIABLE = find_family("mbt2018-mean-vbr")
