@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tto.errors import BadArgument, BadCheckpoint
 from tto.hub import PREFIX, parse_address, pulled_models, weights_path, where_to_look
-from tto.zoo import families, find_family, known_fingerprints
+from tto.zoo import families, find_family, known_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,13 +99,17 @@ def known_model(fingerprint: bytes) -> str | None:
     No network is loaded.
     """
     names = {known.fingerprint: name for name, known in listed_models().items()}
-    wanted = fingerprint.hex()
-    return names.get(wanted) or pulled_models().get(wanted) or known_fingerprints().get(wanted, (None, 0))[0]
+    wanted, known = fingerprint.hex(), known_network(fingerprint)
+    return names.get(wanted) or pulled_models().get(wanted) or (known and known[0].name)
 
 
 def how_to_get(fingerprint: bytes) -> str:
-    """What to do about a file whose model is not here: was it shipped with an earlier version, or is it to be found?"""
-    return _listed("earlier.json").get(fingerprint.hex()) or where_to_look(fingerprint)
+    """What to do about a file whose model is not here: is it CompressAI's, of an earlier version, or to be found?"""
+    if (known := known_network(fingerprint)) is not None:
+        name = known[0].name
+        return f"it is {name}, which -m {name} (models=[{name!r}]) downloads"
+    zoo = "if it is one of CompressAI's ('tto models list'), -m NAME downloads it"
+    return _listed("earlier.json").get(fingerprint.hex()) or f"{where_to_look(fingerprint)}; {zoo}"
 
 
 def _listed(name: str) -> dict[str, Any]:
