@@ -72,19 +72,25 @@ def codec_for(
     data: bytes, models: Sequence[str] = (), device: str = "auto", max_pixels: int | None = MAX_PIXELS
 ) -> Codec:
     """The codec that made a .tto file, of `models` and the shipped and pulled ones. A damaged file is refused before
-    one is loaded. Raises `WrongModel` or another `TTOError`."""
-    fingerprint = read(data, max_pixels=max_pixels).header.fingerprint
+    one is loaded, and CompressAI's weights are downloaded where none that are here made it. Raises `WrongModel` or
+    another `TTOError`."""
+    header = read(data, max_pixels=max_pixels).header
+    fingerprint = header.fingerprint
     pulled = pulled_models().get(fingerprint.hex())
     named = [model for model in models if find_family(model) is None]
     for codec in _codecs((*named, *shipped_models(), *filter(None, [pulled])), device):
         if isinstance(codec, Codec) and codec.fingerprint == fingerprint:
             return codec
-    for family in filter(None, map(find_family, models)):
-        with suppress(WrongModel):
-            return _load_family(family, device).for_file(data, max_pixels)
+    asked = [_load_family(family, device) for family in filter(None, map(find_family, models))]
+    for family_codec in asked:
+        if (codec := family_codec.among_those_here(header)) is not None:
+            return codec
     if (found := find_network(fingerprint)) is not None:
         family, quality = found
         return _load_family(family, device).trained(quality)
+    for family_codec in asked:
+        with suppress(WrongModel):
+            return family_codec.for_file(data, max_pixels)
     raise WrongModel(
         f"the file was made with a model that is not here (fingerprint {fingerprint.hex()}): {how_to_get(fingerprint)}"
     )

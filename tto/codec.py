@@ -383,14 +383,25 @@ class _Compression:
 AnyCodec = Codec | FamilyCodec
 
 
-def load_codec(model: str | nn.Module = DEFAULT_MODEL, device: str = "auto") -> AnyCodec:
+def load_codec(
+    model: str | nn.Module = DEFAULT_MODEL,
+    device: str = "auto",
+    *,
+    lambda_: float | None = None,
+    metric: str | None = None,
+) -> AnyCodec:
     """A codec of a shipped model, a checkpoint's path, `hf://OWNER/NAME`, a family of CompressAI's zoo, or of a network
     at hand: a base model, or a `CompressionModel` of CompressAI's of one of the families that are known.
+
+    `lambda_` (of 255²·MSE; for MS-SSIM its λ / 1280) and `metric` ("mse" or "ms-ssim") say what a `CompressionModel`
+    was trained for, by default 0.013 and "mse"; all others say it themselves, and so does one with gains its λ.
 
     Raises `BadArgument`, `BadCheckpoint`, `HubError`, or `NotInstalled` where weights are missing and cannot be
     downloaded.
     """
     if isinstance(model, nn.Module):
-        return Codec(as_base_model(model), device)
+        return Codec(as_base_model(model, lambda_, metric), device)
+    if not (lambda_ is metric is None):
+        raise BadArgument(f"{model} says itself what it was trained for, without lambda_ and metric")
     family = find_family(model)
     return Codec(load_model(model), device, load_side(model)) if family is None else FamilyCodec(family, device)

@@ -89,7 +89,11 @@ class NotEnoughMemory(TTOError):
 
 
 class TargetMissed(TTOError):
-    """No file of the wanted size or quality was found."""
+    """No file of the wanted size or quality was found; `is_below` says whether the nearest has less than was wanted."""
+
+    def __init__(self, message: str, is_below: bool = False) -> None:
+        super().__init__(message)
+        self.is_below = is_below
 
 
 # --- models ----------------------------------------------------------------------------------------

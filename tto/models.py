@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tto.errors import BadArgument, BadCheckpoint
 from tto.hub import PREFIX, parse_address, pulled_models, weights_path, where_to_look
-from tto.zoo import families, find_family, known_fingerprints
+from tto.zoo import families, find_family, known_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from base_models import BaseModel
     from tto.side.weights import SideModules
 
+LOG = logging.getLogger(__name__)
 DEFAULT_MODEL = "dcae-small"
 DEFAULT_LAMBDA = 0.013
 """Rate–distortion weight of a network that does not say with which it was trained."""
+TRAINED_FOR = ("mse", "ms-ssim")
+"""Metrics that networks are trained for."""
 WEIGHTS_SUFFIX = ".safetensors"
 
 
@@ -72,6 +76,11 @@ def check_model(model: str) -> None:
         checkpoint_path(model)
 
 
+def is_name(model: str) -> bool:
+    """Whether a shipped model, a family or an address is meant, whatever files of that name there are."""
+    return model in shipped_models() or find_family(model) is not None or model.startswith(PREFIX)
+
+
 def unknown_model(model: str) -> str:
     """What to say of a name that no trained model has."""
     from base_models import list_models
@@ -90,13 +99,17 @@ def known_model(fingerprint: bytes) -> str | None:
     No network is loaded.
     """
     names = {known.fingerprint: name for name, known in listed_models().items()}
-    wanted = fingerprint.hex()
-    return names.get(wanted) or pulled_models().get(wanted) or known_fingerprints().get(wanted, (None, 0))[0]
+    wanted, known = fingerprint.hex(), known_network(fingerprint)
+    return names.get(wanted) or pulled_models().get(wanted) or (known and known[0].name)
 
 
 def how_to_get(fingerprint: bytes) -> str:
-    """What to do about a file whose model is not here: was it shipped with an earlier version, or is it to be found?"""
-    return _listed("earlier.json").get(fingerprint.hex()) or where_to_look(fingerprint)
+    """What to do about a file whose model is not here: is it CompressAI's, of an earlier version, or to be found?"""
+    if (known := known_network(fingerprint)) is not None:
+        name = known[0].name
+        return f"it is {name}, which -m {name} (models=[{name!r}]) downloads"
+    zoo = "if it is one of CompressAI's ('tto models list'), -m NAME downloads it"
+    return _listed("earlier.json").get(fingerprint.hex()) or f"{where_to_look(fingerprint)}; {zoo}"
 
 
 def _listed(name: str) -> dict[str, Any]:
@@ -115,16 +128,21 @@ def load_model(model: str) -> BaseModel:
         raise BadCheckpoint(str(error)) from error
 
 
-def as_base_model(network: nn.Module) -> BaseModel:
+def as_base_model(network: nn.Module, lambda_: float | None = None, metric: str | None = None) -> BaseModel:
     """A copy of a network at hand as a frozen base model in eval mode, with coding tables: a base model, or one of
-    CompressAI's, which then has one rate, `DEFAULT_LAMBDA`, or the rates of its gains.
+    CompressAI's, which then has one rate, `lambda_` (`DEFAULT_LAMBDA`), or the rates of its gains, and was trained for
+    `metric` (mse).
 
-    Raises `BadArgument` where it is of no family that is known, or `BadCheckpoint`.
+    Raises `BadArgument` where it is of no family that is known or says itself what is given, or `BadCheckpoint`.
     """
     from base_models import BaseModel, CheckpointError, create_model, load_weights
     from base_models.checkpoints import recognize
 
+    if metric not in (None, *TRAINED_FOR):
+        raise BadArgument(f"unknown metric {metric!r}: networks are trained for {' or '.join(TRAINED_FOR)}")
     if isinstance(network, BaseModel):
+        if not (lambda_ is metric is None):
+            raise BadArgument("a base model says itself what it was trained for, without lambda_ and metric")
         copied = copy.deepcopy(network).eval().requires_grad_(False)
         if not all(prior.has_tables for prior in copied.entropy_models()):
             copied.update_tables()
@@ -134,10 +152,23 @@ def as_base_model(network: nn.Module) -> BaseModel:
         name, sizes = recognize(state)
     except CheckpointError as error:
         raise BadArgument(f"{type(network).__name__}: {error}") from None
+    if "lambdas" in sizes and lambda_ is not None:
+        raise BadArgument(f"{type(network).__name__}: its gains say its rates, without lambda_")
+    if "lambdas" not in sizes and lambda_ is metric is None:
+        LOG.warning(
+            "%s: λ = %g and MSE are assumed; lambda_ and metric say what it was trained for",
+            type(network).__name__,
+            DEFAULT_LAMBDA,
+        )
+    rates = {"lambdas": (DEFAULT_LAMBDA if lambda_ is None else lambda_,)}
     try:
-        return load_weights(create_model(name, **({"lambdas": (DEFAULT_LAMBDA,)} | sizes)), state)
+        model = load_weights(create_model(name, **(rates | sizes)), state)
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
+    except ValueError as error:
+        raise BadArgument(f"{type(network).__name__}: its configuration cannot be: {error}") from None
+    model.metric = metric or model.metric
+    return model
 
 
 def load_side(model: str) -> SideModules | None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from contextlib import suppress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tto.container import MAX_PIXELS, read
+from tto import __version__
+from tto.container import MAX_PIXELS, Header, read
 from tto.errors import BadArgument, BadCheckpoint, FileError, NotInstalled, TargetMissed, WrongModel
-from tto.files import cache_folder, write_atomic
+from tto.files import cache_folder, read_bytes, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,6 +42,8 @@ QUALITIES = {
 """How many each family was trained for."""
 VARIABLE_RATE = "-vbr"
 """Ends the names of families of which one network serves all qualities."""
+TIMEOUT = 30.0
+"""Seconds without an answer after which a download has failed."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,9 @@ def find_family(name: str) -> Family | None:
 
 
 def fetch_weights(family: Family, quality: int) -> Path:
-    """Downloads weights unless they are here, and compares them with the hash in their name.
+    """Downloads weights unless they are here. Raises `NotInstalled`, which names the file and where to put it."""
+    from http.client import HTTPException
 
-    Raises `NotInstalled`, which names the file and where to put it.
-    """
     import torch
 
     path, url = family.weights(quality), family.url(quality)
@@ -110,11 +114,23 @@ def fetch_weights(family: Family, quality: int) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), _hash_in(path.name), progress=False)
-    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors, a wrong hash is a RuntimeError
-        reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+        with _socket_timeout(TIMEOUT):
+            torch.hub.download_url_to_file(url, str(path), _hash_in(path.name), progress=False)
+    except (OSError, HTTPException, RuntimeError) as error:  # of the network, of the answer, of a wrong hash
+        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
         raise NotInstalled(f"cannot download {url} ({reason}): put {path.name} into {path.parent}") from error
     return path
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """What is connected to meanwhile must answer within so many seconds; `torch.hub` itself would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _hash_in(name: str) -> str:
@@ -122,19 +138,32 @@ def _hash_in(name: str) -> str:
     return name.rpartition("-")[2].partition(".")[0]
 
 
+def _check_hash(path: Path) -> None:
+    """Raises `BadCheckpoint` unless a file is the one that its name tells of, or `FileError`."""
+    found, wanted = hashlib.sha256(read_bytes(path)).hexdigest(), _hash_in(path.name)
+    if not found.startswith(wanted):
+        raise BadCheckpoint(f"{path}: its SHA-256 begins with {found[: len(wanted)]}, not with {wanted}")
+
+
 def load_network(family: Family, quality: int) -> BaseModel:
-    """The network that serves a quality, in eval mode. Raises `NotInstalled` or `BadCheckpoint`."""
+    """The network that serves a quality, in eval mode. Weights are compared with the hash in their name the first time.
+
+    Raises `NotInstalled` or `BadCheckpoint`.
+    """
     from base_models import CheckpointError, fingerprint, load_checkpoint
     from base_models.compressai_zoo import LAMBDAS
 
     path = fetch_weights(family, quality)
     rates = {"lambdas": LAMBDAS[: family.qualities], "trained_quality": quality} if family.networks > 1 else {}
+    number = family.network_for(quality)
     try:
+        if (family.name, number) not in known_fingerprints().values():
+            _check_hash(path)
         model = load_checkpoint(path, **rates)
-    except CheckpointError as error:
+    except (BadCheckpoint, FileError, CheckpointError) as error:
         raise BadCheckpoint(f"{error}; delete it to have it downloaded again") from error
     model.metric = family.metric
-    _remember(fingerprint(model), family, family.network_for(quality))
+    _remember(fingerprint(model), family, number)
     return model
 
 
@@ -193,12 +222,20 @@ class FamilyCodec:
         return self.trained(self.family.network_for(quality))
 
     def compress(self, image: Any, quality: float | None = None, **options: Any) -> Result:
-        """As `Codec.compress`. A target is searched for from the network of `quality`, and once more from the one that
-        is nearest to what was found, if that is another; the first result stays where the second search misses.
+        """As `Codec.compress`. A target is searched for from the network of `quality`, where that misses from the last
+        on the side where the target lies, and once more from the one that is nearest to what was found, if that is
+        another; the earlier result stays where this search misses.
         """
         quality = self.default_quality if quality is None else quality
         codec = self.at(quality)
-        result = codec.compress(image, quality, **options)
+        try:
+            result = codec.compress(image, quality, **options)
+        except TargetMissed as missed:
+            end = float(self.qualities if missed.is_below else 1)
+            if self.at(end) is codec:
+                raise
+            codec = self.at(end)
+            result = codec.compress(image, end, **options)
         searches = any(name.startswith("target_") and value is not None for name, value in options.items())
         if not searches or ("callbacks" in options and options["callbacks"].should_stop()):
             return result
@@ -213,29 +250,54 @@ class FamilyCodec:
         return self.for_file(data, max_pixels).decompress(data, max_pixels=max_pixels)
 
     def for_file(self, data: bytes, max_pixels: int | None = MAX_PIXELS) -> Codec:
-        """The codec of the network that made a file. Raises `WrongModel`."""
+        """The codec of the network that made a file, which is downloaded where none that is here did.
+
+        Raises `WrongModel`, or as `load_network`.
+        """
         header = read(data, max_pixels=max_pixels).header
-        first = self.family.network_for(header.quality)
-        for quality in sorted(range(1, self.family.networks + 1), key=lambda quality: abs(quality - first)):
-            is_here = quality in self._codecs or self.family.weights(quality).is_file()
-            if (quality == first or is_here) and self.trained(quality).fingerprint == header.fingerprint:
-                return self.trained(quality)
+        if (codec := self.among_those_here(header)) is not None:
+            return codec
+        family, quality = known_network(header.fingerprint) or (None, 0)
+        codec = self.trained(quality if family == self.family else self.family.network_for(header.quality))
+        if codec.fingerprint == header.fingerprint:
+            return codec
         raise WrongModel(
             f"the file was made with another model (fingerprint {header.fingerprint.hex()}) than those of "
             f"{self.family.name} that are here"
         )
+
+    def among_those_here(self, header: Header) -> Codec | None:
+        """The codec of the network that made a file, if it is here. Weights that cannot be read are passed over."""
+        first = self.family.network_for(header.quality)
+        for quality in sorted(range(1, self.family.networks + 1), key=lambda quality: abs(quality - first)):
+            if quality in self._codecs or self.family.weights(quality).is_file():
+                with suppress(BadCheckpoint):
+                    if self.trained(quality).fingerprint == header.fingerprint:
+                        return self.trained(quality)
+        return None
 
 
 # --- who made a file -------------------------------------------------------------------------------
 
 
 def known_fingerprints() -> dict[str, tuple[str, int]]:
-    """Names of families and qualities of the networks that were loaded before, by fingerprint in hexadecimal."""
+    """Names of families and qualities of the networks that were loaded before, by fingerprint in hexadecimal.
+
+    Of this version: another may have taken other fingerprints.
+    """
     try:
         found = json.loads((cache_folder() / "networks.json").read_text())
-        return {key: (str(name), int(quality)) for key, (name, quality) in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        networks = found["networks"].items() if found["version"] == __version__ else ()
+        return {key: (str(name), int(quality)) for key, (name, quality) in networks}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def known_network(fingerprint: bytes) -> tuple[Family, int] | None:
+    """Which network has a fingerprint, if it was loaded before; its weights may be gone."""
+    name, quality = known_fingerprints().get(fingerprint.hex(), ("", 0))
+    family = find_family(name)
+    return (family, quality) if family is not None and 1 <= quality <= family.networks else None
 
 
 def _remember(fingerprint: bytes, family: Family, quality: int) -> None:
@@ -245,7 +307,8 @@ def _remember(fingerprint: bytes, family: Family, quality: int) -> None:
     known[fingerprint.hex()] = (family.name, quality)
     with suppress(OSError, FileError):  # a cache that cannot be written is no cache
         cache_folder().mkdir(parents=True, exist_ok=True)
-        write_atomic(cache_folder() / "networks.json", json.dumps(known, indent=1).encode())
+        content = json.dumps({"version": __version__, "networks": known}, indent=1)
+        write_atomic(cache_folder() / "networks.json", content.encode())
 
 
 def find_network(fingerprint: bytes) -> tuple[Family, int] | None:
@@ -253,16 +316,16 @@ def find_network(fingerprint: bytes) -> tuple[Family, int] | None:
 
     Weights that cannot be read are passed over.
     """
-    name, quality = known_fingerprints().get(fingerprint.hex(), ("", 0))
-    family = find_family(name)
-    if family is not None and 1 <= quality <= family.qualities and family.weights(quality).is_file():
-        return family, quality
+    from base_models import fingerprint as fingerprint_of
+
+    known = known_network(fingerprint)
+    if known is not None and known[0].weights(known[1]).is_file():
+        return known
     seen = set(known_fingerprints().values())
     for family in families():
         for quality in set(map(family.network_for, family.cached())):
             if (family.name, quality) not in seen:
                 with suppress(BadCheckpoint):
-                    load_network(family, quality)
-                if known_fingerprints().get(fingerprint.hex()) == (family.name, quality):
-                    return family, quality
+                    if fingerprint_of(load_network(family, quality)) == fingerprint:
+                        return family, quality
     return None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+import socket
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import SimpleNamespace
@@ -18,10 +21,10 @@ from compressai.zoo import image_vbr
 
 import tto
 from base_models import fingerprint, load_checkpoint
-from tto import api
+from tto import api, zoo
 from tto.cli import main
 from tto.container import read
-from tto.errors import BadArgument, NotInstalled, TargetMissed, WrongModel
+from tto.errors import BadArgument, BadCheckpoint, NotInstalled, TargetMissed, WrongModel
 from tto.files import cache_folder
 from tto.metrics import ms_ssim
 from tto.models import known_model
@@ -32,15 +35,21 @@ FAMILY = find_family("mbt2018-mean")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `files` by name; `cut` bytes are missing at the end."""
+    """Serves `files` by name, `cut` bytes missing at the end, or `answer`, whatever is asked; after `delay` seconds."""
 
     files: dict[str, bytes] = {}
     cut = 0
+    answer: bytes | None = None
+    delay = 0.0
     asked: list[str] = []
 
     def do_GET(self):
         name = self.path.rpartition("/")[2]
         self.asked.append(name)
+        time.sleep(self.delay)
+        if self.answer is not None:
+            self.wfile.write(self.answer)
+            return
         data = self.files[name]
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
@@ -88,6 +97,8 @@ def server(monkeypatch, tmp_path):
     }
     monkeypatch.setitem(compressai_zoo.model_urls, "mbt2018-mean", {"mse": addresses, "ms-ssim": addresses})
     monkeypatch.setattr(Handler, "cut", 0)
+    monkeypatch.setattr(Handler, "answer", None)
+    monkeypatch.setattr(Handler, "delay", 0.0)
     monkeypatch.setattr(Handler, "asked", [])
     monkeypatch.delenv("TTO_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -109,11 +120,18 @@ def test_a_network_is_downloaded_once_and_is_compressais(server, photograph):
     assert FAMILY.cached() == (2,)
 
 
-@pytest.mark.parametrize("fault", ["hash", "cut", "absent"])
+NO_ANSWERS = {
+    "no http": b"what?\r\n\r\n",
+    "breaks off": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\na",
+}
+
+
+@pytest.mark.parametrize("fault", ["hash", "cut", "absent", *NO_ANSWERS])
 def test_what_is_not_the_published_file_is_one_line_and_leaves_nothing(server, monkeypatch, fault):
     quality = 1 if fault == "absent" else 2
     if fault == "cut":
         monkeypatch.setattr(Handler, "cut", 100)
+    monkeypatch.setattr(Handler, "answer", NO_ANSWERS.get(fault))
     if fault == "hash":
         name = FAMILY.weights(2).name
         monkeypatch.setitem(Handler.files, name, Handler.files[name][:-1] + b"x")
@@ -122,6 +140,28 @@ def test_what_is_not_the_published_file_is_one_line_and_leaves_nothing(server, m
     message, path = str(error.value), FAMILY.weights(quality)
     assert FAMILY.url(quality) in message and f"put {path.name} into {path.parent}" in message and "\n" not in message
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_server_that_is_silent_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(zoo, "TIMEOUT", 0.2)
+    monkeypatch.setattr(Handler, "delay", 1.5)
+    before = socket.getdefaulttimeout()
+    with pytest.raises(NotInstalled, match="timed out"):
+        fetch_weights(FAMILY, 2)
+    assert socket.getdefaulttimeout() == before
+
+
+def test_weights_put_in_by_hand_are_compared_with_their_name_once(server, monkeypatch):
+    path = FAMILY.weights(2)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(Handler.files[FAMILY.weights(3).name])
+    with pytest.raises(BadCheckpoint) as error:
+        load_network(FAMILY, 2)
+    assert str(path) in str(error.value) and "SHA-256" in str(error.value) and "\n" not in str(error.value)
+    path.write_bytes(Handler.files[path.name])
+    load_network(FAMILY, 2)
+    monkeypatch.setattr(zoo, "_check_hash", lambda path: pytest.fail("compared again"))
+    load_network(FAMILY, 2)
 
 
 def test_qualities_between_are_served_by_the_nearest_network(server, photograph):
@@ -136,6 +176,13 @@ def test_qualities_between_are_served_by_the_nearest_network(server, photograph)
         assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="between 1 and 8"):
         codec.compress(image, 9)
+
+
+def missing(is_below):
+    def miss(*arguments, **options):
+        raise TargetMissed("the nearest has 0.4 bpp", is_below)
+
+    return SimpleNamespace(compress=miss)
 
 
 @pytest.fixture
@@ -155,11 +202,24 @@ def test_a_target_is_searched_for_again_from_the_nearer_network(searched):
 
 
 def test_a_target_that_was_hit_is_kept_where_a_nearer_network_misses_it(searched):
-    def miss(*arguments, **options):
-        raise TargetMissed("the nearest are 0.4 bpp")
-
-    searched._codecs[3].compress = miss
+    searched._codecs[3] = missing(True)
     assert searched.compress("a.png", 2, target_bpp=0.5).network == 2
+
+
+@pytest.mark.parametrize(("is_below", "end"), [(True, 8), (False, 1)])
+def test_a_target_beyond_a_network_is_searched_for_from_the_end_of_the_family(searched, is_below, end):
+    searched._codecs[2] = searched._codecs[9 - end] = missing(is_below)
+    asked = []
+    searched._codecs[end] = SimpleNamespace(
+        compress=lambda image, quality, **_: asked.append(quality) or SimpleNamespace(data=b"", network=end)
+    )
+    assert searched.compress("a.png", 2, target_bpp=0.5).network == 3  # which is nearest to what the end found
+    assert asked == [end]
+    searched._codecs[3] = missing(is_below)
+    assert searched.compress("a.png", 2, target_bpp=0.5).network == end
+    searched._codecs[end] = missing(is_below)
+    with pytest.raises(TargetMissed):
+        searched.compress("a.png", 2, target_bpp=0.5)
 
 
 def test_whoever_stops_the_first_search_gets_no_second_one(searched):
@@ -209,6 +269,70 @@ def test_a_file_finds_the_network_that_made_it(server, photograph):
         tto.decompress(result.data, device="cpu")
 
 
+def decoded(data: bytes, *models: str) -> np.ndarray:
+    """Its pixels, by a program that has just started."""
+    api._load_family.cache_clear()
+    return np.asarray(tto.decompress(data, models=models, device="cpu"))
+
+
+def test_networks_that_are_here_are_tried_before_one_is_downloaded(server, photograph):
+    """A search may leave a file of a quality that another network serves."""
+    result = FamilyCodec(FAMILY, "cpu").trained(2).compress(photograph(64, 64), 5.0)
+    FAMILY.weights(4).write_bytes(b"damaged")
+    Handler.asked.clear()
+    (cache_folder() / "networks.json").unlink()
+    assert np.array_equal(np.asarray(FamilyCodec(FAMILY, "cpu").decompress(result.data)), result.array)
+    assert Handler.asked == []
+    FAMILY.weights(2).unlink()
+    assert np.array_equal(decoded(result.data, "mbt2018-mean"), result.array)  # it is known which to download
+    assert Handler.asked == [FAMILY.weights(2).name]
+
+
+def test_a_file_of_another_family_that_is_here_needs_no_download(server, monkeypatch, photograph):
+    nowhere = {quality: f"http://127.0.0.1:9/n-{quality}-00000000.pth.tar" for quality in range(1, 9)}
+    monkeypatch.setitem(compressai_zoo.model_urls, "mbt2018", {"mse": nowhere, "ms-ssim": nowhere})
+    result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
+    assert np.array_equal(decoded(result.data, "mbt2018"), result.array)
+
+
+def test_a_network_is_found_where_the_cache_cannot_be_written(server, monkeypatch, photograph, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
+    assert np.array_equal(decoded(result.data), result.array)
+
+
+def test_a_network_is_found_by_a_version_that_takes_other_fingerprints(server, photograph):
+    result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
+    networks = {"0102030405060708": ["mbt2018-mean", 3], "0908070605040302": ["mbt2018-mean-ms-ssim", 3]}
+    stale = {"version": "0.0.9", "networks": networks}
+    for content in (stale, networks):
+        (cache_folder() / "networks.json").write_text(json.dumps(content))
+        assert np.array_equal(decoded(result.data), result.array)
+    assert known_model(bytes(range(1, 9))) is None
+
+
+def test_a_file_whose_network_is_not_here_says_how_to_get_it(server, photograph):
+    result = tto.compress(photograph(64, 64), 3, model="mbt2018-mean", device="cpu")
+    FAMILY.weights(3).unlink()
+    with pytest.raises(WrongModel, match=r"it is mbt2018-mean, which -m mbt2018-mean \(models=.* downloads$"):
+        decoded(result.data)
+    (cache_folder() / "networks.json").unlink()
+    with pytest.raises(WrongModel, match=r"'tto models list'\), -m NAME downloads it$"):
+        decoded(result.data)
+    assert np.array_equal(decoded(result.data, "mbt2018-mean"), result.array)
+
+
+def test_a_folder_named_like_a_model_changes_nothing(server, photograph, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mbt2018-mean").mkdir()
+    photograph(64, 64).save("a.png")
+    options = ("-m", "mbt2018-mean", "--device", "cpu")
+    run(capsys, "compress", "a.png", "-q", 2, *options)
+    run(capsys, "decompress", "a.tto", "-o", "b.png", *options)
+    assert "ok, 64x64" in run(capsys, "verify", "a.tto", *options)
+
+
 def test_a_network_at_hand_is_a_codec(photograph):
     network = small_network(5)
     codec = tto.load_codec(network, "cpu")
@@ -217,6 +341,40 @@ def test_a_network_at_hand_is_a_codec(photograph):
     assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="Linear: its tensors are of no network that is known: .*mbt2018-mean"):
         tto.load_codec(torch.nn.Linear(2, 2))
+
+
+def test_a_network_at_hand_is_refined_for_what_it_was_trained_for(photograph, caplog):
+    network, image = small_network(5), photograph(64, 64)
+    with caplog.at_level(logging.WARNING, "tto"):
+        told = tto.load_codec(network, "cpu", lambda_=0.05, metric="ms-ssim")
+        assert caplog.messages == []
+        silent = tto.load_codec(network, "cpu")
+    assert caplog.messages == [
+        "MeanScaleHyperprior: λ = 0.013 and MSE are assumed; lambda_ and metric say what it was trained for"
+    ]
+    assert (float(told.model.lambda_at(1)), told.model.metric) == (pytest.approx(0.05), "ms-ssim")
+    assert (float(silent.model.lambda_at(1)), silent.model.metric) == (pytest.approx(0.013), "mse")
+    result, same = (codec.compress(image, effort="none", metric="mse") for codec in (told, silent))
+    assert result.data == same.data and result.J > same.J
+
+
+@pytest.mark.parametrize("given", [{"lambda_": 0.05}, {"metric": "mse"}])
+def test_what_says_itself_what_it_was_trained_for_is_not_told(given, tiny_checkpoint, caplog):
+    for model in ("dcae-small", str(tiny_checkpoint), "mbt2018-mean", load_checkpoint(tiny_checkpoint)):
+        with pytest.raises(BadArgument, match="says itself what it was trained for"):
+            tto.load_codec(model, "cpu", **given)
+    if "lambda_" in given:
+        with pytest.raises(BadArgument, match="its gains say its rates"):
+            tto.load_codec(variable_network(), "cpu", **given)
+    else:
+        assert tto.load_codec(variable_network(), "cpu", **given).qualities == 8
+    assert caplog.messages == []
+
+
+def test_what_no_network_is_trained_for_is_refused():
+    for given, said in (({"metric": "lpips"}, "mse or ms-ssim"), ({"lambda_": -1.0}, "expected numbers from")):
+        with pytest.raises(BadArgument, match=said):
+            tto.load_codec(small_network(5), "cpu", **given)
 
 
 VARIABLE = find_family("mbt2018-mean-vbr")

@@ -18,7 +18,7 @@ from tto.bench.text import printable
 from tto.cli import EXIT_ERROR
 from tto.cli.log import print_line
 from tto.cli.options import Device
-from tto.cli.workplace import Workplace, absolute
+from tto.cli.workplace import Workplace, absolute, absolute_model
 from tto.errors import BadArgument
 from tto.models import DEFAULT_MODEL
 from tto.packages import require
@@ -134,7 +134,7 @@ def bench(
     missing = missing_anchors(named)
     for name, reason in missing.items():
         print_line(f"{name} is left out: {reason}")
-    models = [name if ray is None else absolute(name) for name in parse_names(model)]
+    models = [name if ray is None else absolute_model(name) for name in parse_names(model)]
     series = model_series(models, parse_efforts(effort), parse_numbers(quality), here)
     series += anchor_series([name for name in named if name not in missing])
     if not series:

@@ -17,7 +17,7 @@ from tto.bench.encoded import Encoded
 from tto.bench.rows import series_label
 from tto.bench.text import printable
 from tto.errors import BadArgument
-from tto.models import WEIGHTS_SUFFIX
+from tto.models import WEIGHTS_SUFFIX, is_name
 
 if TYPE_CHECKING:
     from tto.codec import AnyCodec
@@ -163,7 +163,7 @@ def model_series(
         for effort in dict.fromkeys(efforts):
             series.append(
                 Series(
-                    codec=printable(Path(model).stem if Path(model).exists() else model),
+                    codec=printable(model if is_name(model) else Path(model).stem),
                     effort=effort,
                     rungs=rungs,
                     settings=f"on {codecs[0].device.type}",
@@ -187,7 +187,7 @@ def computed_on(series: Sequence[Series], device: str) -> list[Series]:
 
 
 def _rungs(model: str, qualities: Sequence[float], device: str) -> tuple[Rung, ...]:
-    if Path(model).is_dir():
+    if not is_name(model) and Path(model).is_dir():
         return _rungs_of_folder(Path(model), device)
     codec = load_model_once(model, device)
     if codec.qualities == 1:

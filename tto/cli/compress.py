@@ -30,7 +30,7 @@ from tto.cli.options import (
     SkipExisting,
     Threads,
 )
-from tto.cli.workplace import Workplace, absolute
+from tto.cli.workplace import Workplace, absolute_model
 from tto.files import make_folder
 from tto.interruption import Interruption
 from tto.models import DEFAULT_MODEL, check_model
@@ -207,7 +207,7 @@ def compress(
             lambda_=lambda_,
         )
         fingerprint = codec.fingerprint + codec.side_coder.fingerprint
-        return Compression(absolute(model), device, request, convert, explain, outputs, fingerprint)
+        return Compression(absolute_model(model), device, request, convert, explain, outputs, fingerprint)
 
     with Manifest(outputs, workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: compression().making) if skip_existing else lambda job: False

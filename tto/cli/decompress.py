@@ -28,7 +28,7 @@ from tto.cli.options import (
     SkipExisting,
     Threads,
 )
-from tto.cli.workplace import Workplace, absolute
+from tto.cli.workplace import Workplace, absolute_model
 from tto.models import DEFAULT_MODEL, check_model
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def decompress(
     workplace.check(planned)
     if model is not None:
         check_model(model)
-    task, making = Decompression(model and absolute(model), device), Making("", {"model": model})
+    task, making = Decompression(model and absolute_model(model), device), Making("", {"model": model})
     with Manifest(folder_of(planned, output), workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: making) if skip_existing else lambda job: False
         todo, refused = check_jobs(planned, not no_overwrite, is_done, check=require_format)

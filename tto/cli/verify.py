@@ -16,7 +16,7 @@ from tto.cli.decompress import LOADING, decoder
 from tto.cli.jobs import Made, Parcel, Printing, Record, check_jobs, end, read_input, run_jobs
 from tto.cli.naming import TTO_SUFFIX, Job, find_files
 from tto.cli.options import FILES, DecoderModel, Device, Jobs, Json, Ray, Recursive, Threads, TTOFiles
-from tto.cli.workplace import Workplace, absolute
+from tto.cli.workplace import Workplace, absolute_model
 from tto.errors import BadArgument, FileError, TTOError
 from tto.files import read_bytes
 from tto.formats import PICTURE_SUFFIXES
@@ -63,7 +63,7 @@ def verify(
         raise BadArgument(f"there are {len(found)} files: --against takes a folder then")
     places = {each.file: each.place for each in found}
     todo, refused = check_jobs(planned)
-    task = Verification(model and absolute(model), device)
+    task = Verification(model and absolute_model(model), device)
 
     def read(index: int, job: Job) -> Parcel:
         data = read_input(job.input)

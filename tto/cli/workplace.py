@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from tto.cli.naming import STREAM, Job
 from tto.errors import BadArgument
 from tto.interruption import Interrupted, Terminated, termination_raised
+from tto.models import is_name
 from tto.packages import require
 from tto.workers import Here, Workforce, processes
 
@@ -82,3 +83,8 @@ class Workplace:
 def absolute(name: str) -> str:
     """The name of a file or folder so that it holds in other processes, too; another name is what it is."""
     return os.path.abspath(name) if os.path.exists(name) else name
+
+
+def absolute_model(model: str) -> str:
+    """The same for -m, where names of models are taken before files and folders."""
+    return model if is_name(model) else absolute(model)

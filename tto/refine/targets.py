@@ -184,5 +184,6 @@ def search(
     label, (result, value) = target.figure.label, nearest
     raise TargetMissed(
         f"no file of {label.format(target.value)}: the nearest has {label.format(value)} "
-        f"({result.bpp:.4f} bpp and {result.psnr:.2f} dB)"
+        f"({result.bpp:.4f} bpp and {result.psnr:.2f} dB)",
+        is_below=target.miss(value) < 0,
     )

@@ -330,6 +330,13 @@ def test_a_folder_of_checkpoints_is_one_codec_and_each_of_them_a_quality(picture
     assert opened == ["b", "c", "a"] and [row.quality for row in rows] == [1, 2, 3]
 
 
+def test_a_folder_named_like_a_model_is_not_taken_for_it(tmp_path, monkeypatch, fake_codec):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dcae-small").mkdir()
+    (series,) = model_series(["dcae-small"], ["none"], [2], "cpu")
+    assert (series.codec, series.qualities) == ("dcae-small", (2.0,))
+
+
 def test_a_folder_without_checkpoints_or_with_one_of_many_rates_is_refused(tmp_path, fake_codec):
     with pytest.raises(BadArgument, match="no .safetensors checkpoints in the folder"):
         model_series([str(tmp_path)], ["none"], [2], "cpu")

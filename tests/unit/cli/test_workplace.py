@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tto.cli.naming import STREAM, Job
-from tto.cli.workplace import Workplace, absolute
+from tto.cli.workplace import Workplace, absolute, absolute_model
 from tto.errors import BadArgument
 from tto.interruption import Interrupted
 from tto.workers import Here, Processes, share_of_cores
@@ -58,3 +58,12 @@ def test_a_file_has_a_name_that_holds_elsewhere(tmp_path, monkeypatch):
     Path("model.safetensors").touch()
     assert absolute("model.safetensors") == str(tmp_path / "model.safetensors")
     assert absolute("dcae-small") == "dcae-small"
+
+
+def test_a_models_name_is_one_whatever_lies_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("dcae-small", "mbt2018-mean", "hf:/OWNER/NAME", "folder"):
+        Path(path).mkdir(parents=True)
+    for name in ("dcae-small", "mbt2018-mean", "hf://OWNER/NAME"):
+        assert absolute_model(name) == name
+    assert absolute_model("folder") == str(tmp_path / "folder")

@@ -72,6 +72,13 @@ def test_what_cannot_be_reached_is_said_with_the_nearest(original):
         search(attempt, make_target(original, psnr=90.0), 4.0, 8)
 
 
+@pytest.mark.parametrize(("psnr", "is_below"), [(90.0, True), (3.0, False)])
+def test_a_missed_target_says_on_which_side_it_lies(psnr, is_below, original):
+    with pytest.raises(TargetMissed) as missed:
+        search(attempt, make_target(original, psnr=psnr), 4.0, 8)
+    assert missed.value.is_below is is_below
+
+
 def test_told_to_stop_the_search_gives_the_nearest_so_far(original):
     asked = iter([False, True])
     tried = []
