@@ -84,7 +84,7 @@ def server(monkeypatch, tmp_path):
     from tests.checkpoint_layouts import of_2020
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=httpd.serve_forever, daemon=True).start()
+    Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
     urls = {}
     for quality in (2, 3):
         buffer = io.BytesIO()
