@@ -127,11 +127,14 @@ def test_jobs_are_printed_in_order_and_a_failure_does_not_stop_the_others(folder
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_after_an_interruption_no_job_is_begun_and_the_number_of_written_files_is_said(folder, capsys, at_once):
-    interruption = Interruption()
+    interruption, interrupted = Interruption(), Event()
 
     def work(parcel):
         if parcel.job.input.name == "c.tto":
             interruption.number = signal.SIGTERM
+            interrupted.set()
+        elif at_once == 2:
+            interrupted.wait(500)
         return double(parcel)
 
     jobs = [Job(Path(name), Path("x")) for name in ("a.JPG", "c.tto", "b.png", "a.JPG", "a.JPG")]
