@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 
 import pytest
+import torch
 
 from base_models import load_checkpoint
 from tto.errors import BadArgument
 from tto.refine.compensation import ChooseCodes
 from tto.refine.descent import Phase
 from tto.refine.flips import FlipSymbols
-from tto.refine.operation import SideSearch
+from tto.refine.operation import Operation, SideSearch
 from tto.refine.quantization_step import ChooseStep
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
@@ -78,6 +79,24 @@ def test_latents_alone_have_nothing_beside_them_and_the_efforts_operations_else(
         operations = [operation for stage in stages for operation in stage]
         assert not any(isinstance(operation, SideSearch) for operation in operations)
         assert any(isinstance(operation, ChooseStep) for operation in operations) == (name == "latents + QP")
+
+
+def test_a_stage_begins_with_the_best_of_the_one_before(script, picture, tiny_checkpoint):
+    found = []
+
+    class Stray(Operation):
+        steps = 1
+
+        def run(self, state):
+            state.y = state.y + 5
+
+    class Look(Stray):
+        def run(self, state):
+            found.append(torch.equal(state.y, state.best.y))
+
+    bench = script.Bench(script.load_codec(str(tiny_checkpoint)), script.square(picture, 48), "a", 3.0)
+    bench._refined(((Stray(),), (Look(),)))
+    assert found == [True]
 
 
 def test_every_search_for_side_information_is_tried_alone(script):

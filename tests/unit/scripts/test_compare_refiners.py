@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 
 import pytest
 
@@ -58,6 +59,14 @@ def test_stages_begin_with_the_best_latents_of_the_one_before(script, codec, pho
     best = engine.refine(problem, y, z, 128, Plan(stages), Callbacks()).candidates[-1]
     (*_, (_, _, candidate)) = script.looks(problem, y, z, stages, 2000)
     assert candidate.J == best.J
+
+
+def test_seconds_are_those_of_a_whole_compression(script, codec, photograph, monkeypatch):
+    analyse, pack = codec.analyse, codec.pack
+    monkeypatch.setattr(codec, "analyse", lambda *arguments: time.sleep(0.3) or analyse(*arguments))
+    monkeypatch.setattr(codec, "pack", lambda *arguments, **options: time.sleep(0.3) or pack(*arguments, **options))
+    (row,) = script.measure(codec, load_picture(photograph(80, 60)), script.Cell("m", "p", 0, 3.0, "none"))
+    assert row.seconds - row.decode_seconds >= 0.6
 
 
 def test_latents_alone_are_found_and_priced_without_a_filter(script):
