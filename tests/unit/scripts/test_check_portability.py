@@ -45,6 +45,17 @@ def test_random_networks_are_checked_by_name(script, photograph, tmp_path, monke
     assert [(row["model"], row["index_mismatches"]) for row in rows] == [(name, "0") for name in NAMES]
 
 
+def test_a_file_that_does_not_decode_is_counted_and_the_next_one_decoded(script, photograph, tiny_checkpoint, tmp_path):
+    for name in ("a", "b"):
+        photograph(64, 64).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    files = script.encode(paths, 0, [2.0], str(tiny_checkpoint), tmp_path / "files")
+    data = files[0].read_bytes()
+    files[0].write_bytes(data[:-1] + bytes([data[-1] ^ 255]))
+    rows = script.decode_all(script.VARIANTS[0], files, str(tiny_checkpoint))
+    assert [row["index_mismatches"] for row in rows] == [1, 0]
+
+
 @pytest.mark.parametrize("name", ["cheng2020-anchor", "tcm-small", "grm-small"])
 def test_latents_of_random_networks_are_of_natural_scales(script, photograph, tmp_path, name):
     """Also of networks that have no starting point of their own."""
