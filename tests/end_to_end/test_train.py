@@ -134,9 +134,9 @@ def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
     overrides = ["stages.*.micro_batch=1", "stages.*.steps=10", "stages.two.loss.balance=true", "trackers=[]",
                  "data.val=[]"]  # fmt: skip
     train_recipe(recipe, overrides, tmp_path / "one")
-    launch = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
-              "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "tto.train")  # fmt: skip
+    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tto.train")
     finish(start(str(recipe), "--out", str(tmp_path / "two"), *overrides, launcher=launch))
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 20
     assert max(abs(a - b) / a for a, b in zip(one, two, strict=True)) < 1e-5

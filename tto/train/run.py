@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import parse_flag_from_env
 from torch._dynamo.exc import TorchDynamoException
 
 from tto.device import descends_in_bfloat16
@@ -122,13 +123,17 @@ def create_accelerator(recipe: Recipe, folder: Path | None) -> Accelerator:
     Raises `RecipeError` where the machine cannot do what the recipe wants.
     """
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    state = PartialState(cpu=cpu)
     precision = recipe.precision
     if precision == "auto":
-        precision = "bf16" if descends_in_bfloat16(cast(torch.device, PartialState().device)) else "fp32"
+        precision = "bf16" if descends_in_bfloat16(cast(torch.device, state.device)) else "fp32"
     precision = "no" if precision == "fp32" else precision
     trackers: list[Any] = list(recipe.trackers) if folder is not None else []
     try:
-        accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or "."))
+        accelerator = Accelerator(
+            cpu=cpu, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder or ".")
+        )
     except ValueError as error:
         raise RecipeError(f"precision {recipe.precision}, trackers {', '.join(recipe.trackers)}: {error}") from None
     if recipe.precision == "fp16" and accelerator.device.type == "cpu":
