@@ -99,6 +99,11 @@ class BaseModel(nn.Module, ABC):
         Raises `ValueError` unless H and W are multiples of `stride`.
         """
 
+    @property
+    def walk_bytes(self) -> float:
+        """For each pixel of a picture, what a walk in float64 keeps beside what `memory` bounds."""
+        return 0.0
+
     @abstractmethod
     def hyper_analysis(self, y: Tensor, quality: Quality = 1.0, memory: Memory = None) -> Tensor:
         """y → z [B, N, hz, wz] in units of the quantization step; [B, 0, h, w] for a model without z."""

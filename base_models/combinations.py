@@ -12,7 +12,8 @@ the registered name:
     FTIC            ftic                    ftic-dictionary         –
 
 How contexts and dictionary meet in `elic-both` the paper does not say: here **[ours]** each group of channels asks the
-dictionary once, with the hyper features and all groups before it, and both of its passes read the answer.
+dictionary once, with the hyper features and all groups before it, and both of its passes read the answer. Of the
+dictionary's model it has the dictionary alone, no prediction of what rounding leaves.
 """
 
 from __future__ import annotations

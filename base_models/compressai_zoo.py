@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from .base import BaseModel, CodePart, LatentShapes, Memory, Quality, Walk, full_precision
 from .blocks import MaskedConv, apply_masks, bias_of
 from .derived_tables import rescaled_tables
-from .entropy_models import FactorizedPrior, GaussianConditional
+from .entropy_models import FactorizedPrior, GaussianConditional, IntegerGaussian
 from .initialization import FittedModel, init_from_images
 from .limits import check_lambdas, check_ranges
 from .raster import REACH, diagonals, join_diagonals, split_diagonals
@@ -85,7 +85,7 @@ class ZooModel(FittedModel):
             if isinstance(child, entropy_models.EntropyBottleneck | entropy_models.EntropyBottleneckVbr):
                 child = FactorizedPrior(child.channels)
             elif isinstance(child, entropy_models.GaussianConditional):
-                child = GaussianConditional()
+                child = IntegerGaussian() if self.grid == "integer" else GaussianConditional()
             self.add_module(name, child)
 
     def network_arguments(self) -> tuple[Any, ...]:

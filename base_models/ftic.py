@@ -381,6 +381,12 @@ class FTIC(SlicedModel):
         self.make_entropy_models(c.M, c.N)
         self.gaussian_conditional = gaussian()
 
+    @property
+    def walk_bytes(self) -> float:
+        """Keys and values of all layers and slices; no tile has all that they and its norms look at."""
+        c = self.config
+        return 8 * 2 * c.tca_depth * c.M * c.tca_ratio / self.y_stride**2
+
     def walk(
         self,
         z_hat: Tensor,

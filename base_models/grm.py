@@ -15,8 +15,8 @@ S is how similar place j is, U how probable what was decoded there was by μ₁,
 
 What the paper's text leaves open its Tables 1 to 3 settle, as multiply–adds × 2 (tests count them again):
 
-- Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if each is given M = 384 channels
-  (the one network of Minnen 2018 took 8.15, a third). So features are not put beside each other but added up, although
+- Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if they are given 3·M = 1152 channels
+  together; the one network of Minnen 2018 took 8.15, a third, so each is given M = 384. So features are not put beside each other but added up, although
   A.2 has the networks differ in the channels of their first layer, and Fig. 3's caption says that they are conditioned
   on "both the previous features and predictions": networks 2 and 3 read features only, and what was predicted before
   enters as a sum. And there is one Gaussian to code by, where the authors' code of later has a mixture of three.
@@ -24,7 +24,9 @@ What the paper's text leaves open its Tables 1 to 3 settle, as multiply–adds �
   along Table 3: all pairs of positions are compared once, in the four positions of a 3×3 patch that are decoded.
 
 **[ours]** How M, M and 2·M channels become M each time, as drawn; that updates of μ and ln σ are added, where §3 keeps
-σ in range by Log-Sum-Exp; that no gradient goes through S and U. And the order: along diagonals
+σ in range by Log-Sum-Exp; the slope of leaky ReLU, 0.01, where the authors' code has 0.2 and the paper none; that no
+gradient goes through S and U. S and U scale features, as in §3.2; the authors' code, of a mixture, adds their logarithms
+to the weight of one of its components. And the order: along diagonals
 (`base_models.raster`), so that what is decoded so far is on a diagonal before; the paper's decoder goes one position
 at a time. Which place is the most similar is a decision that every machine must take alike: similarities are rounded
 to multiples of 2⁻¹⁶, far coarser than float64 errs, and the first of equals is taken.
@@ -45,7 +47,7 @@ from .base import CodePart, Memory, Quality, Walk, full_precision
 from .blocks import MaskedConv, bias_of, conv, deconv
 from .double import as_matrix_products
 from .entropy_models import IntegerGaussian, upper_bounded
-from .limits import check_lambdas, check_ranges
+from .limits import check_lambdas, check_ranges, check_switches
 from .raster import REACH, diagonals, in_coding_order, in_raster_order, join_diagonals, split_diagonals
 from .registry import register
 from .residual import GDN, GSDN
@@ -79,6 +81,7 @@ class GRMConfig:
     def __post_init__(self) -> None:
         """Raises `ValueError` naming a field that no network has."""
         check_ranges(self, N=(1, 4096), M=(1, 4096), hidden=(1, 16384))
+        check_switches(self, "reference", "gsdn")
         check_lambdas(self.lambdas)
 
 
@@ -237,6 +240,11 @@ class GRM(SlicedModel):
         )  # fmt: skip
         self.make_entropy_models(c.M, c.N)
         self.gaussian_conditional = IntegerGaussian()
+
+    @property
+    def walk_bytes(self) -> float:
+        """What is compared, four positions of each patch, as gathered, as put in a row, and normalized."""
+        return 8 * 3 * 4 * self.config.M / self.y_stride**2 if self.reference is not None else 0.0
 
     # ---- walk -----------------------------------------------------------------------------------------------
 

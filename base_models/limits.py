@@ -42,6 +42,13 @@ def check_range(name: str, value, default, low: int, high: int) -> None:
         raise ValueError(f"{name} is {value!r}, expected {low} to {high}")
 
 
+def check_switches(config, *names: str) -> None:
+    """Raises `ValueError` naming a field of a configuration that is neither true nor false."""
+    for name in names:
+        if not isinstance(getattr(config, name), bool):
+            raise ValueError(f"{name} is {getattr(config, name)!r}, expected true or false")
+
+
 def check_multiple(name: str, value: int, divisor: int) -> None:
     """Raises `ValueError` unless `divisor` divides `value`, the field called `name`."""
     if value % divisor:

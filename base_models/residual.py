@@ -67,7 +67,8 @@ class GDN(nn.Module):
 class GSDN(GDN):
     """`(x_i − ν_i − Σ_j τ_ij x_j) / sqrt(β_i + Σ_j γ_ij x_j²)`, or its approximate inverse (Qian 2021, §4).
 
-    The inverse multiplies, then adds; both factor and term come from what it is given (Qian 2021, Eq. 6).
+    The inverse multiplies, then adds; both factor and term come from what it is given (Qian 2021, Eq. 6). **[ours]** ν
+    and τ start at zero and are free, as the paper names no constraint; the authors' code keeps them above zero.
     """
 
     def __init__(self, channels: int, inverse: bool = False):

@@ -5,8 +5,11 @@
 
 Every network and seed has a run folder below `--out`. What is finished there is not trained again, and what was
 interrupted goes on; a network that cannot be trained does not keep the others from it. `comparison.csv` has one row per
-run, and a table of means and spreads is printed at the end. Changes are against the first row of a group, seed by seed.
-The loss is R + λ·255²·MSE, bits estimated, on whole images.
+run by these settings, and a table of means and spreads is printed at the end. Changes are against the first network of a
+group, seed by seed. The loss is R + λ·255²·MSE, bits estimated, on whole images.
+
+Steps, crops and their order are the same for all networks; so is the noise of latents, but for the global token's, which
+has more of z. Networks of several predictions train by the bits of each of them, with these weights in their sum.
 """
 
 from __future__ import annotations
@@ -27,12 +30,15 @@ from base_models import load_checkpoint
 from tto.bench.tables import markdown
 from tto.errors import BadArgument, TTOError
 from tto.interruption import Interrupted
+from tto.train.recipe import Recipe
 from tto.train.recipe_file import load_recipe
 from tto.train.run import train_recipe
 from tto.train.run_folder import RunFolder, read_metrics
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "entropy-models-small.yaml"
 LAMBDA = 0.013
+ALIKE = ("model", "seed", "precision", "ema_decay", "data", "stages", "validation")
+"""What of a recipe decides on the figures."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +93,33 @@ def main(
     train: Annotated[Path, typer.Argument(help="Images to train on.")],
     val: Annotated[Path, typer.Argument(help="Images to validate on.")],
     seed: Annotated[list[int], typer.Option(help="Several times.")],
-    only: Annotated[list[str] | None, typer.Option(help="Names of networks, or how they begin.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Names of networks, or how several begin.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Further settings of the recipe, key=value.")] = None,
     threads: int = 1,
     out: Path = Path("comparison"),
 ) -> None:
     torch.set_num_threads(threads)
     images = [f"data.train={train}", f"data.val={val}", *(set_ or [])]
-    chosen = {n: network for n, network in NETWORKS.items() if only is None or any(map(n.startswith, only))}
+    chosen = [name for name in NETWORKS if only is None or any(names(asked, name) for asked in only)]
     failed = False
     for number in seed:
-        for name, network in chosen.items():
+        for name in chosen:
             try:
-                train_one(network, number, images, folder_of(out, name) / f"seed-{number}")
+                train_one(NETWORKS[name], number, images, folder_of(out, name) / f"seed-{number}")
             except Interrupted:
                 raise
             except TTOError as error:
                 print(f"{name}, seed {number}: {error}", flush=True)
                 failed = True
-            write(finished(out), out / "comparison.csv")
-    print(report(finished(out)), end="")
+            write(finished(out, images), out / "comparison.csv")
+    print(report(finished(out, images)), end="")
     if failed:
         raise typer.Exit(1)
+
+
+def names(asked: str, name: str) -> bool:
+    """Whether that network is asked for: by its name, or if none has it by how it begins."""
+    return name == asked or (asked not in NETWORKS and name.startswith(asked))
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -127,11 +138,15 @@ def train_one(network: Network, seed: int, settings: Sequence[str], folder: Path
     if not any(run.checkpoints.glob("step-*")):
         train_recipe(RECIPE, overrides, folder)
         return
-    begun, asked = load_recipe(run.recipe), load_recipe(RECIPE, overrides)
-    if (begun.model, begun.seed, begun.stages) != (asked.model, asked.seed, asked.stages):
+    if not same_training(load_recipe(run.recipe), load_recipe(RECIPE, overrides)):
         raise BadArgument(f"{folder} was begun with other settings: move it away")
     if not last_validation(run):
         train_recipe(run.recipe, [], folder, resume=True)
+
+
+def same_training(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes train and validate alike, whatever they log and keep."""
+    return all(getattr(one, key) == getattr(other, key) for key in ALIKE)
 
 
 def last_validation(run: RunFolder) -> dict | None:
@@ -143,16 +158,18 @@ def last_validation(run: RunFolder) -> dict | None:
     return validations[-1] if validations and validations[-1]["total_steps"] == steps else None
 
 
-def finished(out: Path) -> list[Row]:
-    """Rows of all finished runs below `out`, in the order of `NETWORKS`."""
+def finished(out: Path, settings: Sequence[str]) -> list[Row]:
+    """Rows of all finished runs below `out` that had these settings, in the order of `NETWORKS`."""
     rows = []
-    for name in NETWORKS:
+    for name, network in NETWORKS.items():
         for path in sorted(folder_of(out, name).glob("seed-*")):
-            run = RunFolder(path, writes=False)
-            if last := last_validation(run):
+            run, seed = RunFolder(path, writes=False), int(path.name.removeprefix("seed-"))
+            last = last_validation(run)
+            asked = load_recipe(RECIPE, [*network.overrides(seed), *settings])
+            if last and same_training(load_recipe(run.recipe), asked):
                 parameters = sum(value.numel() for value in load_checkpoint(run.model).parameters())
                 figures = (last["total_steps"], last["seconds"] / 60, last["loss"], last["bpp"][0], last["psnr"][0])
-                rows.append(Row(name, int(path.name.removeprefix("seed-")), parameters, *figures))
+                rows.append(Row(name, seed, parameters, *figures))
     return rows
 
 
@@ -161,24 +178,31 @@ def folder_of(out: Path, name: str) -> Path:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Of each network: size, steps, minutes, mean loss, and its change in percent, mean and range over the seeds that
-    the first of its group has, too: a seed's crops and noise are the same for all.
+    """Of each network: size, steps, minutes, loss and its change in percent. Means and ranges are over its seeds, of the
+    change over those that the first of its group has, too: a seed's crops are the same for all.
     """
+    groups = {name: re.split(r"\W", name)[0] for name in NETWORKS}
+    bases = {group: name for name, group in reversed(groups.items())}
     runs: dict[str, dict[int, Row]] = defaultdict(dict)
     for row in rows:
         runs[row.network][row.seed] = row
-    first: dict[str, dict[int, Row]] = {}
     lines = []
     for name, by_seed in runs.items():
-        base, some = first.setdefault(re.split(r"\W", name)[0], by_seed), [*by_seed.values()]
+        base, some = runs.get(bases[groups[name]], {}), [*by_seed.values()]
         changes = [100 * (row.loss / base[seed].loss - 1) for seed, row in by_seed.items() if seed in base]
         lines.append((
             name, f"{some[0].parameters / 1e6:.2f}", f"{some[0].steps}", f"{mean(row.minutes for row in some):.0f}",
-            f"{mean(row.loss for row in some):.4f}", str(len(some)),
+            f"{mean(row.loss for row in some):.4f}", _range([row.loss for row in some], ".4f"),
+            " ".join(map(str, by_seed)),
             f"{mean(changes):+.2f} %" if changes else "–",
-            f"{min(changes):+.2f} … {max(changes):+.2f}" if len(changes) > 1 else "–",
+            _range(changes, "+.2f"),
         ))  # fmt: skip
-    return markdown(("network", "M parameters", "steps", "minutes", "loss", "seeds", "change", "range"), lines)
+    header = ("network", "M parameters", "steps", "minutes", "loss", "range", "seeds", "change", "range")
+    return markdown(header, lines)
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    return f"{min(values):{form}} … {max(values):{form}}" if len(values) > 1 else "–"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Row:
     """One file; `change` is that of J in percent, bpp and dB are those of the unrefined file."""
 
     base: str
+    fingerprint: str
     quality: float
     lambda_: float
     image: str
@@ -69,7 +70,8 @@ def main(
             codec = loaded.at(q) if isinstance(loaded, FamilyCodec) else loaded
             for i, (image, picture) in enumerate(squares.items()):
                 for method in (*efforts.split(","), *(SGA,) * (i < sga)):
-                    if table.has(base=name, quality=q, image=image, crop=crop, method=method):
+                    key = {"base": name, "fingerprint": codec.fingerprint.hex(), "quality": q}
+                    if table.has(**key, image=image, crop=crop, method=method):
                         continue
                     try:
                         table.add([row_of(codec, Cell(name, image, crop, q, method), picture)])
@@ -90,7 +92,8 @@ def row_of(codec: Codec, cell: Cell, picture: Picture) -> Row:
         change, seconds = last.change, last.seconds
     bpp = 8 * result.base_bytes / (result.width * result.height)
     figures = (bpp, result.base_psnr, change, seconds)
-    return Row(cell.model, cell.quality, lambda_, cell.image, cell.crop, cell.method, *figures)
+    fingerprint = codec.fingerprint.hex()
+    return Row(cell.model, fingerprint, cell.quality, lambda_, cell.image, cell.crop, cell.method, *figures)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -102,8 +105,8 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     groups = defaultdict(list)
     for row in rows:
-        groups[row.base, row.lambda_].append(row)
-    for (base, lambda_), group in groups.items():
+        groups[row.base, row.fingerprint, row.lambda_].append(row)
+    for (base, _, lambda_), group in groups.items():
         unrefined = {row.image: row for row in group}.values()
         bpp, psnr = (sum(values) / len(unrefined) for values in zip(*((r.bpp, r.psnr) for r in unrefined), strict=True))
         cells = [_cell([row.change for row in group if row.method == method]) for method in methods]

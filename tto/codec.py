@@ -253,7 +253,7 @@ class Codec:
             raise CorruptFile("header", f"quality {header.quality:g} is above this model's {self.qualities}")
         shapes = self.latent_shapes(header)
         self.latent_coder.require_enough(container.sections, shapes, header.quality, header.qp)
-        with memory_for(header.width, header.height, self.device, self.model.stride):
+        with memory_for(header.width, header.height, self.device, self.model.stride, self.model.walk_bytes):
             side = self.read_side(container)
             with self.room.lent(*self.padded(header.height, header.width)):
                 y_hat = self.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native)
@@ -322,7 +322,7 @@ class _Compression:
     def _trials(self, quality: float, qp: int) -> tuple[Trial, Trial, int]:
         """Without refinement, the best, and after how many steps. No latents are kept."""
         codec, picture, lambda_ = self.codec, self.picture, self._lambda(quality)
-        with memory_for(picture.width, picture.height, codec.device):
+        with memory_for(picture.width, picture.height, codec.device, walk_bytes=codec.model.walk_bytes):
             y, z = codec.analyse(picture.rgb, quality)
             began = time.perf_counter()
             base = self._judge(y, z, quality, qp, lambda_, fit_scales=False)

@@ -275,7 +275,7 @@ def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) 
     saved = maps["saved"][0]
     most = _full_scale(np.abs(saved))
     image = _over(last, picture, saved, y_block, cmap="RdBu_r", vmin=-most, vmax=most)
-    last.set_title(f"bits it saves: {saved.sum() / 8:+.0f} bytes", fontsize=9)
+    last.set_title(f"bits it saves, at a step of 1: {saved.sum() / 8:+.0f} bytes", fontsize=9)
     figure.colorbar(image, ax=last, label="bits per position", shrink=0.8)
     return figure
 

@@ -45,12 +45,15 @@ def ran_out(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_for(width: int, height: int, device: torch.device, stride: int = 1) -> Iterator[None]:
-    """Around the decoding of a picture, which grows to multiples of `stride`.
+def memory_for(
+    width: int, height: int, device: torch.device, stride: int = 1, walk_bytes: float = 0.0
+) -> Iterator[None]:
+    """Around the decoding of a picture, which grows to multiples of `stride`; `walk_bytes` as models have it.
 
     Raises `NotEnoughMemory`: at once where what is free cannot do, or when memory runs out all the same.
     """
-    needed, free = BYTES_PER_PIXEL * math.prod(padded_size(height, width, stride)), free_memory(device)
+    pixels, free = math.prod(padded_size(height, width, stride)), free_memory(device)
+    needed = (BYTES_PER_PIXEL + walk_bytes) * pixels
     if free is not None and needed > free:
         raise NotEnoughMemory(
             f"a picture of {width}x{height} takes {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+
 import pytest
 import typer
 
@@ -11,17 +13,34 @@ from tto.train.recipe_file import load_recipe
 
 
 def test_networks_differ_in_what_they_are_compared_for_alone(script):
-    """One rate, one training; and every prediction has a weight, which together are one."""
-    recipes = [load_recipe(script.RECIPE, network.overrides(7)) for network in script.NETWORKS.values()]
-    stages = set()
-    for recipe in recipes:
+    """One rate, one training, transforms of one size but for GSDN's own; and every prediction has a weight, which
+    together are one.
+    """
+    stages, transforms = set(), defaultdict(set)
+    for name, network in script.NETWORKS.items():
+        recipe = load_recipe(script.RECIPE, network.overrides(7))
         (stage,) = recipe.stages
         model = build_model(recipe)
+        sizes = Counter(
+            (key.split(".")[0], tuple(value.shape))
+            for key, value in model.named_parameters()
+            if key.startswith(("g_a.", "g_s.")) and not key.endswith((".nu", ".tau"))
+        )
+        transforms[name.split(",")[0]].add(frozenset(sizes.items()))
         assert model.config.lambdas == (script.LAMBDA,) and recipe.seed == 7
         weights = stage.loss.rate_weights or (1.0,)
         assert len(weights) == model.predictions and sum(weights) == pytest.approx(1)
         stages.add((stage.crop, stage.batch, stage.steps, stage.optimizer, stage.schedule))
     assert len(stages) == 1
+    assert transforms.keys() == {"DCAE", "ELIC", "mbt2018"} and all(len(sizes) == 1 for sizes in transforms.values())
+
+
+def test_a_name_is_that_network_and_a_beginning_all_that_begin_so(script):
+    def asked(name: str) -> list[str]:
+        return [network for network in script.NETWORKS if script.names(name, network)]
+
+    assert asked("DCAE, dictionary") == ["DCAE, dictionary"]
+    assert asked("ELIC") == ["ELIC, own", "ELIC, dictionary", "ELIC, both"]
 
 
 def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph, tmp_path, monkeypatch, capsys):
@@ -37,10 +56,12 @@ def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph,
     (out / "A-two" / "seed-1").mkdir(parents=True)  # killed before it wrote anything
     recipe = out / "A-one" / "seed-1" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 2", "steps: 3"))
-    assert script.finished(out) == []
+    three = [f"data.train={images[0]}", f"data.val={images[1]}", *small, "stages.main.steps=3"]
+    assert script.finished(out, three) == []
     capsys.readouterr()
     script.main(*images, [1], None, [*small, "stages.main.steps=3"], out=out)
-    rows = script.finished(out)
+    rows = script.finished(out, three)
+    assert script.finished(out, [*three, "ema_decay=0.5"]) == []
     assert [(row.network, row.steps) for row in rows] == [("A, one", 3), ("A, two", 3)]
     lines = capsys.readouterr().out.split("\n")
     assert any("resuming" in line and "step 2" in line for line in lines)
@@ -54,12 +75,19 @@ def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph,
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("seed-1/**/*") if path.is_file()}
 
 
-def test_changes_are_of_the_seeds_that_both_have(script):
+def test_changes_are_of_the_seeds_that_both_have(script, monkeypatch):
     """Seeds lie further apart than networks do."""
+    monkeypatch.setattr(script, "NETWORKS", dict.fromkeys(("A, one", "A, two", "A, three", "B, one", "B, two")))
     losses = {("A, one", 1): 1.0, ("A, one", 2): 2.0, ("A, two", 2): 1.9, ("A, three", 1): 0.98, ("A, three", 2): 1.92}
+    losses[("B, two", 1)] = 3.0
     lines = script.report([script.Row(*run, 10, 600, 30.0, loss, 0.5, 30.0) for run, loss in losses.items()])
-    cells = [[cell.strip() for cell in line.split("|")[-3:-1]] for line in lines.splitlines()[2:]]
-    assert cells == [["+0.00 %", "+0.00 … +0.00"], ["-5.00 %", "–"], ["-3.00 %", "-4.00 … -2.00"]]
+    cells = [[cell.strip() for cell in line.split("|")[5:-1]] for line in lines.splitlines()[2:]]
+    assert cells == [
+        ["1.5000", "1.0000 … 2.0000", "1 2", "+0.00 %", "+0.00 … +0.00"],
+        ["1.9000", "–", "2", "-5.00 %", "–"],
+        ["1.4500", "0.9800 … 1.9200", "1 2", "-3.00 %", "-4.00 … -2.00"],
+        ["3.0000", "–", "1", "–", "–"],
+    ]
 
 
 def test_a_network_that_cannot_be_trained_does_not_keep_others_from_it(script, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import csv
 
 def test_a_table_has_the_mean_and_the_worst_change_of_each_base_and_rate(script):
     rows = [
-        script.Row("a", 1.0, 0.01, image, 256, method, bpp, 30.0, change, 1.0)
+        script.Row("a", "0f", 1.0, 0.01, image, 256, method, bpp, 30.0, change, 1.0)
         for image, bpp, changes in (("x", 0.5, (0.0, -3.0)), ("y", 0.7, (0.0, -1.0)))
         for method, change in zip(("none", "fast"), changes, strict=True)
     ]
@@ -35,7 +35,7 @@ def test_rows_are_of_the_efforts_that_were_asked_for(script, tiny_checkpoint, ph
 
 def test_bases_of_one_rate_have_a_line_each(script):
     rows = [
-        script.Row(base, 1.0, 0.013, "x", 256, "fast", 0.5, 30.0, change, 1.0)
+        script.Row(base, "0f", 1.0, 0.013, "x", 256, "fast", 0.5, 30.0, change, 1.0)
         for base, change in (("a", -1.0), ("b", -3.0))
     ]
     assert [line.split("|")[-2].strip() for line in script.markdown(rows).splitlines()[2:]] == [
