@@ -274,14 +274,10 @@ class BaseModel(nn.Module, ABC):
         first = min((int(name.split(".")[1]) for name in self.last_weights()), default=0)
         if first == 0:
             return self
-        seen: list[Tensor] = []
-        hook = self.g_s[first].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
-        try:
-            self.synthesis(y_hat, quality)
-        finally:
-            hook.remove()
         held = self.with_weights({})
-        held.g_s = nn.Sequential(*[nn.Identity()] * (first - 1), Held(seen[0]), *self.g_s[first:])
+        held.g_s = self.g_s[:first]
+        maps = held.synthesis(y_hat, quality)
+        held.g_s = nn.Sequential(*[nn.Identity()] * (first - 1), Held(maps), *self.g_s[first:])
         return held
 
     def lowered(self, dtype: torch.dtype) -> BaseModel:

@@ -3,8 +3,8 @@
 Source of the ablation: Lu 2025, Table 5.
 Source of the tokens: J. Kim, B. Heo, J. Lee, "Joint Global and Local Hierarchical Priors for Learned Image
 Compression", CVPR 2022. **[ours]** The tokens travel as further rows of z, under its factorized prior: row and column
-mean nothing there, and what is left of the last row holds medians, which cost bits, too. The small network has 12 tokens
-where the published one has 8: they fill rows of 4 and of 6, as crops of 256 and pictures of 384 have them.
+mean nothing there, and what is left of the last row holds medians, which cost bits, too. The small network has 12
+tokens where the published one has 8: they fill rows of 4 and of 6, as crops of 256 and pictures of 384 have them.
 
 Shapes: `B` batch, `T` tokens, `N` channels of z, `hz wz` size of its own part, `C` = heads · D of a dictionary entry.
 """

@@ -15,21 +15,22 @@ S is how similar place j is, U how probable what was decoded there was by μ₁,
 
 What the paper's text leaves open its Tables 1 to 3 settle, as multiply–adds × 2 (tests count them again):
 
-- Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if they are given 3·M = 1152 channels
-  together; the one network of Minnen 2018 took 8.15, a third, so each is given M = 384. So features are not put beside each other but added up, although
-  A.2 has the networks differ in the channels of their first layer, and Fig. 3's caption says that they are conditioned
-  on "both the previous features and predictions": networks 2 and 3 read features only, and what was predicted before
-  enters as a sum. And there is one Gaussian to code by, where the authors' code of later has a mixture of three.
+- Three networks of widths 1152, 1152 and 768 = 2·M take 24.46 GFLOP at 512×768 only if they are given 3·M = 1152
+  channels together; the one network of Minnen 2018 took 8.15, a third, so each is given M = 384. So features are not
+  put beside each other but added up, although A.2 has the networks differ in the channels of their first layer, and
+  Fig. 3's caption says that they are conditioned on "both the previous features and predictions": networks 2 and 3
+  read features only, and what was predicted before enters as a sum. And there is one Gaussian to code by, where the
+  authors' code of later has a mixture of three.
 - The reference takes 7.70, of which the masked 3×3 convolution takes 4.08. The rest is 1536·N² = 2·(4·M)·N²/2, also
   along Table 3: all pairs of positions are compared once, in the four positions of a 3×3 patch that are decoded.
 
 **[ours]** How M, M and 2·M channels become M each time, as drawn; that updates of μ and ln σ are added, where §3 keeps
 σ in range by Log-Sum-Exp; the slope of leaky ReLU, 0.01, where the authors' code has 0.2 and the paper none; that no
-gradient goes through S and U. S and U scale features, as in §3.2; the authors' code, of a mixture, adds their logarithms
-to the weight of one of its components. And the order: along diagonals
-(`base_models.raster`), so that what is decoded so far is on a diagonal before; the paper's decoder goes one position
-at a time. Which place is the most similar is a decision that every machine must take alike: similarities are rounded
-to multiples of 2⁻¹⁶, far coarser than float64 errs, and the first of equals is taken.
+gradient goes through S and U. S and U scale features, as in §3.2; the authors' code, of a mixture, adds their
+logarithms to the weight of one of its components. And the order: along diagonals (`base_models.raster`), so that what
+is decoded so far is on a diagonal before; the paper's decoder goes one position at a time. Which place is the most
+similar is a decision that every machine must take alike: similarities are rounded to multiples of 2⁻¹⁶, far coarser
+than float64 errs, and the first of equals is taken.
 """
 
 from __future__ import annotations

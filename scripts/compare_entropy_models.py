@@ -5,11 +5,11 @@
 
 Every network and seed has a run folder below `--out`. What is finished there is not trained again, and what was
 interrupted goes on; a network that cannot be trained does not keep the others from it. `comparison.csv` has one row per
-run by these settings, and a table of means and spreads is printed at the end. Changes are against the first network of a
-group, seed by seed. The loss is R + λ·255²·MSE, bits estimated, on whole images.
+run by these settings, and a table of means and spreads is printed at the end. Changes are against the first network of
+a group, seed by seed. The loss is R + λ·255²·MSE, bits estimated, on whole images.
 
-Steps, crops and their order are the same for all networks; so is the noise of latents, but for the global token's, which
-has more of z. Networks of several predictions train by the bits of each of them, with these weights in their sum.
+Steps, crops and their order are the same for all networks; so is the noise of latents, but for the global token's,
+which has more of z. Networks of several predictions train by the bits of each of them, weighted in their sum.
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ def folder_of(out: Path, name: str) -> Path:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Of each network: size, steps, minutes, loss and its change in percent. Means and ranges are over its seeds, of the
-    change over those that the first of its group has, too: a seed's crops are the same for all.
+    """Of each network: size, steps, minutes, loss and its change in percent. Means and ranges are over its seeds, of
+    the change over those that the first of its group has, too: a seed's crops are the same for all.
     """
     groups = {name: re.split(r"\W", name)[0] for name in NETWORKS}
     bases = {group: name for name, group in reversed(groups.items())}

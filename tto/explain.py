@@ -15,7 +15,7 @@ import torch
 
 from base_models.tables import TOTAL
 from tto.codec import AnyCodec, Codec, frame_of
-from tto.container import Header, read, section_size
+from tto.container import Header, read
 from tto.image import Picture
 from tto.metrics import psnr
 from tto.reconstruction import synthesise
@@ -78,7 +78,7 @@ def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
         sides = contents.side.without(Adaptation), contents.side
         plain, adapted = (synthesised(codec, contents, side) for side in sides)
         sizes = sizes_of_changes(codec, adaptation)
-        figures["adaptation"] = draw_adaptation(picture, plain, adapted, sizes, section_size(adaptation.body))
+        figures["adaptation"] = draw_adaptation(picture, plain, adapted, sizes, len(adaptation.body))
     if "dictionary" in contents.maps:
         figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
     if "similarity" in contents.maps:

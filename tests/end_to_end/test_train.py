@@ -23,12 +23,15 @@ from tests.unit.train.conftest import plain, smooth_image
 from tto.cli import main
 from tto.interruption import Interrupted
 from tto.side.weights import load_side_modules
+from tto.train.cli import train
 from tto.train.errors import RecipeError
 from tto.train.recipe_file import load_recipe
 from tto.train.run import print_recipe, train_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 ALL_RECIPES = sorted(RECIPES.glob("*.yaml"))
+TWO_PROCESSES = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tto.train")
+"""A launcher."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,12 +137,29 @@ def test_two_processes_equal_one_with_the_same_global_batch(recipe, tmp_path):
     overrides = ["stages.*.micro_batch=1", "stages.*.steps=10", "stages.two.loss.balance=true", "trackers=[]",
                  "data.val=[]"]  # fmt: skip
     train_recipe(recipe, overrides, tmp_path / "one")
-    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tto.train")
-    finish(start(str(recipe), "--out", str(tmp_path / "two"), *overrides, launcher=launch))
+    finish(start(str(recipe), "--out", str(tmp_path / "two"), *overrides, launcher=TWO_PROCESSES))
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 20
     assert max(abs(a - b) / a for a, b in zip(one, two, strict=True)) < 1e-5
+
+
+def test_two_processes_decay_what_one_trained_and_one_goes_on_with_it(recipe, tmp_path):
+    """Half of the crops refined meanwhile, so that in a step one process may have no gradient of g_a."""
+    run, ship = tmp_path / "run", tmp_path / "ship"
+    overrides = ["only=one", "stages.one.steps=2", "stages.one.schedule.decay=0", "trackers=[]", "data.val=[]"]
+    train_recipe(recipe, overrides, run)
+    settings = ["stages.one.refine_share=0.5", "stages.one.refine_steps=1"]
+    decay = ["--resume", str(run), "--decay-minutes", "0.05", "--out", str(ship), *settings]
+    finish(start(*decay, launcher=TWO_PROCESSES))
+    decayed = len(losses(ship))
+    assert decayed > 2 and losses(ship)[:2] == losses(run) and (ship / "model.safetensors").is_file()
+    (ship / "model.safetensors").unlink()
+    train_recipe(ship / "recipe.yaml", [], ship, minutes=0.01, resume=True)
+    assert len(losses(ship)) > decayed and (ship / "model.safetensors").is_file()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RecipeError, match="--out"):
+        patch.setenv("WORLD_SIZE", "2")
+        train(str(recipe), ["trackers=[]"])
 
 
 RESUMED = {

@@ -84,7 +84,7 @@ class _Fit:
                 factors.append((torch.zeros_like(tensor).requires_grad_(),))
                 continue
             rank = min(self.settings.rank, len(tensor), gradient[0].numel())
-            right = torch.linalg.svd(gradient.flatten(1), full_matrices=False).Vh[:rank]
+            right = torch.linalg.svd(gradient.nan_to_num().flatten(1), full_matrices=False).Vh[:rank]
             right = (START * right.shape[1] ** 0.5 * right).contiguous()
             left = torch.zeros(len(tensor), rank).to(right)
             factors.append((left.requires_grad_(), right.requires_grad_()))

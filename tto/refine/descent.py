@@ -47,6 +47,8 @@ class Phase(Operation):
             for group, unit in zip(optimizer.param_groups, (step_size(state.qp), 1.0), strict=True):
                 group["lr"] = self.step_size(done) * unit
             outcome = state.with_memory(partial(self.differentiate, state, done, y, z))
+            if not all(bool(leaf.grad.isfinite().all()) for leaf in (y, z) if leaf.grad is not None):
+                break  # a metric of the user's own can do that
             optimizer.step()
             if self.relaxation.hard:
                 state.keep(state.problem.candidate_of(outcome, state.qp))

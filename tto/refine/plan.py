@@ -52,7 +52,8 @@ def make_plan(request: Request, problem: Problem, y: Tensor, z: Tensor, seconds_
 
 def stages_for(steps: int, problem: Problem) -> tuple[Stage, ...]:
     """The highest effort's stages one after the other as far as they fit, the next one shrunk to what is left; all of
-    them stretched where that is more. So more steps than an effort has never end with a higher J than it.
+    them stretched where that is more. So as many steps as an effort has or more, but no more than the highest has,
+    never end with a higher J than it.
     """
     stages = _possible(list(EFFORTS.values())[-1], problem)
     if steps > steps_of(stages):

@@ -46,7 +46,7 @@ SIDE: Stage = (
     FlipSymbols(10),
 )
 """What travels beside the latents, beyond the filter. With it in place flips find more, so they come after it."""
-OWN: Stage = (FitAdaptation(104), AnnealSymbols(16), FlipSymbols(12), FitFilter(), FlipSymbols(8))
+OWN: Stage = (FitAdaptation(104), AnnealSymbols(16), FlipSymbols(12), FitFilter(), FitTransform(), FlipSymbols(6))
 """Weights of the picture's own: they pay where it is unlike what the network was trained on."""
 EFFORTS: dict[str, tuple[Stage, ...]] = {
     "none": (),

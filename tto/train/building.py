@@ -23,7 +23,7 @@ from tto.train.objective import RateDistortion
 from tto.train.recipe import ModelSettings, Recipe, StageSettings
 from tto.train.refined import RefinedShare
 from tto.train.side_model import BaseWithSide, build_with_side
-from tto.train.side_stages import STAGES, init_from_images
+from tto.train.side_stages import STAGES, SideStage, init_from_images
 from tto.train.step import Objective
 
 INITIALIZATION_CROPS = 96
@@ -108,7 +108,8 @@ def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Modul
         network,
         device_ids=devices,
         broadcast_buffers=False,
-        find_unused_parameters=isinstance(model, RefinedShare),  # g_a has no gradient where every crop is refined
+        # g_a has no gradient where every crop is refined; side modules need not all be used
+        find_unused_parameters=isinstance(model, RefinedShare | SideStage),
     )
 
 

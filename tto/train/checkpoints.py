@@ -88,7 +88,8 @@ def save_run(
     except WRITE_ERRORS as error:
         problem = f"cannot save {final}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
     if problem:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if accelerator.is_main_process:
+            shutil.rmtree(unfinished, ignore_errors=True)
         last = finished_checkpoints(folder)
         raise SaveError(f"{problem}; last good checkpoint: {last[-1].name if last else 'none'}")
     if accelerator.is_main_process:
@@ -164,9 +165,12 @@ def load_optimizer_state(
     accelerator: Accelerator, checkpoint: Path, optimizer: Optimizer, quantiles: QuantileOptimizer
 ) -> None:
     """Optimizers and generators back in place, with rates, betas and the like as they were just made: a decay may have
-    others than the run that it ends. Raises `ResumeError`.
+    others than the run that it ends. Processes that the run did not have begin with the generators of the first.
+
+    Raises `ResumeError`.
     """
-    _load_generators(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
+    own, first = (checkpoint / f"{RNG_STATE_NAME}_{index}.pkl" for index in (accelerator.process_index, 0))
+    _load_generators(own if own.is_file() else first)
     optimizers = [optimizer] if quantiles.adam is None else [optimizer, quantiles.adam]
     settings = [_without_parameters(group) for one in optimizers for group in one.param_groups]
     try:

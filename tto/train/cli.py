@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -58,5 +59,7 @@ def train(
     if print_only:
         print_recipe(path, values, minutes)
         return
+    if resume is None and out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("several processes need --out FOLDER: each would name another by its clock")
     folder = resume or out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     train_recipe(path, values, folder, minutes, resume is not None)

@@ -131,12 +131,17 @@ class Trainer:
                     kept = f"saved at step {self.progress.total_steps}; --resume {self.folder.path} goes on"
                     raise Interrupted(kept, self.interruption.number or signal.SIGTERM)
 
-    def branch_from(self, run: RunFolder) -> None:
-        """Takes over the last checkpoint of another run, and its metrics; that run stays as it is."""
-        if self.accelerator.is_local_main_process:
-            branch_checkpoint(last_checkpoint(run.checkpoints), self.folder.checkpoints, self.identity)
+    def branch_from(self, run: RunFolder, checkpoint: Path) -> None:
+        """Takes over a checkpoint of another run, and its metrics; that run stays as it is.
+
+        Raises `ResumeError` where processes took different ones, as the run had saved meanwhile.
+        """
+        if self.accelerator.is_main_process:
+            branch_checkpoint(checkpoint, self.folder.checkpoints, self.identity)
         self.folder.take_metrics(run)
         self.accelerator.wait_for_everyone()
+        if last_checkpoint(self.folder.checkpoints).name != checkpoint.name:
+            raise ResumeError(f"{run.path} saved a checkpoint just now: begin again")
 
     def restore(self, minutes: float | None = None) -> None:
         """Goes back to the last checkpoint, from where `run` goes on: for `minutes`, or as long as the recipe says.

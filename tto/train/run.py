@@ -63,14 +63,15 @@ def decay_run(run: Path, overrides: list[str], folder: Path, minutes: float) -> 
     overrides may change what is trained on meanwhile. Raises `TrainingError`, or `Interrupted`.
     """
     source = RunFolder(run, writes=False)
-    recipe = load_recipe(source.recipe, overrides)
-    recipe = decaying(recipe, read_progress(last_checkpoint(source.checkpoints)), minutes)
+    checkpoint = last_checkpoint(source.checkpoints)
+    recipe = decaying(load_recipe(source.recipe, overrides), read_progress(checkpoint), minutes)
     _refuse_used(folder)
 
     def begin(trainer: Trainer) -> None:
-        _refuse_used(folder)  # nobody else can use it any more
+        if trainer.accelerator.is_main_process:
+            _refuse_used(folder)  # nobody else can use it any more
         try:
-            trainer.branch_from(source)
+            trainer.branch_from(source, checkpoint)
             trainer.restore()
         except BaseException:
             trainer.folder.clear()

@@ -65,9 +65,9 @@ class BaseWithSide(nn.Module):
         return side.eval().requires_grad_(False)
 
     def count_codes(self, codes: Tensor) -> None:
-        """Takes note of codes [n] that were in use."""
-        if codes.numel():
-            counts = torch.bincount(codes, minlength=len(self.usage)).to(self.usage)
+        """Takes note of codes [n] that were in use, here and in the other processes."""
+        counts = over_processes(torch.bincount(codes, minlength=len(self.usage)).to(self.usage))
+        if counts.any():
             self.usage.lerp_(counts / counts.sum(), 1.0 - USAGE_DECAY)
 
     def code_bits(self) -> Tensor:
@@ -87,6 +87,13 @@ class BaseWithSide(nn.Module):
         """Raises `FrozenBaseChanged` unless every tensor of the base is what it was."""
         if digest(self.base.state_dict()) != self._base_digest:
             raise FrozenBaseChanged("the frozen base model has changed in training; nothing was exported")
+
+
+def over_processes(values: Tensor) -> Tensor:
+    """The sum of what all processes have; each must call it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
 
 
 def build_with_side(wanted: BaseModel, settings: ModelSettings, sizes: SideSettings) -> BaseWithSide:

@@ -26,7 +26,7 @@ from tto.side.transform import apply_transform, best_matrix
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
 from tto.train.refined import bits_of, refined_latents, rounded
-from tto.train.side_model import BaseWithSide
+from tto.train.side_model import BaseWithSide, over_processes
 
 COMMITMENT = 0.05
 MASK_BITS = 4.0  # of a position that is on
@@ -220,7 +220,8 @@ class CodebookStage(CompensationStage):
         pictures = (found.after.detach(), found.before)
         after, before = (self.distortion_bits(x_hat, images, place.quality) for x_hat in pictures)
         missing = (after - before - (place.slope * step).sum((1, 2, 3))).sum()
-        curvature = 2.0 * missing / step.square().sum().clamp(min=1e-6)
+        missing, energy = over_processes(torch.stack([missing, step.square().sum()]))
+        curvature = 2.0 * missing / energy.clamp(min=1e-6)
         if curvature.isfinite():  # the step is skipped if not
             self.model.curvature.lerp_(curvature.clamp(*CURVATURES), 1.0 - STEADY)
 
