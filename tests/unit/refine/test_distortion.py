@@ -139,3 +139,13 @@ def test_refinement_lowers_the_metric_it_is_given(tiny_codec, photograph):
     errors = [float(blurred_error(original, tensor(np.asarray(one.image)))) for one in (result, base)]
     assert errors[0] < 0.9 * errors[1]
     assert pytest.approx(result.bpp + weight * errors[0], rel=1e-4) == result.J
+
+
+def test_a_distance_whose_gradient_is_no_number_ends_the_descent(tiny_codec, photograph):
+    """As a root has where it is zero."""
+
+    def rooted(original: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
+        return (original - x_hat).square().mean() + 0 * (original - original * (1 + 0 * x_hat)).abs().sum().sqrt()
+
+    result = tiny_codec.compress(photograph(70, 50), 4.0, effort="fast", metric=rooted, lambda_=100.0)
+    assert result.J <= result.base_J < float("inf")
