@@ -1,6 +1,7 @@
 """Cost of one refinement step of a network: CPU seconds, arithmetic, memory.
 
     python scripts/measure_step.py dcae --size 256
+    python scripts/measure_step.py dcae-small --size 768 --height 512
 
 The network is untrained, which costs what a trained one costs. Seconds are those of the process, so with one thread
 they hold on a busy machine, too. The floor is the time of the step's multiplications at the rate of a large matrix
@@ -33,7 +34,8 @@ MATRIX = 1536
 
 def measure(
     network: Annotated[str, typer.Argument(help="Name of a base model.")],
-    size: Annotated[int, typer.Option(help="Side of the picture, a multiple of 64.")] = 256,
+    size: Annotated[int, typer.Option(help="Width of the picture, a multiple of 64.")] = 256,
+    height: Annotated[int | None, typer.Option(help="A multiple of 64; default: as the width.")] = None,
     steps: int = 3,
     threads: int = 1,
 ) -> None:
@@ -41,10 +43,11 @@ def measure(
     torch.manual_seed(0)
     model = create_model(network).eval().requires_grad_(False)
     model.update_tables()
-    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    height = height or size
+    picture = np.random.default_rng(0).integers(0, 256, (height, size, 3), np.uint8)
     reduced = descends_in_bfloat16(torch.device("cpu"))
     lowered = model.lowered(torch.bfloat16) if reduced else None
-    problem = Problem(model, 1.0, 0.01, size, size, SquaredError(picture), bfloat16=reduced, lowered=lowered)
+    problem = Problem(model, 1.0, 0.01, height, size, SquaredError(picture), bfloat16=reduced, lowered=lowered)
     x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         y = model.analysis(x)
@@ -66,7 +69,7 @@ def measure(
     rate = 2 * MATRIX**3 / seconds_of(lambda: matrix @ matrix, steps)
     floor = counter.get_total_flops() / rate
     name = str(dtype).removeprefix("torch.")
-    print(f"{network} {size}x{size} {name}: {seconds:.3f} s a step, {1 / seconds:.2f} steps/s")
+    print(f"{network} {size}x{height} {name}: {seconds:.3f} s a step, {1 / seconds:.2f} steps/s")
     print(f"peak memory of the process {peak:.0f} MB")
     print(f"{counter.get_total_flops() / 1e9:.1f} GFLOP a step, matrix product {rate / 1e9:.0f} GFLOP/s")
     print(f"floor {floor:.3f} s, {100 * floor / seconds:.0f} % of the step")
