@@ -10,6 +10,7 @@ import pytest
 
 from tto.cli import main
 from tto.cli.manifest import MANIFEST
+from tto.workers import Workforce
 
 PICTURES = ("a.png", "b.png", "in/c.png", "in/deep/d.png", "broken.png", "z.png")
 
@@ -41,16 +42,25 @@ def call(capsys, *args) -> tuple[int, list[dict], list[str]]:
     return caught.value.code, records, captured.err.splitlines()
 
 
-def check_all_commands(capsys, pictures: Path, model: Path, *workers: str) -> None:
+def preparations(monkeypatch, kind: type[Workforce]) -> list[Workforce]:
+    """Those of this kind that are prepared from now on."""
+    prepared, prepare = [], kind.prepare
+    monkeypatch.setattr(kind, "prepare", lambda force, start: prepared.append(force) or prepare(force, start))
+    return prepared
+
+
+def check_all_commands(capsys, prepared: list, pictures: Path, model: Path, *workers: str) -> None:
     """Compresses, decompresses and verifies by one process and by `workers`, which must not be told apart; outputs go
-    to the current folder.
+    to the current folder. The latter are found in `prepared`, once for a command.
     """
 
     def twice(command: str, source: Path, output: str, *more) -> None:
         found = []
         for way in ((), workers):
             out = ("-o", output) if output else ()
+            prepared.clear()
             told = call(capsys, command, "-r", source, *out, "-m", model, *more, *way)
+            assert len(prepared) == bool(way)
             found.append((told, contents(Path(output)) if output else None))
             if output:
                 os.rename(output, f"{output}-{len(way)}")

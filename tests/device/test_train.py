@@ -57,8 +57,9 @@ def test_a_run_goes_on_there_from_its_checkpoint(tiny_recipe, network, write_rec
     assert kinds.count("train") == 2 and "validation" in kinds
 
 
-def test_side_modules_learn_there(tiny_recipe, write_recipe, tiny_checkpoint, tmp_path):  # noqa: F811
+def test_side_modules_learn_there(tiny_recipe, write_recipe, tiny_checkpoint, tmp_path, device):  # noqa: F811
     stages = [{**stage, "crop": 64, "batch": 2, "steps": 1, "refine_steps": 1} for stage in SIDE_STAGES]
     network = tiny_recipe["model"] | {"checkpoint": str(tiny_checkpoint), "side": {"codes": 8}}
     path = write_recipe(tiny_recipe | {"model": network, "stages": stages, "precision": "fp32"})
     assert load_side_modules(train_recipe(path, [], tmp_path / "run")) is not None
+    assert PartialState().device.type == device.type

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.many_pictures import check_all_commands, contents, make_pictures
+from tests.many_pictures import check_all_commands, contents, make_pictures, preparations
 from tto.cli import main
+from tto.workers import Processes
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +23,12 @@ def pictures(tmp_path_factory, photograph) -> Path:
 
 def test_processes_do_what_one_does(capsys, pictures, tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check_all_commands(capsys, pictures, tiny_checkpoint, "--jobs", "2", "--threads", "1")
+    prepared = preparations(monkeypatch, Processes)
+    check_all_commands(capsys, prepared, pictures, tiny_checkpoint, "--jobs", "2", "--threads", "1")
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_workers_end_with_the_program_which_says_how_far_it_came(tmp_path, pictures, tiny_checkpoint, number, code):
     """A terminal tells all of the process group of Ctrl-C; by themselves these workers would never end."""
     command = [sys.executable, "-m", "tto", "compress", "-r", pictures, "-o", tmp_path / "out", "-m", tiny_checkpoint]

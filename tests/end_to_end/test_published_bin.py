@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from tto.cli import main
+from tto.codec import load_codec
+from tto.published_bin import compress_to_bin
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,9 @@ def test_bin_file_is_written_and_read_and_damaged_ones_are_a_line_each_and_no_ou
     lines = read.stderr.splitlines()
     assert len(lines) == 3 and all(any(name in line for line in lines) for name in damaged)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["A.png"]
-    assert np.asarray(Image.open(tmp_path / "out" / "A.png")).shape == (40, 70, 3)
+    expected = compress_to_bin(load_codec(str(one_rate)), tmp_path / "a.png")
+    assert whole == expected.data
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "A.png")), expected.array)
 
 
 def test_model_of_several_rates_is_refused(tiny_checkpoint, photograph, tmp_path, capsys):

@@ -85,7 +85,8 @@ def test_gray_stays_gray_and_alpha_exact_when_refined(small_codec, photograph):
 def test_every_size_refines(small_codec, photograph, size):
     result = small_codec.compress(photograph(*size), 2, steps=3)
     assert small_codec.decompress(result.data).size == size
-    assert result.base_J >= result.J
+    assert result.steps == 3
+    assert result.base_J > result.J or size == (1, 1)
 
 
 def test_target_rate_and_quality_are_met(small_codec, photograph):

@@ -72,7 +72,7 @@ def recipe(tmp_path_factory, tiny_sizes, pictures) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(recipe, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    finish(start(str(recipe), "--out", str(run)))
+    train_recipe(recipe, [], run)
     return run
 
 
@@ -85,14 +85,15 @@ def test_run_folder_has_everything(uninterrupted):
     assert losses(uninterrupted)[-1] < 0.85 * losses(uninterrupted)[0]
 
 
-def test_run_killed_twice_resumes_bit_equal_to_an_uninterrupted_one(recipe, uninterrupted, tmp_path):
+def test_run_killed_twice_resumes_bit_equal_to_an_uninterrupted_one(recipe, uninterrupted, tmp_path, capsys):
     run = tmp_path / "run"
     for checkpoint, arguments in (("step-00000021", (str(recipe), "--out")), ("step-00000044", ("--resume",))):
         process = start(*arguments, str(run))
         wait_for(run / "checkpoints" / checkpoint, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert "stage two" in finish(start("--resume", str(run)))
+    train_recipe(run / "recipe.yaml", [], run, resume=True)
+    assert "stage two" in capsys.readouterr().out
     assert losses(run) == losses(uninterrupted)
     for name in ("model", "average"):
         expected, found = last_weights(uninterrupted, name), last_weights(run, name)

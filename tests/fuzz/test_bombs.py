@@ -15,6 +15,7 @@ import tto
 from tto.cli.info import info
 from tto.container import Container, Header, SectionType, join_y, write
 from tto.errors import CorruptFile, NotEnoughMemory, WrongLength
+from tto.models import DEFAULT_MODEL, listed_models
 
 GIB = 1 << 30
 DECODE = """
@@ -40,8 +41,8 @@ def codec(tiny_checkpoint):
     return tto.load_codec(str(tiny_checkpoint), device="cpu")
 
 
-def bomb(codec, width: int, height: int, z: bytes = b"", y: bytes = bytes(16), **others: bytes) -> bytes:
-    header = Header(width, height, codec.fingerprint, 4.0)
+def bomb(codec, width: int, height: int, z: bytes = b"", y: bytes = bytes(16), fingerprint=None, **others) -> bytes:
+    header = Header(width, height, fingerprint or codec.fingerprint, 4.0)
     sections = {SectionType.Z: z, SectionType.Y: join_y([0] * codec.latent_coder.num_slices, y)}
     return write(Container(header, sections | {SectionType[name]: body for name, body in others.items()}))
 
@@ -105,7 +106,8 @@ def test_pillow_is_told_in_its_own_words(tmp_path, monkeypatch):
 
 def test_info_reads_no_mask_of_millions_of_positions(codec, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tto.side.codes.decode_mask", lambda *arguments: pytest.fail("the mask is being decoded"))
-    (tmp_path / "bomb.tto").write_bytes(bomb(codec, 65_535, 65_535, COMPENSATION=b"sidemask"))
+    shipped = bytes.fromhex(listed_models()[DEFAULT_MODEL].fingerprint)
+    (tmp_path / "bomb.tto").write_bytes(bomb(codec, 65_535, 65_535, fingerprint=shipped, COMPENSATION=b"sidemask"))
     info([tmp_path / "bomb.tto"])
     shown = capsys.readouterr().out
     assert "65535x65535" in shown and "compensation 8 bytes" in shown and "of positions" not in shown

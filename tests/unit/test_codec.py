@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from PIL import Image
 
 import tto
+import tto.codec
 from base_models import create_model
+from base_models.tiles import Chain
 from tto.codec import Codec, rd_cost
 from tto.container import Container, Header, SectionType, join_y, read, write
 from tto.errors import BadArgument, BadCheckpoint, CorruptFile, LimitExceeded, WrongModel
@@ -35,14 +38,18 @@ def test_every_size_round_trips_to_the_encoders_own_pixels(small_codec, size, ph
 
 
 @pytest.fixture
-def tiled(small_codec, monkeypatch) -> Callable[[], Codec]:
-    """From when it is called on, the codec has room for tiles only."""
+def tiled(small_codec, monkeypatch) -> Callable[[], AbstractContextManager[list[int]]]:
+    """`tiled()`: within it the codec has room for tiles only. Gives how many tiles each run had."""
 
-    def arrange() -> Codec:
-        monkeypatch.setattr("tto.memory.WHOLE", 0)
-        for owner, name in ((small_codec, "room"), (small_codec.latent_coder, "_room")):
-            monkeypatch.setattr(owner, name, Room(8e6))
-        return small_codec
+    @contextmanager
+    def arrange() -> Iterator[list[int]]:
+        counts, tiles = [], Chain.tiles
+        with monkeypatch.context() as patch:
+            patch.setattr(Chain, "tiles", lambda chain, *of: counts.append(len(found := tiles(chain, *of))) or found)
+            patch.setattr("tto.memory.WHOLE", 0)
+            for owner, name in ((small_codec, "room"), (small_codec.latent_coder, "_room")):
+                patch.setattr(owner, name, Room(2.5e6))
+            yield counts
 
     return arrange
 
@@ -51,19 +58,43 @@ def test_file_made_over_tiles_decodes_whole_and_the_other_way_round(small_codec,
     """What differs is rounding: at most one level of 255, at tiles' borders as elsewhere."""
     picture = photograph(256, 128)
     whole = small_codec.compress(picture)
-    over_tiles = tiled().compress(picture)
+    with tiled() as counts:
+        over_tiles = small_codec.compress(picture)
+        counts.clear()
+        decoded_over_tiles = pixels(small_codec.decompress(whole.data))
+        assert max(counts) > 1
     assert over_tiles.bytes == pytest.approx(whole.bytes, abs=8)
-    for data, expected in ((whole.data, whole.array), (over_tiles.data, over_tiles.array)):
-        decoded = pixels(small_codec.decompress(data))
+    decoded_whole = pixels(small_codec.decompress(over_tiles.data))
+    for decoded, expected in ((decoded_over_tiles, whole.array), (decoded_whole, over_tiles.array)):
         assert np.abs(decoded.astype(int) - expected).max() <= 1 and (decoded != expected).mean() < 1e-3
 
 
 def test_refinement_over_tiles_ends_where_that_of_the_whole_does(small_codec, tiled, photograph):
     picture = photograph(128, 128)
     whole = small_codec.compress(picture, steps=3)
-    over_tiles = tiled().compress(picture, steps=3)
+    with tiled() as counts:
+        over_tiles = small_codec.compress(picture, steps=3)
+    assert max(counts) > 1
     assert pytest.approx(whole.J, rel=1e-3) == over_tiles.J
     assert over_tiles.base_J > over_tiles.J
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_gradients_are_in_bfloat16_where_the_machine_multiplies_it_and_files_are_right(
+    small_model, photograph, monkeypatch, reduced
+):
+    monkeypatch.setattr("tto.codec.descends_in_bfloat16", lambda device: reduced)
+    codec, types, refine = Codec(small_model, "cpu"), set(), tto.codec.refine
+
+    def listening(problem, *arguments):
+        types.update(weights.dtype for weights in (problem.lowered or problem.model).parameters())
+        return refine(problem, *arguments)
+
+    monkeypatch.setattr("tto.codec.refine", listening)
+    result = codec.compress(photograph(64, 64), steps=3)
+    assert (torch.bfloat16 in types) == reduced
+    assert result.steps == 3 and result.base_J > result.J
+    assert np.array_equal(pixels(codec.decompress(result.data)), result.array)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -188,7 +219,7 @@ def test_a_quality_that_is_no_number_is_refused(small_codec, photograph, quality
 
 def test_the_largest_lambda_is_still_refined(small_codec, photograph):
     result = small_codec.compress(photograph(64, 64), lambda_=MAX_LAMBDA, steps=3)
-    assert result.base_J >= result.J
+    assert result.steps == 3 and result.base_J > result.J
 
 
 def test_refused_files_leave_nothing_behind():

@@ -102,7 +102,8 @@ def test_other_colour_spaces_become_rgb():
 def test_sixteen_bits_of_colour_are_read_on_request():
     from tests.unit.test_image import sixteen_bit_rgb_png
 
-    assert load_picture(io.BytesIO(sixteen_bit_rgb_png()), convert=True).rgb.tolist() == [[[0, 0, 0]]]
+    data = sixteen_bit_rgb_png(b"\x12\xff\x80\x01\xff\x00")
+    assert load_picture(io.BytesIO(data), convert=True).rgb.tolist() == [[[0x12, 0x80, 0xFF]]]
 
 
 def test_what_has_no_known_range_is_refused_on_request_too():

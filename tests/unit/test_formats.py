@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -34,12 +35,16 @@ def test_a_missing_package_is_named(monkeypatch, pillow_without_plugins, tmp_pat
 
 
 @pytest.mark.parametrize(("package", "kind"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL")])
-def test_pictures_of_other_formats_are_read(photograph, package, kind):
+def test_pictures_of_other_formats_are_read(photograph, package, kind, request, monkeypatch):
     plugin = pytest.importorskip(package)
     if kind == "HEIF":
         plugin.register_heif_opener()
     image, file = photograph(64, 48), io.BytesIO()
     image.save(file, kind, quality=95)
+    request.getfixturevalue("pillow_without_plugins")
+    for module in [name for name in sys.modules if name.startswith("pillow_jxl")]:  # it registers when it is imported
+        monkeypatch.delitem(sys.modules, module)
     picture = load_picture(file.getvalue())
+    assert kind in Image.OPEN
     assert picture.rgb.shape == (48, 64, 3)
     assert np.abs(picture.rgb.astype(int) - np.asarray(image)).mean() < 8

@@ -93,7 +93,7 @@ def test_other_modes_are_refused_by_name(mode):
         load_picture(Image.new(mode, (2, 2)))
 
 
-def sixteen_bit_rgb_png() -> bytes:
+def sixteen_bit_rgb_png(levels: bytes = bytes(6)) -> bytes:
     import struct
     import zlib
 
@@ -101,7 +101,7 @@ def sixteen_bit_rgb_png() -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(7))), chunk(b"IEND", b""))
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" + levels)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

@@ -143,6 +143,12 @@ def test_listed_indexes_are_obeyed_and_checked(coder, latents, monkeypatch):
     monkeypatch.setattr("tto.entropy_coding.BOUNDARY_MARGIN", 1e-3)
     sections, y_hat = coder.encode(*latents, QUALITY, NEUTRAL_QP)
     assert SectionType.INDEX_LIST in sections
+
+    def fall_on_the_other_side(sigma, scale_table):
+        indexes, near = scale_indexes(sigma, scale_table)
+        return np.where(near, indexes ^ 1, indexes), near
+
+    monkeypatch.setattr("tto.table_choice.scale_indexes", fall_on_the_other_side)
     assert torch.equal(coder.decode(sections, SHAPES, QUALITY, NEUTRAL_QP, False), y_hat)
     impossible = {**sections, SectionType.INDEX_LIST: b"\x01\x00\x40\x00\x00\x00"}
     with pytest.raises(CorruptFile, match="out of range"):

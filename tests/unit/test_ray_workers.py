@@ -15,11 +15,11 @@ ray = pytest.importorskip("ray")
 
 from ray.exceptions import RayError  # noqa: E402
 
-from tests.many_pictures import check_all_commands, make_pictures  # noqa: E402
+from tests.many_pictures import check_all_commands, make_pictures, preparations  # noqa: E402
 from tests.unit.test_workers import outcomes  # noqa: E402
 from tto.cli import main  # noqa: E402
 from tto.errors import BadArgument  # noqa: E402
-from tto.ray_workers import _actors, _connect, on_ray  # noqa: E402
+from tto.ray_workers import RayActors, _actors, _connect, on_ray  # noqa: E402
 from tto.workers import WorkerLost  # noqa: E402
 
 
@@ -90,6 +90,7 @@ def test_what_is_lost_with_a_machine_is_done_anew(running, monkeypatch):
     monkeypatch.setattr("tto.ray_workers.ray.get", lambda ref: _raised(next(answers, None)) or get(ref))
     with on_ray("", None, "cpu") as actors:
         assert outcomes(replace(actors, number=1), ["1 + 1"]) == {"1 + 1": 2}
+    assert list(answers) == []
 
 
 def _raised(error):
@@ -100,24 +101,25 @@ def _raised(error):
 def test_actors_do_what_one_process_does(running, capsys, photograph, tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tto.ray_workers._actors", lambda *arguments: replace(_actors(*arguments), number=1))
-    check_all_commands(capsys, make_pictures(tmp_path / "pictures", photograph), tiny_checkpoint, "--ray")
+    prepared, pictures = preparations(monkeypatch, RayActors), make_pictures(tmp_path / "pictures", photograph)
+    check_all_commands(capsys, prepared, pictures, tiny_checkpoint, "--ray")
 
 
-def test_actors_measure_what_one_process_measures(running, photograph, tmp_path):
+def test_actors_measure_what_one_process_measures(running, photograph, tmp_path, monkeypatch):
     from tto.bench.coders import anchor_series
     from tto.bench.datasets import open_dataset
     from tto.bench.measure import Machine, measure, plan, sources
 
     (tmp_path / "in").mkdir()
     photograph(192, 176).save(tmp_path / "in" / "a.png")
-    found = []
+    found, prepared = [], preparations(monkeypatch, RayActors)
     with on_ray("", None, "cpu") as actors:
         for workforce in (None, actors):
             machine = Machine(tmp_path / str(len(found)))
             tasks = plan(sources(open_dataset(str(tmp_path / "in"))), anchor_series(["webp"]), machine)[:4]
             rows = measure(tasks, machine, workforce=workforce).rows
             found.append([(row.quality, row.bytes, row.scores["psnr"]) for row in rows])
-    assert found[0] == found[1]
+    assert found[0] == found[1] and len(prepared) == 1
 
 
 @pytest.mark.parametrize(

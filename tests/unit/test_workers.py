@@ -214,7 +214,7 @@ def test_errors_of_ours_keep_their_message_on_their_way():
 
 def test_what_starting_raises_is_raised():
     with pytest.raises(ZeroDivisionError):
-        outcomes(Processes(2, 1), ["1"], partial(eval, "1 / 0"))
+        outcomes(Processes(1, 1), ["1"], partial(eval, "1 / 0"))
     with pytest.raises(BadArgument):
         outcomes(Here(), ["1"], partial(_raise, BadArgument("no")))
 

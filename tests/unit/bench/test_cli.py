@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
+from rich.progress import Progress
 
 from tto.bench import cli, memory
 from tto.bench.cli import parse_efforts, parse_names, parse_numbers
@@ -136,12 +137,15 @@ def test_the_table_fits_a_terminal(make_rows, capsys, monkeypatch):
 
 def test_the_bar_counts_only_what_is_left(monkeypatch, make_rows):
     monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
-    rows = make_rows("jpeg", 0.3)
+    rows, bars, enter = make_rows("jpeg", 0.3), [], Progress.__enter__
+    monkeypatch.setattr(Progress, "__enter__", lambda bar: bars.append(bar) or enter(bar))
     with cli.progress(len(rows)) as on_row:
         for row in rows[:4]:
             on_row(row, False)
         for row in rows[4:]:
             on_row(row, True)
+    (task,) = bars[0].tasks
+    assert task.total == task.completed == len(rows) - 4 > 0
 
 
 def test_peak_memory_is_that_of_the_work_alone():

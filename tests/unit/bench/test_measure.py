@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import tto
+from tests.many_pictures import preparations
 from tto.bench import coders, measure
 from tto.bench.anchors.pillow import PillowAnchor
 from tto.bench.coders import anchor_series, model_series
@@ -24,6 +25,7 @@ from tto.bench.measure import Failure, Machine, NothingMeasured, Source, plan, s
 from tto.bench.rows import RowLog, row_to_json
 from tto.errors import BadArgument
 from tto.metrics import psnr
+from tto.workers import Here, Processes
 
 
 def make_tasks(pictures, series, machine=Machine(Path()), **options):  # noqa: B008 (immutable)
@@ -149,13 +151,15 @@ def test_changed_pixels_are_measured_again(pictures, tmp_path, count_work):
     assert sum(count_work.done.values()) == before + len(series[0].qualities)
 
 
-def test_several_processes_find_the_same_as_one(pictures, tmp_path):
-    figures = []
+def test_several_processes_find_the_same_as_one(pictures, tmp_path, monkeypatch):
+    """Here of one, as if it were two."""
+    monkeypatch.setattr(measure, "processes", lambda number, threads: Here() if number == 1 else Processes(1, 1))
+    prepared, figures = preparations(monkeypatch, Processes), []
     for jobs in (1, 2):
         machine = Machine(tmp_path / str(jobs), jobs=jobs)
         rows = measure.measure(make_tasks(pictures, anchor_series(["webp"]), machine, limit=1)[:4], machine).rows
         figures.append([(row.image, row.quality, row.bytes, row.scores["psnr"]) for row in rows])
-    assert figures[0] == figures[1]
+    assert figures[0] == figures[1] and len(prepared) == 1
 
 
 KILLED = """

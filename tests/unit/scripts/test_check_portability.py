@@ -6,6 +6,7 @@ import csv
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +55,43 @@ def test_a_file_that_does_not_decode_is_counted_and_the_next_one_decoded(script,
     files[0].write_bytes(data[:-1] + bytes([data[-1] ^ 255]))
     rows = script.decode_all(script.VARIANTS[0], files, str(tiny_checkpoint))
     assert [row["index_mismatches"] for row in rows] == [1, 0]
+
+
+def test_each_variant_decodes_as_it_says(script, tmp_path, tiny_checkpoint, monkeypatch):
+    """Settings of the process, and strides of the weights."""
+    seen = []
+
+    def decompress(codec, data):
+        last = codec.model.g_a[0].conv.weight.is_contiguous(memory_format=torch.channels_last)
+        seen.append((torch.get_num_threads(), torch.backends.mkldnn.enabled, last))
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(script.Codec, "decompress", decompress)
+    (tmp_path / "a.tto").write_bytes(b"")
+    np.save(tmp_path / "a.npy", np.zeros((1, 1, 3), np.uint8))
+    for variant in script.VARIANTS[:-1]:
+        script.decode_all(variant, [tmp_path / "a.tto"], str(tiny_checkpoint))
+    assert seen == [(2, True, False), (1, True, False), (2, False, False), (2, True, True)]
+
+
+def test_a_table_that_is_another_in_a_batch_is_counted(script, photograph, tiny_checkpoint, monkeypatch):
+    codec = script.load_codec(str(tiny_checkpoint), "cpu")
+    data = codec.compress(photograph(64, 64), 2.0).data
+    assert script.batch_mismatches(codec, data) == 0
+    walk, tables_of, in_batch = codec.latent_coder.portable_walker.walk, script.tables_of, []
+
+    def other(codec, mu, sigma):
+        tables, near = tables_of(codec, mu, sigma)
+        return (tables + 1 if in_batch else tables), near
+
+    def walk_of_a_batch(z_hat, *arguments):
+        in_batch.append(len(z_hat))
+        return walk(z_hat, *arguments)
+
+    monkeypatch.setattr(script, "tables_of", other)
+    monkeypatch.setattr(codec.latent_coder.portable_walker, "walk", walk_of_a_batch)
+    assert script.batch_mismatches(codec, data) > 0
+    assert in_batch == [2]
 
 
 @pytest.mark.parametrize("name", ["cheng2020-anchor", "tcm-small", "grm-small"])

@@ -53,6 +53,13 @@ def test_changes_come_back_from_their_bytes(model, changes):
         assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+def test_changes_have_the_bytes_of_the_format():
+    """A weight of ranks 1 and 4, a bias, and a tensor that stays."""
+    weight, wide = (np.array([[3], [-1]]), np.array([[0, 2, -40]])), (np.eye(4, dtype=int), 2 * np.eye(4, dtype=int))
+    changes = Changes((weight, (), (np.array([5, 0, -7]),), wide), 6)
+    assert encode_changes(changes).hex() == "06c9dfd2b875d74ed2110e5aa8f7483668"
+
+
 def test_a_weight_gets_the_product_of_its_factors_in_units_of_its_own_size():
     weight = torch.tensor([[3.0, -3.0], [3.0, 3.0]])
     left, right = torch.tensor([[1.0], [0.5]]), torch.tensor([[0.25, 2.0]])

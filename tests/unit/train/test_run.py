@@ -20,12 +20,23 @@ def test_automatic_precision_is_bfloat16_where_the_machine_multiplies_it(monkeyp
 
 
 def test_a_stage_balances_its_gradients_where_its_recipe_says_so(tiny_recipe, write_recipe, tmp_path):
-    norms = []
+    records = []
     for balance in ("true", "false"):
         overrides = ["only=first", "stages.first.steps=1", "data.val=[]", f"stages.first.loss.balance={balance}"]
         train_recipe(write_recipe(tiny_recipe), overrides, tmp_path / balance)
-        norms.append(read_metrics(tmp_path / balance / "metrics.jsonl")[0]["gradient_norm"])
-    assert norms[0] != pytest.approx(norms[1], rel=0.01)
+        records.append(read_metrics(tmp_path / balance / "metrics.jsonl")[0])
+    balanced, plain = records
+    assert balanced["gradient_norm"] != pytest.approx(plain["gradient_norm"], rel=0.01)
+    assert balanced["loss"] == plain["loss"] == pytest.approx(balanced["rate"] + balanced["distortion"])
+
+
+def test_a_step_in_bfloat16_has_nearly_the_loss_of_one_in_float32(tiny_recipe, write_recipe, tmp_path):
+    losses = []
+    for precision in ("bf16", "fp32"):
+        overrides = ["only=first", "stages.first.steps=1", "data.val=[]", f"precision={precision}"]
+        train_recipe(write_recipe(tiny_recipe), overrides, tmp_path / precision)
+        losses.append(read_metrics(tmp_path / precision / "metrics.jsonl")[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
 
 
 def test_machine_that_cannot_compile_says_so_in_one_line(monkeypatch, tiny_recipe, write_recipe, tmp_path):

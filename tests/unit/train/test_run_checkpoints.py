@@ -49,6 +49,7 @@ def resume(run: Path, *overrides: str) -> None:
 
 def test_finished_run_resumes_to_the_same_model(run):
     before = load_file(run / "model.safetensors")
+    (run / "model.safetensors").unlink()
     resume(run)
     after = load_file(run / "model.safetensors")
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -114,6 +115,7 @@ def test_tensor_of_another_shape_is_refused_by_name(run):
 def test_unfinished_checkpoint_is_not_used(run):
     (run / "checkpoints" / ".unfinished-00000009").mkdir()
     before = load_file(run / "model.safetensors")
+    (run / "model.safetensors").unlink()
     resume(run)
     after = load_file(run / "model.safetensors")
     assert all(torch.equal(after[key], value) for key, value in before.items())
