@@ -6,10 +6,10 @@
 
 Networks after `--random` are made anew, of one rate and with random weights that give latents of natural scales.
 
-Variants of the decoding process: the encoder's own settings, one thread instead of two, oneDNN off, weights
-channels-last, and the picture as second of a batch of two. A row counts index mismatches (symbols with other tables, or
-a file that does not decode; must be 0) and how many 8-bit samples differ from the encoder's own reconstruction, and by
-how much.
+Variants of the decoding process: the encoder's own settings, one thread instead of two, oneDNN off, weights of the
+synthesis channels-last (the walk in float64 has matrix products alone), and the picture as second of a batch of two. A
+row counts index mismatches (symbols with other tables, or a file that does not decode; must be 0) and how many 8-bit
+samples differ from the encoder's own reconstruction, and by how much.
 """
 
 from __future__ import annotations

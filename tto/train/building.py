@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -104,13 +105,15 @@ def wrap(model: nn.Module, accelerator: Accelerator, compiled: bool) -> nn.Modul
     if accelerator.num_processes == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return network
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        network,
-        device_ids=devices,
-        broadcast_buffers=False,
-        # g_a has no gradient where every crop is refined; side modules need not all be used
-        find_unused_parameters=isinstance(model, RefinedShare | SideStage),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # `broadcast_buffers` has a new name, which older versions lack
+        return nn.parallel.DistributedDataParallel(
+            network,
+            device_ids=devices,
+            broadcast_buffers=False,
+            # g_a has no gradient where every crop is refined; side modules need not all be used
+            find_unused_parameters=isinstance(model, RefinedShare | SideStage),
+        )
 
 
 def export(model: BaseModel | BaseWithSide, path: Path, dtype: torch.dtype | None) -> None:
