@@ -21,8 +21,8 @@ from tto.entropy_coding import SymbolDecoder
 FOLDER = Path(__file__).parent / "files"
 SIDE = {SectionType.COMPENSATION, SectionType.FILTER, SectionType.SYNTAX, SectionType.SCALE_QP}
 SYMBOLS = {
-    "best": "2de40774452924bdee0b02da06ea52e4d1b8e96f5a4193c3cc751f4426b3fff0",
-    "fast": "5a598f5b7f48d024619afce432dcc56b38558243297712bd457fe9ec46bf12d3",
+    "best": "4690647be1b06dbc8791416fd5097839db7e5d0439a033b7b3c8df7bb80185b8",
+    "fast": "6cc5eb574457d214f3567bf91c445b9b345f4ce43ae954132bfee20f51dd15d7",
 }
 
 
