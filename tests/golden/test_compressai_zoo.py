@@ -55,7 +55,7 @@ def test_forward_gives_the_same_numbers(case):
 
 @torch.no_grad()
 def test_likelihoods_on_the_integer_grid_are_those_of_the_file(photograph):
-    """With σ far below a step, where rounding at μ would cost a third less."""
+    """With σ far below a step, where cells around μ cost half as much again as the file does."""
     pixels = np.asarray(photograph(256, 192))
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.random.fork_rng():
