@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from base_models import LatentShapes
+from base_models import LatentShapes, create_model
 from tto.container import NEUTRAL_QP, SectionType, join_y, section_size, split_y
 from tto.entropy_coding import SymbolEncoder, scale_indexes
 from tto.errors import BadCheckpoint, CorruptFile, IndexMismatch, WrongLength
@@ -161,3 +161,13 @@ def test_latents_that_are_not_finite_are_refused(coder, latents):
         coder.encode(y * torch.nan, z, QUALITY, NEUTRAL_QP)
     with pytest.raises(BadCheckpoint):
         coder.encode(y, z * torch.inf, QUALITY, NEUTRAL_QP)
+
+
+@pytest.mark.parametrize("absurd", [1e12, float("nan")])
+def test_a_network_whose_means_are_absurd_is_refused(absurd):
+    """Also on the integer grid, where it is not y that is out of range."""
+    model = create_model("mbt2018", N=8, M=8).eval().requires_grad_(False)
+    model.update_tables(fit_quantiles=True)
+    model.entropy_parameters[-1].bias.fill_(absurd)
+    with pytest.raises(BadCheckpoint):
+        LatentCoder(model).encode(torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 1, 1), 1.0, NEUTRAL_QP)

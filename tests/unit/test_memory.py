@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from base_models import create_model
 from tto import memory
 from tto.errors import NotEnoughMemory
 
@@ -71,6 +72,18 @@ def test_a_picture_that_cannot_fit_is_refused_before_the_work_begins(machine):
         pytest.raises(NotEnoughMemory, match="1000x502 takes 0.1 GB of memory; 0.1 GB are free"),
         memory.memory_for(1000, 502, CPU),
     ):
+        pytest.fail("it has begun")
+
+
+def test_what_a_network_keeps_beside_tiles_counts(machine):
+    """Of the published FTIC 960 bytes for each pixel."""
+    with torch.device("meta"):
+        kept = create_model("ftic").walk_bytes
+    assert kept == 960
+    machine(1000 * 500 * int(memory.BYTES_PER_PIXEL + kept))
+    with memory.memory_for(1000, 499, CPU, walk_bytes=kept):
+        pass
+    with pytest.raises(NotEnoughMemory), memory.memory_for(1000, 502, CPU, walk_bytes=kept):
         pytest.fail("it has begun")
 
 

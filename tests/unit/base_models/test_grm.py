@@ -253,3 +253,9 @@ def test_without_reference_the_hyperprior_follows_local_context(gsdn):
     assert moved[:3, :3].any() and not moved[:, 3:].any()
     assert model.explanations(z_hat, 1.0, y_hat).keys() == {"saved"}
     assert set(model.train()(x)["likelihoods"]) == {"y", "y1", "z"}
+
+
+@pytest.mark.parametrize("field", ["reference", "gsdn"])
+def test_a_switch_is_true_or_false(field):
+    with pytest.raises(ValueError, match=f"{field} is 2"):
+        create_model("grm", **{field: 2})
