@@ -127,7 +127,8 @@ class BaseModel(nn.Module, ABC):
         `y_hat`, for models on the integer grid, is all of ŷ where the caller knows it: contexts are then computed in
         parallel. `code_part` is called for every part, in order, all the same.
 
-        `memory` as for `bounded`; models whose parts are not slices of channels keep it in hyper-synthesis only.
+        `memory` as for `bounded`; FTIC, and models whose parts are not slices of channels, keep it in hyper-synthesis
+        only.
         """
 
     def code(
@@ -268,8 +269,8 @@ class BaseModel(nn.Module, ABC):
 
     @torch.no_grad()
     def held_at(self, y_hat: Tensor, quality: Quality = 1.0) -> BaseModel:
-        """A copy whose synthesis is that of this one ŷ, whatever it is given: layers before the first of `last_weights`
-        are computed once.
+        """A network whose synthesis is that of this one ŷ, whatever it is given: layers before the first of
+        `last_weights` are computed once. This one where there are no such layers.
         """
         first = min((int(name.split(".")[1]) for name in self.last_weights()), default=0)
         if first == 0:

@@ -4,8 +4,8 @@
 
 WEIGHTS has one folder per codec (dcae, tcm, mbt2018-mean, …), each with one .safetensors file per λ, as
 `tto models convert` writes them, or one .safetensors file of a codec of several rates, measured at all of them. Live
-anchor is VVenC; VTM is as published. What else is given goes to `tto bench`: other efforts, anchors, qualities, --jobs,
---device.
+anchor is VVenC; VTM is as published. What else is given goes to `tto bench`: other efforts, anchors (with
+--against NAME), qualities, --jobs, --device.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Size, arithmetic and time of the models, beside what the DCAE paper's Table 1 says of its own.
 
-    python scripts/reproduce_table.py                       all of it, models with random weights
+    python scripts/reproduce_table.py                       all of it, weights random where none are shipped
     python scripts/reproduce_table.py dcae --no-latency     parameters and operations alone, in seconds
 
 Operations are multiply–adds (G = 10⁹; one is two FLOPs) at 768×512. `torch.utils.flop_counter` counts

@@ -42,7 +42,7 @@ def compress(
 
     `image` is a path, a file, an encoded picture's bytes, a PIL image, an array uint8 [H, W, 3], or a tensor [3, H, W]
     (uint8, or floats in [0, 1]). `quality` is 1 (small) to 8 (good), by default 4, or the model's highest if that is
-    lower. `model` is a shipped model's name or a checkpoint's path; `device` as for `tto.load_codec`; `convert` lets
+    lower. `model` is as for `tto.load_codec`, by name or path; `device` as for `tto.load_codec`; `convert` lets
     16-bit and CMYK pictures become 8-bit RGB (`tto.conversion`). `options` are those of `Codec.compress`:
     `effort="fast"`, `target_bpp=0.25`, `roi=mask`, … Raises `TTOError` subclasses.
     """
@@ -58,7 +58,8 @@ def decompress(
 ) -> Image.Image:
     """The picture in a .tto file (a path, an open file or its bytes), with its metadata in `info`.
 
-    It is decoded with whichever of `models` (names or paths) or the shipped ones made it. Raises `WrongModel` where
+    It is decoded with whichever of `models` (names or paths), or the shipped, pulled or CompressAI's downloaded ones,
+    made it. Raises `WrongModel` where
     none of them did, or another `TTOError`.
     """
     if isinstance(source, (str, os.PathLike)):

@@ -123,9 +123,16 @@ def load_model(model: str) -> BaseModel:
 
     path = checkpoint_path(model)
     try:
-        return load_checkpoint(path)
+        loaded = load_checkpoint(path)
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
+    if path.suffix != WEIGHTS_SUFFIX and loaded.qualities == 1:
+        LOG.warning(
+            "%s: λ = %g and MSE are assumed; 'tto models convert --lambda' writes what it was trained for",
+            path,
+            DEFAULT_LAMBDA,
+        )
+    return loaded
 
 
 def as_base_model(network: nn.Module, lambda_: float | None = None, metric: str | None = None) -> BaseModel:

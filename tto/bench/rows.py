@@ -60,7 +60,8 @@ class Row(Identity):
 
     bytes: size of the file on disk; bpp: 8·bytes / (width·height).
     scores: of the decoded 8-bit RGB pixels, by names of `tto.bench.scores`: columns of their own in files.
-    J: bpp + λ·255²·MSE, and the base_… figures are those of the same codec without refinement.
+    J: bpp + λ·D, D 255²·MSE or what the network was trained for; the base_… figures are those of the same codec without
+    refinement.
     encode_seconds, decode_seconds: wall clock. The encoder of a learned codec also decodes its own file, and that is
     counted.
     peak_memory_mb: largest resident memory while encoding: of a program of its own, and what encoding added to this

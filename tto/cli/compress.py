@@ -91,8 +91,8 @@ def compress(
     effort: Annotated[
         Effort | None,
         typer.Option(
-            help="none, fast (26 steps), balanced (76), best (250) or max (392: for screens, charts, text); default: "
-            "none, or fast where --roi or a --metric other than mse says what to refine for.",
+            help="none, fast (26 steps), balanced (76), best (250) or max (392: for screens, charts, text, up to 4 "
+            "megapixels); default: none, or fast where --roi or a --metric other than mse says what to refine for.",
             rich_help_panel=REFINEMENT,
             metavar="EFFORT",
         ),

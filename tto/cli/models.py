@@ -87,7 +87,7 @@ def convert(
     ] = None,
     lambda_: Annotated[
         float | None,
-        typer.Option("--lambda", help="Rate-distortion weight that the checkpoint was trained with; default: 0.013."),
+        typer.Option("--lambda", help="Weight of 255²·MSE against bits per pixel that it was trained with: 0.013."),
     ] = None,
     metric: Annotated[
         TrainedFor | None,

@@ -11,7 +11,7 @@ import typer
 
 EPILOG = """Examples:
 
-tto train recipes/dcae-small.yaml --print
+tto train recipes/dcae-small.yaml --print --minutes 120
 
 tto train recipes/dcae-small.yaml --minutes 120 data.train=PHOTOS data.val=OTHER_PHOTOS
 
@@ -48,7 +48,7 @@ def train(
     elif resume is not None:
         path = resume / "recipe.yaml"
     else:
-        raise RecipeError("which recipe? for example: tto train recipes/dcae-small.yaml data.train=photos")
+        raise RecipeError("which recipe? for example: tto train recipes/dcae-small.yaml --minutes 9 data.train=photos")
     if (decay_minutes is not None) != (resume is not None and out is not None):
         raise RecipeError("--decay-minutes M goes with --resume RUN --out FOLDER, and these two go only with it")
     if decay_minutes is not None and resume is not None and out is not None:

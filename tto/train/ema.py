@@ -11,8 +11,8 @@ from torch import nn
 class AveragedModel:
     """A copy of a model whose parameters follow it (buffers are the same): `average += (1 − d)·(weights − average)`.
 
-    The decay d grows from 0.1 to `decay` over the first updates, min(decay, (1 + n) / (10 + n)), so that early weights
-    are forgotten.
+    The decay d of update n = 1, 2, … is min(decay, (1 + n) / (10 + n)), from 0.18 on, so that early weights are
+    forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float):

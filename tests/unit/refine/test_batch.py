@@ -75,7 +75,7 @@ def sizes(monkeypatch):
 def test_pictures_get_what_they_get_alone(cases, sizes):
     batched = together(Batch(), cases)
     assert max(sizes) == 3  # the larger one goes by itself
-    assert sizes.count(3) > 0.4 * len(sizes)  # who is a step behind is waited for
+    assert sizes.count(3) > 0.3 * len(sizes)  # who is a step behind is waited for; a fifth without
     for (problem, y, z), found in zip(cases, batched, strict=True):
         alone = refine(problem, y, z, 128, Plan(STAGES), Callbacks())
         for one, other in zip(found.candidates, alone.candidates, strict=True):

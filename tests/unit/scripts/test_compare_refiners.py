@@ -39,8 +39,6 @@ def test_rows_are_of_the_best_so_far_after_the_steps_they_name(script, tiny_chec
     for method in ("sga", "adagrad", "fast"):
         ours = [row for row in rows if row["method"] == method]
         assert [int(row["steps"]) for row in ours] == [1, 2, 5, 7]
-        seconds = [float(row["seconds"]) for row in ours]
-        assert seconds == sorted(seconds)
         assert all(float(row["change"]) <= 0.5 for row in ours)
         assert all(float(row["seconds"]) > float(row["decode_seconds"]) > 0 for row in ours)
     script.compare(*arguments, crop=48, most_steps=7, out=tmp_path / "out")
@@ -57,8 +55,9 @@ def test_stages_begin_with_the_best_latents_of_the_one_before(script, codec, pho
     lambda_ = float(codec.model.lambda_at(3.0))
     problem = Problem(codec.model, 3.0, lambda_, picture.height, picture.width, SquaredError(picture.rgb))
     best = engine.refine(problem, y, z, 128, Plan(stages), Callbacks()).candidates[-1]
-    (*_, (_, _, candidate)) = script.looks(problem, y, z, stages, 2000)
-    assert candidate.J == best.J
+    looks = script.looks(problem, y, z, stages, 2000)
+    assert looks[-1][2].J == best.J
+    assert 0 < looks[0][1] < looks[-1][1]
 
 
 def test_seconds_are_those_of_a_whole_compression(script, codec, photograph, monkeypatch):
