@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 from tto.container import check_size
 from tto.conversion import to_eight_bits
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
-from tto.formats import open_image
+from tto.formats import PICTURE_SUFFIXES, open_image
 
 if TYPE_CHECKING:
     import torch
@@ -271,10 +271,13 @@ def _is_readable(exif: bytes | None) -> bool:
 
 
 def writable_format(path: str | os.PathLike) -> str:
-    """Pillow's name of the format that the path's suffix stands for. Raises `BadArgument`."""
+    """Pillow's name of the format that the path's suffix stands for, if it keeps a photograph's size and colours.
+
+    Raises `BadArgument`.
+    """
     suffix = Path(path).suffix.lower()
     kind = Image.registered_extensions().get(suffix)
-    if kind is None or kind not in Image.SAVE:
+    if kind not in Image.SAVE or suffix not in PICTURE_SUFFIXES or kind == "GIF":
         raise BadArgument(f"{path}: no picture format is written with the suffix '{suffix}'")
     return kind
 
@@ -299,7 +302,7 @@ def _save_options(image: Image.Image, kind: str) -> dict[str, Any]:
         settings = {
             "JPEG": {"quality": 95, "subsampling": 0},
             "WEBP": {"lossless": True, "exact": True},
-            "AVIF": {"quality": 95},
+            "AVIF": {"quality": 95, "subsampling": "4:4:4"},
         }[kind]
         return options | settings | ({"exif": exif} if exif else {}) | ({"xmp": xmp} if xmp else {})
     return options

@@ -15,21 +15,32 @@ from tto.files import lock
 def parse(content: bytes) -> list[Any]:
     """What the finished lines of a journal say. Raises ValueError."""
     try:
-        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+        return [json.loads(line) for line in _finished(content).splitlines()]
     except RecursionError as error:
         raise ValueError("a line is nested too deeply") from error
+
+
+def _finished(content: bytes) -> bytes:
+    """Without an unfinished last line; one that lacks its end alone gets it."""
+    end = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[end:])
+    except (ValueError, RecursionError):
+        return content[:end]
+    return content + b"\n"
 
 
 class Journal:
     """Each line is on the disk before the next is begun.
 
-    A process that is killed leaves at most one unfinished line, which the next one cuts off. The file is locked, so
-    that two runs cannot do the same thing. Use it as a context manager.
+    A process that is killed leaves at most one unfinished line, which is cut off before the next one's first. The file
+    is locked, so that two runs cannot do the same thing. Use it as a context manager.
     """
 
     def __init__(self, path: Path, advice: str) -> None:
         """Opens or creates the file. advice: what to do where another run uses it. Raises `FileError`."""
-        self.path = path
+        self.path, self.is_empty = path, True
+        self._surplus = 0  # bytes of an unfinished line; −1 where only its end lacks
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a+b")  # noqa: SIM115 closed by __exit__
@@ -48,16 +59,20 @@ class Journal:
         self._file.close()
 
     def read(self) -> list[Any]:
-        """What its lines say; an unfinished last one is removed from the file. Raises ValueError."""
+        """What its finished lines say; `is_empty` where there are none. Raises ValueError."""
         self._file.seek(0)
         content = self._file.read()
-        self._file.truncate(content.rfind(b"\n") + 1)
+        whole = _finished(content)
+        self._surplus, self.is_empty = len(content) - len(whole), not whole
         return parse(content)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and wait until the disk has it. Raises `FileError`."""
+        before, surplus, self._surplus = b"\n" * (self._surplus < 0), self._surplus, 0
         try:
-            self._file.write((json.dumps(record) + "\n").encode())
+            if surplus > 0:
+                self._file.truncate(os.fstat(self._file.fileno()).st_size - surplus)
+            self._file.write(before + json.dumps(record).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

@@ -10,9 +10,10 @@ import hashlib
 import json
 import math
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +228,7 @@ class FamilyCodec:
         another; the earlier result stays where this search misses.
         """
         quality = self.default_quality if quality is None else quality
-        codec = self.at(quality)
+        codec, start = self.at(quality), time.perf_counter()
         try:
             result = codec.compress(image, quality, **options)
         except TargetMissed as missed:
@@ -236,14 +237,13 @@ class FamilyCodec:
                 raise
             codec = self.at(end)
             result = codec.compress(image, end, **options)
-        searches = any(name.startswith("target_") and value is not None for name, value in options.items())
-        if not searches or ("callbacks" in options and options["callbacks"].should_stop()):
-            return result
+        stopped = options["callbacks"].should_stop if "callbacks" in options else lambda: False
         found = read(result.data, max_pixels=None).header.quality
-        if self.at(found) is not codec:
+        if result.reached is not None and not stopped() and self.at(found) is not codec:
             with suppress(TargetMissed):
-                return self.at(found).compress(image, found, **options)
-        return result
+                again = self.at(found).compress(image, found, **options)
+                result = result if stopped() else again
+        return replace(result, seconds=time.perf_counter() - start)
 
     def decompress(self, data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
         """As `Codec.decompress`."""

@@ -279,8 +279,9 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
 
 def test_unwritable_format_is_refused_before_decoding(tmp_path, photo, tiny_checkpoint, call):
     assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
-    code, _, err = call("decompress", tmp_path / "photo.tto", "-o", tmp_path / "photo.xyz")
-    assert code == 2 and ".xyz" in err[0]
+    for suffix in (".xyz", ".ico", ".gif"):  # nothing, another size, and 256 colours
+        code, _, err = call("decompress", tmp_path / "photo.tto", "-o", tmp_path / f"photo{suffix}")
+        assert code == 2 and f"written with the suffix '{suffix}'" in err[0]
 
 
 def test_file_of_another_model_is_refused(tmp_path, photo, tiny_checkpoint, call):

@@ -28,14 +28,16 @@ def one_rate(tmp_path_factory, tiny_sizes):
     return path
 
 
-def test_bin_file_is_written_and_read_and_damaged_ones_are_a_line_each_and_no_output(one_rate, photograph, tmp_path):
+def test_bin_file_is_written_and_read_and_damaged_ones_are_a_line_each_and_no_output(
+    one_rate, photograph, tmp_path, capsys
+):
     """Whatever the case of its suffix. In a process of its own: an escape without end once made decoders leave their
     buffer.
     """
     photograph(70, 40).save(tmp_path / "a.png")
     with pytest.raises(SystemExit) as ended:
         main(["compress", str(tmp_path / "a.png"), "-o", str(tmp_path / "A.BIN"), "-m", str(one_rate)])
-    assert not ended.value.code
+    assert not ended.value.code and capsys.readouterr().err == ""
     whole = (tmp_path / "A.BIN").read_bytes()
     assert whole[:4] == bytes([0, 40, 0, 70])
     (tmp_path / "cut.bin").write_bytes(whole[:-8])
@@ -53,6 +55,10 @@ def test_bin_file_is_written_and_read_and_damaged_ones_are_a_line_each_and_no_ou
     expected = compress_to_bin(load_codec(str(one_rate)), tmp_path / "a.png")
     assert whole == expected.data
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "A.png")), expected.array)
+    photograph(70, 40).convert("RGBA").save(tmp_path / "alpha.png")
+    with pytest.raises(SystemExit):
+        main(["compress", str(tmp_path / "alpha.png"), "-o", str(tmp_path / "A.BIN"), "-m", str(one_rate)])
+    assert "alpha and metadata are left out" in capsys.readouterr().err
 
 
 def test_model_of_several_rates_is_refused(tiny_checkpoint, photograph, tmp_path, capsys):

@@ -266,17 +266,31 @@ def tto_command(*arguments: object) -> int:
 
 def test_the_command_pushes_with_figures_pulls_and_lists(server, tiny_checkpoint, tmp_path, capsys):
     row = dict(dataset="kodak", image="a.png", content="0", width=8, height=8, codec="tiny", effort="none", quality=2.0)
-    row |= dict(settings="", version="", jobs=1, threads=1, file="", bytes=8, bpp=1.0, J=2.0, base_bytes=8.0)
+    made = fingerprint(load_checkpoint(tiny_checkpoint)).hex()
+    row |= dict(
+        settings="",
+        version=f"tto 1, weights {made}",
+        jobs=1,
+        threads=1,
+        file="",
+        bytes=8,
+        bpp=1.0,
+        J=2.0,
+        base_bytes=8.0,
+    )
     row |= dict(base_psnr=30.0, base_J=2.0, steps=0, encode_seconds=1.0, decode_seconds=1.0, peak_memory_mb=9.0)
     write_csv(tmp_path / "results.csv", [Row(**row, parameters=7, scores={"psnr": 31.25})])
     assert tto_command("models", "push", tiny_checkpoint, "somebody/tiny", "--figures", tmp_path) == 0
     card = server.repositories["somebody/tiny"][0]["README.md"].decode()
     assert "kodak, 1 images" in card and "| tiny (none) |       2 | 1.0000 |   31.25 |" in card
     assert tto_command("models", "pull", "somebody/tiny") == 0
-    made = fingerprint(load_checkpoint(tiny_checkpoint)).hex()
     assert f"fingerprint {made}; use it with -m hf://somebody/tiny\n" in capsys.readouterr().out
     assert tto_command("models") == 0
     assert f"hf://somebody/tiny@{commit_name(0)}  1." in capsys.readouterr().out
+    older = Row(**row | {"version": "tto 1, weights 0011"}, parameters=7, scores={"psnr": 31.25})
+    write_csv(tmp_path / "results.csv", [older])
+    assert tto_command("models", "push", tiny_checkpoint, "somebody/tiny", "--figures", tmp_path) == 2
+    assert f"with these weights ({made})" in capsys.readouterr().err and len(server.repositories["somebody/tiny"]) == 1
 
 
 def test_figures_of_another_model_are_refused(server, tiny_checkpoint, tmp_path, capsys):

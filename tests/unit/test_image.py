@@ -304,6 +304,13 @@ def test_loading_an_open_image_leaves_it_usable():
     assert image.getpixel((0, 0)) == tuple(RGB[0, 0])
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif"])
+def test_lossy_formats_keep_colours(suffix):
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    back = load_picture(encode_picture(Picture(rgb).to_pil(), "a" + suffix)).rgb
+    assert np.abs(back.astype(int) - rgb).mean() < 8  # halved chroma: above 25
+
+
 @pytest.mark.parametrize("suffix", [".tiff", ".avif", ".png"])
 def test_exif_that_nobody_can_read_does_not_keep_a_picture_from_being_written(suffix, caplog):
     for exif in (b"Exif\0\0garbage garbage", b"Exif\0\0II*\0"):

@@ -25,8 +25,20 @@ def test_an_unfinished_line_is_cut_off_before_the_next_is_written(tmp_path):
     assert parse(path.read_bytes()) == [{"a": 1}]
     with Journal(path, "") as journal:
         assert journal.read() == [{"a": 1}]
+        assert path.read_text() == '{"a": 1}\n{"b": '  # it may be somebody else's
         journal.append({"c": 3})
-    assert path.read_text() == '{"a": 1}\n{"c": 3}\n'
+        journal.append({"d": 4})
+    assert path.read_text() == '{"a": 1}\n{"c": 3}\n{"d": 4}\n'
+
+
+def test_a_whole_line_that_lost_its_end_is_kept(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": 1}\n{"b": 2}')
+    with Journal(path, "") as journal:
+        assert journal.read() == [{"a": 1}, {"b": 2}] and not journal.is_empty
+        journal.append({"c": 3})
+        journal.append({"d": 4})
+    assert path.read_text() == '{"a": 1}\n{"b": 2}\n{"c": 3}\n{"d": 4}\n'
 
 
 def test_a_damaged_line_is_an_error(tmp_path):

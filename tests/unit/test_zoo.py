@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import SimpleNamespace
@@ -172,14 +173,25 @@ def missing(is_below):
     return SimpleNamespace(compress=miss)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a network's search gives."""
+
+    network: int
+    reached: float | None = 0.5
+    seconds: float = 0.0
+    data: bytes = b""
+
+
 @pytest.fixture
 def searched(monkeypatch):
     """A family whose networks of qualities 2 and 3 were loaded: the first finds a target at quality 3."""
     monkeypatch.setattr("tto.zoo.read", lambda data, max_pixels: SimpleNamespace(header=SimpleNamespace(quality=3.0)))
     family = FamilyCodec(FAMILY, "cpu")
     for quality in (2, 3):
-        result = SimpleNamespace(data=b"", network=quality)
-        family._codecs[quality] = SimpleNamespace(compress=lambda *_, result=result, **options: result)
+        family._codecs[quality] = SimpleNamespace(
+            compress=lambda *_, network=quality, target_bpp=None, **options: Found(network, target_bpp)
+        )
     return family
 
 
@@ -197,9 +209,7 @@ def test_a_target_that_was_hit_is_kept_where_a_nearer_network_misses_it(searched
 def test_a_target_beyond_a_network_is_searched_for_from_the_end_of_the_family(searched, is_below, end):
     searched._codecs[2] = searched._codecs[9 - end] = missing(is_below)
     asked = []
-    searched._codecs[end] = SimpleNamespace(
-        compress=lambda image, quality, **_: asked.append(quality) or SimpleNamespace(data=b"", network=end)
-    )
+    searched._codecs[end] = SimpleNamespace(compress=lambda image, quality, **_: asked.append(quality) or Found(end))
     assert searched.compress("a.png", 2, target_bpp=0.5).network == 3  # which is nearest to what the end found
     assert asked == [end]
     searched._codecs[3] = missing(is_below)
@@ -212,6 +222,21 @@ def test_a_target_beyond_a_network_is_searched_for_from_the_end_of_the_family(se
 def test_whoever_stops_the_first_search_gets_no_second_one(searched):
     callbacks = Callbacks(should_stop=lambda: True)
     assert searched.compress("a.png", 2, target_bpp=0.5, callbacks=callbacks).network == 2
+
+
+def test_whoever_stops_the_second_search_keeps_what_the_first_found(searched):
+    stopped = iter([False, True])
+    callbacks = Callbacks(should_stop=lambda: next(stopped))
+    assert searched.compress("a.png", 2, target_bpp=0.5, callbacks=callbacks).network == 2
+
+
+def test_seconds_are_those_of_both_searches(searched):
+    for network in (2, 3):
+        searched._codecs[network] = SimpleNamespace(
+            compress=lambda *_, n=network, **options: time.sleep(0.1) or Found(n)
+        )
+    result = searched.compress("a.png", 2, target_bpp=0.5)
+    assert result.network == 3 and result.seconds >= 0.2
 
 
 def test_a_rate_is_met_by_the_network_that_is_nearest_to_it(server, photograph):

@@ -26,8 +26,9 @@ def waiting(text: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(text)):
         yield
 
 
@@ -47,7 +48,7 @@ class Bars:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        texts = [TextColumn("{task.fields[" + name + "]}") for name in ("count", "figures", "left")]
+        texts = [TextColumn("{task.fields[" + name + "]}", markup=False) for name in ("count", "figures", "left")]
         self._shown = Progress(
             BarColumn(),
             *texts,

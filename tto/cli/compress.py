@@ -213,6 +213,8 @@ def compress(
         is_done = finished(manifest, lambda: compression().making) if skip_existing else lambda job: False
         sources = [*(job.input for job in planned), *([] if roi is None else [roi])]
         check = (lambda job: None) if explain is None else drawings_checked(explain, outputs, sources, not no_overwrite)
+        if skip_existing and manifest.has_entries:
+            compression()  # what is wrong with it is said once, not for every output
         todo, refused = check_jobs(planned, not no_overwrite, is_done, check)
         if explain is not None:
             make_folder(explain)

@@ -68,7 +68,8 @@ class _Work:
 
         job = parcel.job
         picture = load_picture(parcel.data, self.how.convert)
-        result = self._coded(job, picture) if job.target.suffix.lower() != BIN_SUFFIX else self._published(picture)
+        coded = self._published if job.target.suffix.lower() == BIN_SUFFIX else self._coded
+        result = coded(job, picture)
         drawings = {} if self.how.explain is None else self._drawn(self.how.explain, job, picture, result)
         if self.how.request.budget is not None and result.steps == 0:
             LOG.warning("%s: %g s are too short to refine it, so it is not refined", job.input, self.how.request.budget)
@@ -82,7 +83,7 @@ class _Work:
             callbacks = Callbacks(lambda progress: show(row_of(progress)), self.interruption.asked)
             return self.codec.compress(picture, callbacks=callbacks, **vars(self.how.request))
 
-    def _published(self, picture: Picture) -> Result:
+    def _published(self, job: Job, picture: Picture) -> Result:
         from tto.published_bin import compress_to_bin
 
         request = self.how.request
@@ -90,6 +91,8 @@ class _Work:
             raise BadArgument("published .bin files are not refined, and have the one rate of their model")
         if self.how.explain is not None:
             raise BadArgument("--explain draws .tto files, not published .bin files")
+        if not (picture.alpha is picture.icc is picture.exif is picture.xmp is None):
+            LOG.warning("%s: a .bin file keeps colours alone: alpha and metadata are left out", job.output)
         return compress_to_bin(self.codec, picture, request.lambda_)
 
     def _drawn(self, folder: Path, job: Job, picture: Picture, result: Result) -> dict[Path, bytes]:

@@ -75,13 +75,14 @@ def demo(
     original = Shown("original", picture.to_pil())
     write_picture(original.image, out / "original.png")
     qualities = sorted({min(quality, float(codec.qualities)) for quality in QUALITIES})
-    for line in heading(effort):
+    rival_names = rivals_here()
+    for line in heading(effort, rival_names):
         typer.echo(line)
     with Bars(len(qualities)) as bars:
         for quality in qualities:
             with bars.steps(f"quality {quality:g}") as show:
                 result = refined(codec, picture, quality, effort, lambda progress, show=show: show(row_of(progress)))
-                rivals = [rival(name, picture, result.bytes) for name in RIVALS]
+                rivals = [rival(name, picture, result.bytes) for name in rival_names]
             typer.echo(row(quality, result, rivals))
             own = Shown(f"tto {effort.value}", result.image, result.data, result.psnr)
             write_all(out / f"quality-{quality:g}", original, own, rivals)
@@ -108,8 +109,15 @@ def rival(name: str, picture: Picture, size: int) -> Shown:
     return Shown(RIVALS[name], image, data, psnr(picture.rgb, load_picture(image).rgb))
 
 
-def heading(effort: Effort) -> list[str]:
-    groups = ["unrefined", effort.value, *RIVALS.values()]
+def rivals_here() -> list[str]:
+    """Those that this machine's Pillow writes."""
+    from tto.bench.anchors import ANCHORS
+
+    return [name for name in RIVALS if not ANCHORS[name].missing()]
+
+
+def heading(effort: Effort, rivals: Sequence[str]) -> list[str]:
+    groups = ["unrefined", effort.value, *(RIVALS[name] for name in rivals)]
     units = ["bytes     dB"] * len(groups)
     units[1] += "       J"
     above = "  ".join(f"{name:>{len(unit)}}" for name, unit in zip(groups, units, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -66,7 +67,8 @@ class Making:
 class Manifest:
     """Of one folder of outputs; where there is no folder, it knows nothing. A context manager.
 
-    There is no file until the first entry.
+    A file that must be there is made at once, so that no other run begins the same, and is gone again where it got no
+    entry.
     """
 
     def __init__(self, folder: Path | None, grows: bool) -> None:
@@ -74,9 +76,10 @@ class Manifest:
         where it is damaged, of another version, or must grow and cannot, as it is in use or may not be written.
         """
         self._knows = folder is not None
-        self._folder, self._grows = folder or Path(), grows and self._knows
+        self._folder = folder or Path()
         self._path = self._folder / MANIFEST
         self._journal: Journal | None = None
+        self._made: list[Path] = []
         self._entries: dict[str, Entry] = {}
         self._others: dict[Path, dict[str, Entry]] = {}
         if self._knows and self._path.exists():
@@ -86,15 +89,28 @@ class Manifest:
                 if grows:
                     raise
                 self._entries = _read(self._path)
-        elif self._grows:
+        elif self._knows and grows:
             require_writable(self._path)
+            folders = (self._folder, *self._folder.parents)
+            self._made = [self._path, *(folder for folder in folders if not folder.exists())]
+            self._open()
 
     def __enter__(self) -> Manifest:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._journal is not None:
-            self._journal.__exit__(*exception)
+        if self._journal is None:
+            return
+        if self._made and not self._entries:
+            self._path.unlink()
+            with suppress(OSError):  # of a folder that is not empty
+                for folder in self._made[1:]:
+                    folder.rmdir()
+        self._journal.__exit__(*exception)
+
+    @property
+    def has_entries(self) -> bool:
+        return bool(self._entries)
 
     def entries(self, job: Job) -> list[Entry]:
         """What is known about a job's output, here and in the other folders that it lies in: where a manifest lies
@@ -108,8 +124,6 @@ class Manifest:
 
     def append(self, parcel: Parcel, output: bytes, making: Making) -> None:
         """Tell of an output that is about to be written. Raises `FileError`."""
-        if self._journal is None and self._grows:
-            self._open()
         if self._journal is None:
             return
         job = parcel.job
@@ -134,7 +148,7 @@ class Manifest:
         journal = Journal(self._path, "wait for its end, or name another folder with -o")
         try:
             self._entries = _understood(self._path, journal.read)
-            if not self._path.stat().st_size:
+            if journal.is_empty:
                 journal.append(HEADER)
         except BaseException:
             journal.__exit__()
@@ -179,14 +193,18 @@ def _is_input(entry: Entry, path: Path) -> bool:
 
 def folder_of(jobs: Sequence[Job], output: str | None) -> Path | None:
     """Where the manifest of jobs lies: in the folder -o, or in the one that holds all outputs; None where there are no
-    files.
+    files, or nothing but the root of all folders holds them.
     """
     targets = [job.target for job in jobs if STREAM not in (job.input, job.output)]
     if not targets:
         return None
     if output is not None and Path(output) not in targets:
         return Path(output)
-    return Path(os.path.commonpath([os.path.abspath(target.parent) for target in targets]))
+    folders = [os.path.abspath(target.parent) for target in targets]
+    if len({os.path.splitdrive(folder)[0] for folder in folders}) > 1:
+        return None
+    common = Path(os.path.commonpath(folders))
+    return None if common == common.parent else common
 
 
 def _digest(data: bytes) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from tto.cli import EXIT_CODES
 from tto.errors import BadArgument, BadCheckpoint
-from tto.files import require_writable, write_atomic
+from tto.files import make_folder, require_writable, write_atomic
 from tto.hub import parse_address, pulled_models
 from tto.models import DEFAULT_LAMBDA, WEIGHTS_SUFFIX, checkpoint_path, load_model, shipped_models
 from tto.zoo import families, find_family, load_network
@@ -110,6 +110,7 @@ def convert(
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
         raise BadArgument(f"{out} is the checkpoint itself: give another name")
     require_writable(out)
+    make_folder(out.parent)
     try:
         network = load_checkpoint(checkpoint, name, lambdas=(DEFAULT_LAMBDA if lambda_ is None else lambda_,))
         if metric is not None:
@@ -157,13 +158,20 @@ def push(
 
 
 def figures_of(model: str, folder: Path) -> str:
-    """What a run of `tto bench` measured of a model, in Markdown. Raises `BadArgument` or `FileError`."""
+    """What a run of `tto bench` measured of a model with its weights of today, in Markdown.
+
+    Raises `BadArgument` or `FileError`.
+    """
+    from base_models import fingerprint
     from tto.bench.curves import mean_curves
     from tto.bench.rows import read_csv
     from tto.bench.tables import markdown, point_cells
 
-    rows = [row for row in read_csv(folder / "results.csv") if row.codec == Path(model).stem or row.codec == model]
+    made = fingerprint(load_model(model)).hex()
+    named = [row for row in read_csv(folder / "results.csv") if row.codec in (model, Path(model).stem)]
+    rows = [row for row in named if made in row.version]
     if not rows:
-        raise BadArgument(f"{folder} has no figures of {model}")
+        others = f" with these weights ({made})" if named else ""
+        raise BadArgument(f"{folder} has no figures of {model}{others}")
     images = f"{rows[0].dataset}, {len({row.image for row in rows})} images; rates are bytes of files on disk."
     return f"{images}\n\n{markdown(*point_cells(mean_curves(rows)))}"

@@ -67,6 +67,13 @@ def test_demo_writes_files_and_a_row_for_each_quality(tmp_path, tiny_checkpoint,
         assert all(str(size) in line for size in sizes)
 
 
+def test_a_format_that_this_pillow_lacks_is_left_out(monkeypatch):
+    lacking = type("Lacking", (), {"missing": lambda self: "built without avif"})()
+    monkeypatch.setitem(ANCHORS, "avif", lacking)
+    assert demo.rivals_here() == ["jpeg", "webp"]
+    assert "AVIF" not in demo.heading(demo.Effort.fast, demo.rivals_here())[0]
+
+
 def test_missing_photograph_is_said(monkeypatch, tmp_path):
     from tto.errors import FileError
 

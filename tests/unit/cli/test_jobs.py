@@ -12,7 +12,7 @@ from threading import Barrier, Event
 import pytest
 import typer
 
-from tto.cli.bars import Bars, Row
+from tto.cli.bars import Bars, Row, waiting
 from tto.cli.jobs import Made, Parcel, Printing, check_jobs, read_input, read_parcel, run_jobs, to_json, write_output
 from tto.cli.naming import STREAM, Job
 from tto.errors import FileError
@@ -99,6 +99,22 @@ def test_what_is_said_goes_to_stderr_where_stdout_has_the_file(folder, capsys):
     with Bars(1) as bars:
         run_jobs([Job(Path("b.png"), STREAM)], lambda: lambda parcel: Made({}), Printing(lambda record: "said"), bars)
     assert capsys.readouterr() == ("", "said\n")
+
+
+def test_names_of_files_are_no_markup(monkeypatch):
+    """An error in what bars show would come from a thread of theirs."""
+    from rich.progress import Progress
+
+    shown = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    stop = Progress.stop
+    monkeypatch.setattr(Progress, "stop", lambda bars: shown.append(bars.make_tasks_table(bars.tasks)) or stop(bars))
+    with Bars(2, "[/a[edit].png"):
+        pass
+    texts = [str(cell) for column in shown[0].columns for cell in column.cells]
+    assert "[/a[edit].png" in texts
+    with waiting("loading [/x"):
+        pass
 
 
 def test_json_has_null_for_numbers_it_cannot_write():

@@ -176,6 +176,8 @@ def test_a_manifest_lies_in_the_folder_of_all_outputs(tmp_path):
     assert folder_of(here[:1], "a/") == Path("a/")
     assert folder_of(here[:1], "a/x.tto") == Path("a").absolute()
     assert folder_of([Job(STREAM, Path("x.tto")), Job(Path("x"), STREAM)], None) is None
+    apart = [Job(Path("x.png"), tmp_path / "x.tto"), Job(Path("y.png"), Path("/elsewhere/y.tto"))]
+    assert folder_of(apart, None) is None
 
 
 def test_a_manifest_that_is_there_is_kept_up_to_date(job):
@@ -183,6 +185,13 @@ def test_a_manifest_that_is_there_is_kept_up_to_date(job):
         noting(manifest, Making("00ff", {"quality": 5.0}))(Parcel(0, job, b"picture"), Made({}, {job.target: b"bytes"}))
     write(job)
     assert is_done(job, Making("00ff", {"quality": 5.0}), grows=False) and not is_done(job)
+
+
+def test_a_new_one_is_nobody_elses_from_the_start_and_leaves_nothing_without_entries(tmp_path):
+    folder = tmp_path / "new" / "out"
+    with Manifest(folder, grows=True), pytest.raises(FileError, match="in use by another run"):
+        Manifest(folder, grows=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_none_is_begun_that_nobody_asked_for(tmp_path):
@@ -225,6 +234,11 @@ def test_a_second_run_does_what_is_new_changed_or_missing(tmp_path, compress, ph
     assert compress("--skip-existing")[1] == ["a.tto"]
     (tmp_path / "out" / "in" / "b.tto").unlink()
     assert compress("--skip-existing")[1] == ["b.tto"]
+    assert compress("--skip-existing", "-q", "9") == (
+        2,
+        [],
+        "tto: quality must be between 1 and 8 for this model, got 9\n",
+    )
     assert compress("--skip-existing", "-q", "3")[1] == ["a.tto", "b.tto"]
     assert compress("--skip-existing", "-q", "3", "--convert")[1] == ["a.tto", "b.tto"]
     mask = tmp_path / "mask.png"
