@@ -14,11 +14,18 @@ from base_models import BaseModel, create_model, list_models
 from base_models.registry import registered
 from tests.tiny_models import tiny_sizes_of
 
-OF_ONE_STEP_OF_Z = "bmshj2018-hyperprior-vbr"
+SWITCHES: dict[str, dict[str, Any]] = {"bmshj2018-hyperprior-vbr": {"z_steps": False}}
+"""Fields of registered models that are tested other than as registered."""
+SWITCHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "grm-small, switched off": ("grm-small", {"reference": False, "gsdn": False})
+}
+"""Models that are tested beside the registered ones: by another's name, with some of its fields changed."""
 
 
-def sizes_when_tiny(name: str) -> dict[str, Any]:
-    return tiny_sizes_of(name) | ({"z_steps": False} if name == OF_ONE_STEP_OF_Z else {})
+def network_when_tiny(name: str) -> tuple[str, dict[str, Any]]:
+    """A registered name, and fields of its configuration."""
+    registered_name, fields = SWITCHED.get(name) or (name, SWITCHES.get(name, {}))
+    return registered_name, tiny_sizes_of(registered_name) | fields
 
 
 def different_when_tiny() -> list[str]:
@@ -26,8 +33,8 @@ def different_when_tiny() -> list[str]:
     names = {}
     for name in list_models():
         network, config = registered(name)[:2]
-        names[network, replace(config, **sizes_when_tiny(name))] = name
-    return sorted(names.values())
+        names[network, replace(config, **network_when_tiny(name)[1])] = name
+    return sorted([*names.values(), *SWITCHED])
 
 
 Y_STD, Z_STD, SIGMA = 3.0, 2.0, 2.0
@@ -54,7 +61,8 @@ def lively_model() -> Callable[[str, torch.Tensor], BaseModel]:
 def make_tiny(name: str) -> BaseModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return create_model(name, **sizes_when_tiny(name))
+        registered_name, fields = network_when_tiny(name)
+        return create_model(registered_name, **fields)
 
 
 def make_lively(name: str, images: torch.Tensor) -> BaseModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import nullcontext
 from functools import cache
@@ -221,6 +222,26 @@ def test_without_similarity_or_confidence_a_reference_changes_nothing(tiny, repe
     log_sigma, mu = (parameters[0] + parameters[1]).chunk(2, 1)
     torch.testing.assert_close(walk.earlier[1][0], mu, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(walk.earlier[1][1], log_sigma.exp(), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_go_through_what_is_referred_to_not_through_its_weights(tiny, repeating, monkeypatch):
+    """They are the differences that a step of ŷ makes where the place, S and U stay."""
+    model, y_hat = copy.deepcopy(tiny).double(), repeating.double()
+    direction, weights = (torch.randn(y_hat.shape, dtype=torch.float64) for _ in range(2))
+
+    def weighed(y_hat: torch.Tensor) -> torch.Tensor:
+        walk = model.walk(torch.zeros(1, 8, 3, 4, dtype=torch.float64), 1.0, lambda i, mu, sigma: mu, y_hat)
+        return ((walk.mu + walk.sigma.log()) * weights).sum()
+
+    y = y_hat.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(weighed(y), y)
+    found, probability = [], []
+    find, judge = module_under_test.search, model._probability
+    monkeypatch.setattr(module_under_test, "search", lambda *given: found.append(find(*given)) or found[0])
+    monkeypatch.setattr(model, "_probability", lambda *given: probability.append(judge(*given)) or probability[0])
+    weighed(y_hat)
+    difference = (weighed(y_hat + 1e-4 * direction) - weighed(y_hat - 1e-4 * direction)) / 2e-4
+    assert float(difference) == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
 
 
 def test_training_gives_likelihoods_by_all_three_predictions(tiny):
