@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from tto.side.weights import SideModules
 
 DEFAULT_QUALITY = 4.0
-FINISHING = 3.0
-"""Seconds that a compression takes after refinement, over those of one trial: judging, then decoding once."""
 
 
 @dataclass(frozen=True)
@@ -370,9 +368,9 @@ class _Compression:
             memory=codec.room.for_picture(picture.height, picture.width),
             evaluate=codec._batch.evaluate,
         )
-        left = (self.request.budget or 0.0) - (time.perf_counter() - self.start) - FINISHING * judging
+        left = (self.request.budget or 0.0) - (time.perf_counter() - self.start)
         with codec.room.lent(picture.height, picture.width), codec._batch:
-            return refine(problem, y, z, qp, make_plan(self.request, problem, y, z, left), self.callbacks)
+            return refine(problem, y, z, qp, make_plan(self.request, problem, y, z, left, judging), self.callbacks)
 
     def _lambda(self, quality: float) -> float:
         if self.request.lambda_ is not None:

@@ -17,7 +17,7 @@ from tto.request import Request
 STEP_OVER_EVALUATION = {False: 2.3, True: 1.1}
 """Time of a step, which goes forward and back, over that of going forward in float32; True: in bfloat16."""
 FILTERING = 2.5
-"""Time of fitting the filter that a refinement ends with, over that of going forward."""
+"""Time of fitting the filter that a stage ends with, over that of going forward."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class Plan:
         return Budget(steps_of(self.stages), self.seconds)
 
 
-def make_plan(request: Request, problem: Problem, y: Tensor, z: Tensor, seconds_left: float) -> Plan:
-    """The stages of a request; where it is a budget, `seconds_left` of it are for refinement.
+def make_plan(
+    request: Request, problem: Problem, y: Tensor, z: Tensor, seconds_left: float, judging: float = 0.0
+) -> Plan:
+    """The stages of a request; where it is a budget, `seconds_left` of it are for refinement, and for making and
+    decoding the file of every stage and of the best, which takes `judging` seconds each.
 
     Operations that are not possible, as without side modules, are left out. Which effort's stages suit a budget is
     judged from the time of one evaluation; the clock then paces them.
@@ -45,9 +48,12 @@ def make_plan(request: Request, problem: Problem, y: Tensor, z: Tensor, seconds_
     start = time.monotonic()
     problem.candidate(y, z, NEUTRAL_QP)
     evaluation = time.monotonic() - start
-    seconds_left -= (2 + FILTERING) * evaluation  # this one, the one before the first step, and the last filter
-    steps = int(seconds_left / (STEP_OVER_EVALUATION[problem.bfloat16] * evaluation))
-    return Plan(stages_for(steps, problem), seconds_left) if steps > 0 else Plan(())
+    ending = FILTERING * evaluation + judging
+    seconds_left -= 2 * evaluation + judging  # this one and the one before the first step; the best
+    steps = int((seconds_left - ending) / (STEP_OVER_EVALUATION[problem.bfloat16] * evaluation))
+    stages = stages_for(max(steps, 0), problem)
+    seconds_left -= len(stages) * ending
+    return Plan(stages, seconds_left) if stages and seconds_left > 0 else Plan(())
 
 
 def stages_for(steps: int, problem: Problem) -> tuple[Stage, ...]:

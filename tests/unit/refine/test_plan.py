@@ -52,7 +52,8 @@ def test_a_budget_that_is_used_up_leaves_nothing_to_do(problem, latents):
 
 
 def test_a_budget_is_shared_by_the_clock(problem, latents):
-    plan = make_plan(Request(budget=100), problem, *latents, seconds_left=50.0)
+    plan = make_plan(Request(budget=100), problem, *latents, seconds_left=50.0, judging=2.0)
+    assert 20 < plan.seconds < 50.0 - 2.0 * (len(plan.stages) + 1)
     assert 0 < plan.seconds < 50
     assert plan.budget.steps > 0
     assert plan.budget.seconds == plan.seconds
