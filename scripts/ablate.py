@@ -26,7 +26,7 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
-from measuring import square
+from measuring import run, square
 from torch import Tensor
 
 from tto.bench.bdrate import bd_rate
@@ -329,4 +329,4 @@ def write_csv(path: Path, kind: type, records: Sequence[Row | Bound]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(ablate)
+    run(ablate)

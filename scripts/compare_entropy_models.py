@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
 
+import measuring
 import torch
 import typer
 
@@ -150,8 +151,8 @@ def same_training(one: Recipe, other: Recipe) -> bool:
 
 
 def last_validation(run: RunFolder) -> dict | None:
-    """Of a run that is at its last step, else None."""
-    if not run.metrics.is_file():
+    """Of a run that is at its last step and has written its network, else None."""
+    if not (run.metrics.is_file() and run.model.is_file()):
         return None
     validations = [record for record in read_metrics(run.metrics) if record["kind"] == "validation"]
     steps = load_recipe(run.recipe).stages[0].steps
@@ -163,7 +164,9 @@ def finished(out: Path, settings: Sequence[str]) -> list[Row]:
     rows = []
     for name, network in NETWORKS.items():
         for path in sorted(folder_of(out, name).glob("seed-*")):
-            run, seed = RunFolder(path, writes=False), int(path.name.removeprefix("seed-"))
+            if not (found := re.fullmatch(r"seed-(\d+)", path.name)):
+                continue
+            run, seed = RunFolder(path, writes=False), int(found[1])
             last = last_validation(run)
             asked = load_recipe(RECIPE, [*network.overrides(seed), *settings])
             if last and same_training(load_recipe(run.recipe), asked):
@@ -206,4 +209,4 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    measuring.run(main)

@@ -4,8 +4,9 @@
     python scripts/compare_refiners.py PICTURE... --crop 384 -q 4 --methods sga,fast,balanced,best --everything
 
 Writes `refiners.csv` (one row per picture, quality, method and number of steps; a second run goes on with it) and
-`refiners.png` (mean gain against seconds). J is that of real bytes and decoded pixels of the best latents so far.
-Seconds are those of a whole compression that ends there, reading the file again included; looking at others is not.
+`refiners.png` (mean gain against seconds, of all rows with these weights and `--most-steps`). J is that of real bytes
+and decoded pixels of the best latents so far. Seconds are those of a whole compression that ends there, reading the
+file again included; looking at others is not.
 Rows are of latents alone. With `--everything` rows of files with all beside them follow: tto's efforts as
 `tto compress` has them, and, for those who have 500 steps and more, what `best` puts beside its latents put beside
 theirs. Looks into a run are of its one schedule: SGA at 500 steps is not what SGA told to end there would give.
@@ -27,8 +28,9 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import Table, square
+from measuring import Table, run, square, weights_of
 
+from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
@@ -40,7 +42,7 @@ from tto.refine.distortion import SquaredError
 from tto.refine.filtering import FitFilter, finished
 from tto.refine.operation import SideSearch, run_all
 from tto.refine.plan import Plan
-from tto.refine.presets import BEST, EFFORTS, SIDE, Stage
+from tto.refine.presets import BEST, EFFORTS, SIDE, Stage, steps_of
 from tto.refine.problem import Candidate, Problem
 from tto.refine.rate import gaussian_bits
 from tto.refine.relaxations import SGA, DeterministicAnnealing, SGAPlusSSL, StraightThrough, UniformNoise
@@ -111,19 +113,30 @@ LATENTS = {name: tuple(tuple(o for o in stage if not isinstance(o, SideSearch)) 
            for name in METHODS}  # fmt: skip
 BESIDE = (FitFilter(), *SIDE)
 LEAST_STEPS = 500
+MOST_STEPS = 2000
 DECODES = 3
 NONE = "none"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement."""
+    """One measurement. `content` is a digest of the square's pixels; a run is left after `most_steps`."""
 
     model: str
+    fingerprint: str
     image: str
+    content: str
     crop: int
     quality: float
     method: str
+    most_steps: int
+
+    @property
+    def has_everything(self) -> bool:
+        """Whether files with all beside the latents can be made of it."""
+        if self.method in EFFORTS:
+            return self.method != NONE
+        return min(steps_of(LATENTS[self.method]), self.most_steps) >= LEAST_STEPS
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Names separated by commas.")] = ",".join(METHODS),
     crop: Annotated[int, typer.Option(help="Side of the central square to use, 0 for all.")] = 0,
     everything: Annotated[bool, typer.Option("--everything", help="Also with what travels beside latents.")] = False,
-    most_steps: Annotated[int, typer.Option(help="Leave a run after so many of its steps.")] = 2000,
+    most_steps: Annotated[int, typer.Option(min=1, help="Leave a run after so many of its steps.")] = MOST_STEPS,
     threads: int = 1,
     out: Path = Path("comparison"),
 ) -> None:
@@ -158,15 +171,27 @@ def compare(
     if unknown := set(names) - {NONE, *METHODS}:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(METHODS)}")
     codec = load_codec(model)
-    squares = {path.stem: square(path, crop) for path in pictures}
+    networks = {codec.checked_quality(q): codec.at(q) for q in quality}
+    squares = [(path.stem, square(path, crop)) for path in pictures]
     table = Table(out / "refiners.csv", Row)
-    cells = [Cell(model, image, crop, q, name) for image in squares for q in quality for name in names]
+    work = [
+        (Cell(model, weights_of(network), image, digest_of_pixels(picture.rgb), crop, q, name, most_steps), picture)
+        for image, picture in squares
+        for q, network in networks.items()
+        for name in names
+    ]
     failed = False
-    for cell in cells:
-        if table.has(**vars(cell)):
+    for cell, picture in work:
+        wanted = (0, 1) if everything and cell.has_everything else (0,)
+        missing = [kind for kind in wanted if not table.has(**vars(cell), everything=kind)]
+        if not missing:
             continue
         try:
-            rows = list(measure(codec, squares[cell.image], cell, most_steps, everything))
+            rows = [
+                row
+                for row in measure(networks[cell.quality], picture, cell, everything=1 in missing)
+                if row.everything in missing
+            ]
         except TTOError as error:
             print(f"{cell}: {error}", flush=True)
             failed = True
@@ -178,14 +203,14 @@ def compare(
                 f"in {row.steps} steps, {row.seconds:.1f} s",
                 flush=True,
             )
-    plot(table.rows, out / "refiners.png")
+    weights = set(map(weights_of, networks.values()))
+    shown = [row for row in table.rows if row.fingerprint in weights and row.most_steps == most_steps]
+    plot(shown, out / "refiners.png")
     if failed:
         raise typer.Exit(1)
 
 
-def measure(
-    codec: Codec, picture: Picture, cell: Cell, most_steps: int = 2000, everything: bool = False
-) -> Iterator[Row]:
+def measure(codec: Codec, picture: Picture, cell: Cell, everything: bool = False) -> Iterator[Row]:
     """Runs one method on one picture and looks at the best latents so far after each number of `LOOKS`."""
     quality, method = cell.quality, cell.method
     began = time.perf_counter()
@@ -222,14 +247,14 @@ def measure(
         yield unrefined
         return
     base_J = unrefined.J
-    for steps, seconds, candidate in looks(problem, y, z, LATENTS[method], most_steps):
+    for steps, seconds, candidate in looks(problem, y, z, LATENTS[method], cell.most_steps):
         yield row_of(candidate, steps, seconds, fit_scales=method in EFFORTS)
         if everything and method not in EFFORTS and steps >= LEAST_STEPS:
             began = time.perf_counter()
             best = with_all_beside(problem, candidate)
             yield row_of(best, steps, seconds + time.perf_counter() - began, fit_scales=True, beside=True)
     if everything and method in EFFORTS:
-        done = codec.compress(picture, quality, effort=method)
+        done = codec.compress(picture, quality, effort=method, metric="mse")
         decoding = decoded(done.data)[1]
         change = 100 * (done.J / done.base_J - 1)
         yield Row(*astuple(cell), 1, done.steps, done.seconds, decoding, len(done.data), done.J, change)
@@ -283,7 +308,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
     runs: dict[tuple[str, int], dict[tuple, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        runs[row.method, row.everything][row.model, row.image, row.crop, row.quality].append(row)
+        runs[row.method, row.everything][row.fingerprint, row.content, row.quality].append(row)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for (method, everything), of_method in runs.items():
         steps = set.intersection(*({row.steps for row in run} for run in of_method.values()))
@@ -301,4 +326,4 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(compare)
+    run(compare)

@@ -18,28 +18,31 @@ from typing import Annotated
 
 import torch
 import typer
-from compare_refiners import Cell, measure
-from measuring import Table, square
+from compare_refiners import MOST_STEPS, Cell, measure
+from measuring import Table, run, square, weights_of
 
+from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec
 from tto.errors import TTOError
 from tto.image import Picture
-from tto.zoo import FamilyCodec
 
 EFFORTS = ("none", "fast", "balanced", "best")
-SGA = "SGA-2000"
+SGA = f"SGA-{MOST_STEPS}"
 PICTURES = (".png", ".jpg")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file; `change` is that of J in percent, bpp and dB are those of the unrefined file."""
+    """One file; `change` is that of J in percent, bpp and dB are those of the unrefined file; `content` is a digest of
+    the square's pixels.
+    """
 
     base: str
     fingerprint: str
     quality: float
     lambda_: float
     image: str
+    content: str
     crop: int
     method: str
     bpp: float
@@ -61,20 +64,21 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)[:pictures]
-    squares = {path.stem: square(path, crop) for path in paths}
+    squares = [(path.stem, square(path, crop)) for path in paths]
     table, failed = Table(out, Row), False
     for name in base:
         checkpoint = Path(name) / "model.safetensors"
         loaded = load_codec(str(checkpoint) if checkpoint.is_file() else name, "cpu")
         for q in (q for q in quality if q <= loaded.qualities):
-            codec = loaded.at(q) if isinstance(loaded, FamilyCodec) else loaded
-            for i, (image, picture) in enumerate(squares.items()):
+            codec = loaded.at(q)
+            for i, (image, picture) in enumerate(squares):
+                key = {"image": image, "content": digest_of_pixels(picture.rgb), "crop": crop, "quality": q}
                 for method in (*efforts.split(","), *(SGA,) * (i < sga)):
-                    key = {"base": name, "fingerprint": codec.fingerprint.hex(), "quality": q}
-                    if table.has(**key, image=image, crop=crop, method=method):
+                    cell = Cell(name, weights_of(codec), method=method, most_steps=MOST_STEPS, **key)
+                    if table.has(base=name, fingerprint=cell.fingerprint, method=method, **key):
                         continue
                     try:
-                        table.add([row_of(codec, Cell(name, image, crop, q, method), picture)])
+                        table.add([row_of(codec, cell, picture)])
                     except TTOError as error:
                         print(f"{name} q{q:g} {image} {method}: {error}", flush=True)
                         failed = True
@@ -85,32 +89,34 @@ def main(
 
 def row_of(codec: Codec, cell: Cell, picture: Picture) -> Row:
     lambda_ = float(codec.model.lambda_at(cell.quality))
-    result = codec.compress(picture, cell.quality, effort="none" if cell.method == SGA else cell.method)
+    effort = "none" if cell.method == SGA else cell.method
+    result = codec.compress(picture, cell.quality, effort=effort, metric="mse")
     change, seconds = 100 * (result.J / result.base_J - 1), result.seconds
     if cell.method == SGA:
         *_, last = measure(codec, picture, replace(cell, method="sga"))
         change, seconds = last.change, last.seconds
     bpp = 8 * result.base_bytes / (result.width * result.height)
-    figures = (bpp, result.base_psnr, change, seconds)
-    fingerprint = codec.fingerprint.hex()
-    return Row(cell.model, fingerprint, cell.quality, lambda_, cell.image, cell.crop, cell.method, *figures)
+    return Row(
+        cell.model, cell.fingerprint, cell.quality, lambda_, cell.image, cell.content, cell.crop, cell.method,
+        bpp, result.base_psnr, change, seconds,
+    )  # fmt: skip
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A row for each base and rate: unrefined bpp and PSNR, then mean change and the worst of any picture."""
+    """A row for each base, rate and crop: unrefined bpp and PSNR, then mean change and the worst of any picture."""
     methods = list(dict.fromkeys(row.method for row in rows))
     lines = [
-        f"| base | λ | bpp | dB | {' | '.join(methods)} |",
-        f"|---|---:|---:|---:|{'---:|' * len(methods)}",
+        f"| base | λ | crop | bpp | dB | {' | '.join(methods)} |",
+        f"|---|---:|---:|---:|---:|{'---:|' * len(methods)}",
     ]
     groups = defaultdict(list)
     for row in rows:
-        groups[row.base, row.fingerprint, row.lambda_].append(row)
-    for (base, _, lambda_), group in groups.items():
-        unrefined = {row.image: row for row in group}.values()
+        groups[row.base, row.fingerprint, row.lambda_, row.crop].append(row)
+    for (base, _, lambda_, crop), group in groups.items():
+        unrefined = {row.content: row for row in group}.values()
         bpp, psnr = (sum(values) / len(unrefined) for values in zip(*((r.bpp, r.psnr) for r in unrefined), strict=True))
         cells = [_cell([row.change for row in group if row.method == method]) for method in methods]
-        lines.append(f"| {base} | {lambda_:g} | {bpp:.3f} | {psnr:.2f} | {' | '.join(cells)} |")
+        lines.append(f"| {base} | {lambda_:g} | {crop} | {bpp:.3f} | {psnr:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -121,4 +127,4 @@ def _cell(changes: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -64,11 +64,11 @@ def measure(path: Path, megapixels: float, model: str, quality: float, options: 
         data = codec.compress(rgb, quality, **options).data
 
     for work in (compress, lambda: codec.decompress(data)):
-        reset_peak(device)
+        held = reset_peak(device)
         start, cpu = time.perf_counter(), time.process_time()
         work()
         clocks.append((time.process_time() - cpu, time.perf_counter() - start))
-        peaks.append(peak_mb(device))
+        peaks.append(math.nan if math.isnan(held) else peak_mb(device))
     (height, width), (packing, unpacking) = rgb.shape[:2], clocks
     return Row(width, height, len(data), peaks[0], packing[0], packing[1], peaks[1], unpacking[0], unpacking[1])
 

@@ -1,17 +1,33 @@
-"""What programs share that measure for hours: their pictures, and tables that a restart goes on with."""
+"""What programs share that measure for hours: their command line, pictures, and tables that a restart goes on with."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from tto.errors import BadArgument
+import typer
+
+from tto.cli import report
+from tto.codec import AnyCodec
+from tto.errors import BadArgument, TTOError
+from tto.files import make_folder, read_bytes
 from tto.image import Picture, central, load_picture
 
 Row = TypeVar("Row")
+
+
+def run(main: Callable[..., None]) -> None:
+    """A program's command line; an error that a person can mend is one line and an exit code, as of `tto`."""
+    try:
+        typer.run(main)
+    except (TTOError, OSError) as error:
+        sys.exit(report(error))
 
 
 def square(path: Path, side: int) -> Picture:
@@ -22,24 +38,32 @@ def square(path: Path, side: int) -> Picture:
     return Picture(central(picture.rgb, side), picture.grayscale)
 
 
+def weights_of(codec: AnyCodec) -> str:
+    """Fingerprints of its network and side modules, in hexadecimal."""
+    return (codec.fingerprint + codec.side_coder.fingerprint).hex()
+
+
 class Table(Generic[Row]):
     """Rows of a dataclass and their CSV file, which has each as soon as it is there.
 
-    A file that exists already is gone on with. Raises `BadArgument` for one with other columns.
+    A file that exists already is gone on with, without a last line that a kill cut short. Raises `BadArgument` for one
+    with other columns, or `FileError`.
     """
 
     def __init__(self, path: Path, kind: type[Row]):
         self.path, self.rows = path, list[Row]()
         names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        content = read_bytes(path) if path.is_file() else b""
+        if not content:
             self._append([names])
             return
         types = get_type_hints(kind)
-        with open(path, newline="", encoding="utf-8") as file:
-            first, *rest = csv.reader(file)
+        whole = content[: content.rfind(b"\n") + 1]
+        first, *rest = csv.reader(io.StringIO(whole.decode(), newline="")) if whole else [[]]
         if first != names:
             raise BadArgument(f"{path} has other columns than {', '.join(names)}: move it away")
+        os.truncate(path, len(whole))
         self.rows += [kind(*(types[name](value) for name, value in zip(names, row, strict=True))) for row in rest]
 
     def has(self, **figures: Any) -> bool:

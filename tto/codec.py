@@ -67,8 +67,8 @@ class Result:
 
     `bytes` is the size of the whole file, `bpp` its bits per pixel, `psnr` (dB) that of the decoded 8-bit pixels,
     `J = bpp + λ·D` with D of the same pixels: 255²·MSE with MSE on [0, 1], or what `compress` was told to minimize.
-    `base_…` is the file without refinement. `reached` is the value of what a search aimed at, else None. `metric` names
-    D: "mse", "ms-ssim", another of `METRICS`, or a function.
+    `base_…` is the file without refinement, `base_qp` its step as in `Header`. `reached` is the value of what a search
+    aimed at, else None. `metric` names D: "mse", "ms-ssim", another of `METRICS`, or a function.
     """
 
     data: bytes = field(repr=False)
@@ -85,6 +85,7 @@ class Result:
     seconds: float
     reached: float | None = None
     metric: str = "mse"
+    base_qp: int = NEUTRAL_QP
 
     @property
     def bytes(self) -> int:
@@ -315,6 +316,7 @@ class _Compression:
             steps=steps,
             seconds=time.perf_counter() - self.start,
             metric=self.metric,
+            base_qp=qp,
         )
 
     def _trials(self, quality: float, qp: int) -> tuple[Trial, Trial, int]:

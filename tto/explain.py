@@ -15,7 +15,7 @@ import torch
 
 from base_models.tables import TOTAL
 from tto.codec import AnyCodec, Codec, frame_of
-from tto.container import Header, read
+from tto.container import NEUTRAL_QP, Header, read
 from tto.image import Picture
 from tto.metrics import psnr
 from tto.reconstruction import synthesise
@@ -57,12 +57,13 @@ class Contents:
     size: int
 
 
-def explain(codec: AnyCodec, picture: Picture, data: bytes) -> dict[str, bytes]:
-    """PNG files by name, of `DRAWINGS`, for a file that `codec` made of `picture`."""
+def explain(codec: AnyCodec, picture: Picture, data: bytes, base_qp: int = NEUTRAL_QP) -> dict[str, bytes]:
+    """PNG files by name, of `DRAWINGS`, for a file that `codec` made of `picture`; `base_qp` as in `Result`."""
     codec = codec.for_file(data)
     contents = open_file(codec, data)
-    latents = codec.analyse(picture.rgb, contents.header.quality)
-    before = open_file(codec, codec.pack(picture, *latents, contents.header.quality).data)
+    header = contents.header
+    latents = codec.analyse(picture.rgb, header.quality)
+    before = open_file(codec, codec.pack(picture, *latents, header.quality, base_qp, header.native).data)
     figures = {
         "bits": draw_bits(picture, contents),
         "error": draw_errors(picture, before, contents),

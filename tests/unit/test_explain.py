@@ -11,7 +11,7 @@ from PIL import Image
 
 from base_models import create_model
 from tto.codec import Codec
-from tto.container import SectionType, read, section_size
+from tto.container import NEUTRAL_QP, SectionType, read, section_size
 from tto.explain import (
     _class_colors,
     draw_adaptation,
@@ -25,6 +25,7 @@ from tto.explain import (
     unfiltered,
 )
 from tto.image import load_picture
+from tto.metrics import psnr
 from tto.padding import to_uint8
 from tto.side.adaptation import Adaptation, AdaptationCoder, Changes, scale_of
 from tto.side.codes import NO_CODE
@@ -71,6 +72,18 @@ def test_every_drawing_can_be_opened(side_codec, picture, files):
         image = Image.open(io.BytesIO(data))
         image.load()
         assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_without_refinement_is_what_the_result_says_of_it(side_codec, picture, monkeypatch):
+    """Also where a search began with a coarser step, and in a file for one kind of machine."""
+    lowest = side_codec.compress(picture, 1.0, effort="none")
+    result = side_codec.compress(picture, effort="none", native=True, target_bpp=0.7 * lowest.bpp)
+    drawn = []
+    monkeypatch.setattr("tto.explain.draw_errors", lambda *args: drawn.append(args[1]) or draw_errors(*args))
+    explain(side_codec, picture, result.data, result.base_qp)
+    (before,) = drawn
+    assert before.header.native and before.header.qp == result.base_qp > NEUTRAL_QP
+    assert (before.size, psnr(picture.rgb, before.rgb)) == (result.base_bytes, result.base_psnr)
 
 
 def test_references_are_drawn_for_a_model_that_has_them(picture):

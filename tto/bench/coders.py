@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 UNDECIDING = ("bench", "cli", "train")
 """Folders of the package on which neither the bytes of a file nor its pixels depend."""
+SCORING = ("metrics.py", "ssimulacra2.py", "perceptual.py", "bench/scores.py", "bench/vmaf.py")
+"""Files of the package on which scores of pixels depend."""
 
 
 class Coder(Protocol):
@@ -218,10 +220,20 @@ def source_version() -> str:
 
     A change of the program therefore measures again what it may have changed.
     """
+    return f"{tto.__version__}+{_digest(_sources())}"
+
+
+@cache
+def scoring_version() -> str:
+    """A digest of the sources that score. A change of them therefore scores again what is there."""
+    return _digest(Path(tto.__file__).parent / name for name in SCORING)
+
+
+def _digest(paths: Iterable[Path]) -> str:
     digest = sha256()
-    for path in sorted(_sources()):
+    for path in sorted(paths):
         digest.update(path.name.encode() + path.read_bytes())
-    return f"{tto.__version__}+{digest.hexdigest()[:8]}"
+    return digest.hexdigest()[:8]
 
 
 def _sources() -> list[Path]:

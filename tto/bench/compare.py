@@ -16,7 +16,6 @@ import numpy as np
 from tto.bench.bdrate import BDRate, compare_curves
 from tto.bench.curves import by_label
 from tto.bench.rows import Row
-from tto.bench.scores import METRICS
 from tto.errors import BadArgument
 
 RESAMPLES = 1000
@@ -58,25 +57,25 @@ def compare_runs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Compariso
     return comparisons
 
 
-def compare_rows(rows_a: Sequence[Row], rows_b: Sequence[Row], metric: str = "psnr") -> Comparison | None:
+def compare_rows(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison | None:
     """The curve of `rows_b` against that of `rows_a`; None where no image is measured at every quality of both."""
-    table_a, table_b = _table(rows_a, metric), _table(rows_b, metric)
+    table_a, table_b = _table(rows_a), _table(rows_b)
     shared = [key for key in table_a if key in table_b]
     if not shared:
         return None
-    a = np.stack([table_a[key] for key in shared])  # [images, qualities, (bpp, score)]
+    a = np.stack([table_a[key] for key in shared])  # [images, qualities, (bpp, dB)]
     b = np.stack([table_b[key] for key in shared])
-    mean = _bd(a.mean(0), b.mean(0), metric)
-    low, high = _interval(a, b, metric) if math.isfinite(mean.percent) else (math.nan, math.nan)
-    per_image = {name: _bd(a[i], b[i], metric) for i, (name, _) in enumerate(shared)}
+    mean = _bd(a.mean(0), b.mean(0))
+    low, high = _interval(a, b) if math.isfinite(mean.percent) else (math.nan, math.nan)
+    per_image = {name: _bd(a[i], b[i]) for i, (name, _) in enumerate(shared)}
     return Comparison(rows_a[0].label, rows_b[0].label, mean, low, high, per_image)
 
 
-def _table(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], np.ndarray]:
-    """(image, content) → [qualities, (bpp, score)], for images measured at every quality of the run."""
+def _table(rows: Sequence[Row]) -> dict[tuple[str, str], np.ndarray]:
+    """(image, content) → [qualities, (bpp, dB)], for images measured at every quality of the run."""
     points: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
     for row in rows:
-        points.setdefault((row.image, row.content), {})[row.quality] = (row.bpp, row.scores.get(metric, math.nan))
+        points.setdefault((row.image, row.content), {})[row.quality] = (row.bpp, row.scores.get("psnr", math.nan))
     qualities = sorted({row.quality for row in rows})
     return {
         key: np.array([found[quality] for quality in qualities])
@@ -85,18 +84,16 @@ def _table(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], np.ndarray
     }
 
 
-def _bd(anchor: np.ndarray, test: np.ndarray, metric: str) -> BDRate:
-    on_axis = METRICS[metric].on_axis
-    scores = [[on_axis(score) for score in curve[:, 1]] for curve in (anchor, test)]
-    return compare_curves(anchor[:, 0].tolist(), scores[0], test[:, 0].tolist(), scores[1])
+def _bd(anchor: np.ndarray, test: np.ndarray) -> BDRate:
+    return compare_curves(*anchor.T.tolist(), *test.T.tolist())
 
 
-def _interval(a: np.ndarray, b: np.ndarray, metric: str) -> tuple[float, float]:
+def _interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     if len(a) < 2:
         return math.nan, math.nan
     random = np.random.default_rng(SEED)
     draws = random.integers(0, len(a), (RESAMPLES, len(a)))
-    rates = [_bd(a[draw].mean(0), b[draw].mean(0), metric).percent for draw in draws]
+    rates = [_bd(a[draw].mean(0), b[draw].mean(0)).percent for draw in draws]
     if not all(map(math.isfinite, rates)):  # too little overlap to say
         return math.nan, math.nan
     low, high = np.percentile(rates, [2.5, 97.5])

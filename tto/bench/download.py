@@ -8,11 +8,13 @@ import os
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tto.errors import TTOError
+from tto.files import make_folder
 
 BLOCK = 1 << 20
 TIMEOUT_SECONDS = 30
@@ -38,8 +40,11 @@ class RemoteSet:
     part: str = ""
 
     def fill(self, folder: Path, suffixes: tuple[str, ...]) -> None:
-        """Downloads what is missing in `folder` and unpacks archives. Raises `DownloadFailed` naming what was tried."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Downloads what is missing in `folder` and unpacks archives.
+
+        Raises `DownloadFailed` naming what was tried, or `FileError` where the folder cannot be made.
+        """
+        make_folder(folder)
         for name, digest in self.files.items():
             self._fetch_from_any(name, digest, folder / name)
             if name.endswith(".zip"):
@@ -69,7 +74,8 @@ def images_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
 def unpack(archive: Path, folder: Path, part: str, suffixes: tuple[str, ...]) -> None:
     """Puts the images of a zip archive into `folder`, without its own folders, and removes the archive.
 
-    Raises `DownloadFailed`; then the archive is gone, too, so that it will be fetched anew.
+    Raises `DownloadFailed`. A damaged archive is removed, too, so that it will be fetched anew; one that could not be
+    unpacked for another reason stays for the next time.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -80,25 +86,26 @@ def unpack(archive: Path, folder: Path, part: str, suffixes: tuple[str, ...]) ->
                     unfinished = folder / f"{name}.part"
                     unfinished.write_bytes(content.read(member))
                     os.replace(unfinished, folder / name)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DownloadFailed(f"cannot unpack {archive.name}: {error}") from error
-    finally:
-        archive.unlink(missing_ok=True)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        archive.unlink()
+        raise DownloadFailed(f"cannot unpack {archive.name}: {_reason(error)}") from error
+    except OSError as error:
+        raise DownloadFailed(f"cannot unpack {archive.name}: {_reason(error)}") from error
+    archive.unlink()
 
 
-def fetch(url: str, path: Path, sha256: str | None, on_bytes: Callable[[int], None] = lambda count: None) -> None:
+def fetch(url: str, path: Path, sha256: str | None) -> None:
     """Downloads `url` to `path` unless it is there.
 
     An unfinished download stays beside it as `….part`, and the next call goes on from there. `sha256` is the
-    expected digest in hexadecimal, None where nobody has published one. `on_bytes` hears the size of each
-    piece. Raises `DownloadFailed`.
+    expected digest in hexadecimal, None where nobody has published one. Raises `DownloadFailed`.
     """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        _download(url, part, on_bytes)
+        _download(url, part)
     except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
         raise DownloadFailed(f"cannot download {url}: {_reason(error)}") from error
     if sha256 is not None and file_digest(part) != sha256:
@@ -116,7 +123,7 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(url: str, part: Path, on_bytes: Callable[[int], None]) -> None:
+def _download(url: str, part: Path) -> None:
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "tto", "Range": f"bytes={done}-"})
     try:
@@ -133,7 +140,6 @@ def _download(url: str, part: Path, on_bytes: Callable[[int], None]) -> None:
         while block := response.read(BLOCK):
             file.write(block)
             received += len(block)
-            on_bytes(len(block))
         file.flush()
         os.fsync(file.fileno())
     if expected is not None and received < expected:

@@ -19,13 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tto.bench.coders import Coder, Series
+from tto.bench.coders import Coder, Series, scoring_version
 from tto.bench.datasets import ImageSet
 from tto.bench.memory import peak_mb, reset_peak
 from tto.bench.rows import Identity, Row, RowLog
 from tto.bench.scores import ALWAYS, load_score
 from tto.bench.text import printable
-from tto.errors import TTOError
+from tto.errors import BadArgument, TTOError
 from tto.files import write_atomic
 from tto.image import central, load_picture
 from tto.workers import Workforce, processes, work_through
@@ -40,8 +40,15 @@ class Source:
     crop: int
 
     def pixels(self) -> np.ndarray:
-        """uint8 [H, W, 3]; alpha and metadata are left out, gray has three equal channels."""
-        return central(load_picture(self.path).rgb, self.crop)
+        """uint8 [H, W, 3]; alpha and metadata are left out, gray has three equal channels.
+
+        Raises `BadArgument` for an image that is smaller than the square.
+        """
+        rgb = load_picture(self.path).rgb
+        height, width, _ = rgb.shape
+        if min(height, width) < self.crop:
+            raise BadArgument(f"{self.path} has {width}x{height} pixels: no square of {self.crop}")
+        return central(rgb, self.crop)
 
 
 def sources(images: ImageSet, limit: int = 0, crop: int = 0) -> list[Source]:
@@ -92,12 +99,20 @@ class NothingMeasured(TTOError):
     """Every row failed."""
 
 
+def digest_of_pixels(pixels: np.ndarray) -> str:
+    """16 hexadecimal digits."""
+    return sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+
+
 def plan(sources: Sequence[Source], all_series: Sequence[Series], machine: Machine) -> list[Task]:
-    """Every row of a run, image by image, so that an unfinished run has measured whole images."""
+    """Every row of a run, image by image, so that an unfinished run has measured whole images.
+
+    Raises `BadArgument` where an image is too small.
+    """
     tasks = []
     for source in sources:
         pixels, image = source.pixels(), printable(source.path.name)
-        content = sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+        content = digest_of_pixels(pixels)
         for series in all_series:
             for quality in series.qualities:
                 identity = Identity(
@@ -128,17 +143,21 @@ def measure(
 ) -> Measured:
     """The rows of all tasks, in their order; finished ones come from `rows.jsonl` in the machine's folder.
 
-    A finished row that lacks a score is only decoded. A task that fails does not stop the others. `on_row` hears of
-    each row, and whether it was measured now. `workforce` are other workers than processes of this machine. Raises
-    `TTOError`, after which, as after Ctrl-C or a kill, the same call goes on where this one stopped.
+    A finished row that lacks a score, or has scores of before they were computed otherwise, is only decoded. A task
+    that fails does not stop the others. `on_row` hears of each row, and whether it was measured now. `workforce` are
+    other workers than processes of this machine. Raises `TTOError`, after which, as after Ctrl-C or a kill, the same
+    call goes on where this one stopped.
     """
     if workforce is None:
         workforce = processes(machine.jobs, machine.threads)
     with RowLog(machine.folder / "rows.jsonl") as log:
-        work, failures = [], []
+        work, rows, failures = [], dict[str, Row](), []
         for task in {task.identity.key: task for task in tasks}.values():
             known = log.finished.get(task.identity.key)
+            if known and known.scoring != scoring_version():
+                known = replace(known, scores={})
             if known and all(metric in known.scores for metric in metrics) and _has_file(known, machine):
+                rows[known.key] = known
                 on_row(known, False)
             else:
                 work.append(Work(task, tuple(metrics), known))
@@ -146,13 +165,14 @@ def measure(
             for outcome in outcomes:
                 if isinstance(outcome, Row):
                     log.append(outcome)
+                    rows[outcome.key] = outcome
                 else:
                     failures.append(outcome)
                 on_row(outcome, True)
-        finished = [task for task in tasks if task.identity.key in log.finished]
+        finished = [task for task in tasks if task.identity.key in rows]
         if not finished:
             raise NothingMeasured(f"nothing could be measured: {failures[0].reason}")
-        return Measured(finished, [log.finished[task.identity.key] for task in finished], failures)
+        return Measured(finished, [rows[task.identity.key] for task in finished], failures)
 
 
 class Work(NamedTuple):
@@ -186,7 +206,7 @@ def measure_one(work: Work, machine: Machine) -> Row:
     seconds = time.perf_counter() - start if math.isnan(row.decode_seconds) else row.decode_seconds
     missing = [metric for metric in work.metrics if metric not in row.scores]
     scores = {metric: load_score(metric)(original, decoded) for metric in missing}
-    return replace(row, scores={**row.scores, **scores}, decode_seconds=seconds)
+    return replace(row, scores={**row.scores, **scores}, scoring=scoring_version(), decode_seconds=seconds)
 
 
 def _has_file(row: Row, machine: Machine) -> bool:

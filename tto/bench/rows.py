@@ -60,6 +60,7 @@ class Row(Identity):
 
     bytes: size of the file on disk; bpp: 8·bytes / (width·height).
     scores: of the decoded 8-bit RGB pixels, by names of `tto.bench.scores`: columns of their own in files.
+    scoring: digest of what computed them, empty in files of before.
     J: bpp + λ·D, D 255²·MSE or what the network was trained for; the base_… figures are those of the same codec without
     refinement.
     encode_seconds, decode_seconds: wall clock. The encoder of a learned codec also decodes its own file, and that is
@@ -73,6 +74,7 @@ class Row(Identity):
     bytes: int
     bpp: float
     scores: Mapping[str, float]
+    scoring: str = ""
     J: float
     base_bytes: float
     base_psnr: float
@@ -91,6 +93,7 @@ class Row(Identity):
         Raises KeyError or ValueError where a column is missing or is no number.
         """
         scores = {name: _parse(record[name], "float") for name in METRICS if name in record}
+        record = {"scoring": "", **record}
         return cls(**{name: _parse(record[name], kind) for name, kind in _COLUMNS.items()}, scores=scores)
 
 

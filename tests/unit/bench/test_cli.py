@@ -90,6 +90,7 @@ def test_published_curves_as_the_tool_prints_them(capsys):
         (["{pictures}", "-m", "none", "--anchors", "none"], "nothing to measure"),
         (["{pictures}", "-m", "none", "--anchors", "gif"], "unknown anchor"),
         (["{pictures}", "-q", "two"], "takes numbers"),
+        (["{pictures}", "-m", "none", "--anchors", "jpeg", "--crop", "500"], "has 192x176 pixels: no square of 500"),
         (["{pictures}", "-m", "none", "--metrics", "beauty"], "unknown metric 'beauty'"),
         (["{pictures}", "-m", "none", "--against", "vvc"], "no curve 'vvc' to compare with: there are jpeg, jpeg2000"),
         (["--compare", "missing.csv", "missing.csv"], "cannot read missing.csv"),

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import zipfile
+import zlib
 from importlib import resources
 from pathlib import Path
 
@@ -60,11 +61,9 @@ def server(monkeypatch):
 
 
 def test_a_download_is_checked_and_happens_once(server, tmp_path):
-    sizes = []
-    fetch(f"{server}/file", tmp_path / "new" / "file", DIGEST, sizes.append)
+    fetch(f"{server}/file", tmp_path / "new" / "file", DIGEST)
     fetch(f"{server}/file", tmp_path / "new" / "file", DIGEST)
     assert (tmp_path / "new" / "file").read_bytes() == CONTENT
-    assert sum(sizes) == len(CONTENT)
     assert len(Handler.ranges) == 1
 
 
@@ -153,6 +152,29 @@ def test_a_broken_archive_is_fetched_anew_next_time(tmp_path, monkeypatch):
     with pytest.raises(DownloadFailed, match="cannot unpack"):
         open_dataset("tecnick")
     assert list((tmp_path / "tecnick").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error, raised, is_kept",
+    [
+        (zipfile.BadZipFile("bad CRC-32"), DownloadFailed, False),
+        (zlib.error("invalid block type"), DownloadFailed, False),
+        (EOFError(), DownloadFailed, False),
+        (OSError("No space left on device"), DownloadFailed, True),
+        (KeyboardInterrupt(), KeyboardInterrupt, True),
+    ],
+)
+def test_an_archive_is_kept_unless_it_is_damaged(tmp_path, monkeypatch, error, raised, is_kept):
+    def read(archive, member):
+        raise error
+
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("a.png", b"pixels")
+    monkeypatch.setattr(zipfile.ZipFile, "read", read)
+    with pytest.raises(raised):
+        download.unpack(archive, tmp_path, "", (".png",))
+    assert archive.exists() == is_kept
 
 
 def test_a_folder_is_a_data_set(pictures):

@@ -17,7 +17,8 @@ from PIL import Image
 
 import tto
 from tests.many_pictures import preparations
-from tto.bench import coders, measure
+from tto import metrics, perceptual, ssimulacra2
+from tto.bench import coders, measure, scores, vmaf
 from tto.bench.anchors.pillow import PillowAnchor
 from tto.bench.coders import anchor_series, model_series
 from tto.bench.datasets import open_dataset
@@ -201,7 +202,11 @@ def test_a_crop_is_the_centre_and_is_labelled(pictures):
     source = sources(open_dataset(str(pictures)), crop=64)[0]
     assert source.dataset == "pictures, centre 64x64"
     assert np.array_equal(source.pixels(), Source("", source.path, 0).pixels()[56:120, 64:128])
-    assert Source("", source.path, 1000).pixels().shape == (176, 192, 3)
+
+
+def test_an_image_smaller_than_the_square_is_refused_before_anything_is_measured(pictures):
+    with pytest.raises(BadArgument, match=r"a\.png has 192x176 pixels: no square of 177"):
+        make_tasks(pictures, anchor_series(["jpeg"]), crop=177)
 
 
 def test_gray_and_transparent_pictures_are_measured_as_rgb(tmp_path):
@@ -283,6 +288,42 @@ def test_a_score_asked_for_later_needs_no_second_encoding(pictures, tmp_path, mo
     heard = []
     measure.measure(tasks, Machine(tmp_path), ("psnr", "ssimulacra2"), lambda row, is_new: heard.append(is_new))
     assert not any(heard)
+
+
+def test_scores_of_before_are_computed_anew_without_a_second_encoding(pictures, tmp_path, monkeypatch):
+    tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)[:2]
+    first = measure.measure(tasks, Machine(tmp_path)).rows
+    monkeypatch.setattr(PillowAnchor, "encode", None)
+    monkeypatch.setattr(measure, "load_score", lambda metric: lambda original, decoded: 7.0)
+    assert [row.scores for row in measure.measure(tasks, Machine(tmp_path)).rows] == [row.scores for row in first]
+    monkeypatch.setattr(measure, "scoring_version", lambda: "another")
+    for _ in range(2):
+        again = measure.measure(tasks, Machine(tmp_path)).rows
+        assert [row.scores for row in again] == [{"psnr": 7.0, "ms_ssim": 7.0}] * 2
+        assert [(row.file, row.encode_seconds) for row in again] == [(row.file, row.encode_seconds) for row in first]
+        monkeypatch.setattr(measure, "load_score", None)  # once is enough
+
+
+def test_the_version_of_scores_is_of_all_sources_that_score():
+    sources = {Path(module.__file__) for module in (metrics, ssimulacra2, perceptual, scores, vmaf)}
+    assert {Path(tto.__file__).parent / name for name in coders.SCORING} == sources
+
+
+def test_a_row_that_cannot_be_made_again_is_left_out(pictures, tmp_path, monkeypatch):
+    tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)[:3]
+    first = measure.measure(tasks, Machine(tmp_path)).rows
+    (tmp_path / first[1].file).unlink()
+    monkeypatch.setattr(PillowAnchor, "encode", lambda *_: 1 / 0)
+    measured = measure.measure(tasks, Machine(tmp_path))
+    assert [failure.quality for failure in measured.failures] == [first[1].quality]
+    assert measured.tasks == tasks[::2] and [row.key for row in measured.rows] == [row.key for row in first[::2]]
+
+
+def test_without_leave_to_count_memory_anew_a_row_lacks_that_figure_alone(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("tto.bench.memory._CLEAR_REFS", tmp_path)  # is there, and cannot be written
+    tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)[:1]
+    (row,) = measure.measure(tasks, Machine(tmp_path / "out")).rows
+    assert math.isnan(row.peak_memory_mb) and row.scores["psnr"] > 20
 
 
 def test_what_fails_does_not_stop_the_rest(pictures, tmp_path, monkeypatch):

@@ -55,6 +55,17 @@ def test_everything_is_there(report):
     assert "<svg" in (report / "rd.svg").read_text()
 
 
+def test_nothing_is_replaced_while_the_page_is_not_made(run, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tto.bench.report.write.make_examples", interrupted)
+    measured, machine = run
+    with pytest.raises(KeyboardInterrupt):
+        write_report(measured, replace(machine, folder=tmp_path), Options("Pictures", "", 1, "tto bench"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_and_csv_hold_every_row(report, run):
     record = json.loads((report / "results.json").read_text())
     rows = list(csv.DictReader((report / "results.csv").open()))

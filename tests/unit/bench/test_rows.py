@@ -114,6 +114,13 @@ def test_csv_keeps_every_figure(tmp_path):
     assert "nan" not in lines[1]
 
 
+def test_rows_of_before_scores_had_a_version_are_read(tmp_path):
+    write_csv(tmp_path / "results.csv", [replace(ROW, scoring="0123abcd")])
+    (row,) = csv.DictReader((tmp_path / "results.csv").open())
+    assert Row.from_record(row).scoring == row.pop("scoring") == "0123abcd"
+    assert same(Row.from_record(row), ROW)
+
+
 def test_a_foreign_csv_is_refused_by_name(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(BadArgument, match="other.csv"):

@@ -70,6 +70,12 @@ def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph,
         script.main(*images, [1], None, [*small, "stages.main.steps=4"], out=out)
     assert capsys.readouterr().out.count("other settings") == 2
     small.append("stages.main.steps=3")
+    model = out / "A-two" / "seed-1" / "model.safetensors"
+    model.unlink()  # killed after its last validation, before it was written
+    assert [row.network for row in script.finished(out, three)] == ["A, one"]
+    (out / "A-one" / "seed-1-old").mkdir()  # moved away
+    script.main(*images, [1], None, small, out=out)
+    assert model.is_file() and len(script.finished(out, three)) == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("seed-1/**/*") if path.is_file()}
     script.main(*images, [1], None, small, out=out)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("seed-1/**/*") if path.is_file()}

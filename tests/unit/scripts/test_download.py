@@ -116,6 +116,13 @@ def test_command_line_takes_a_mirror_and_says_what_went_wrong(script, server, tm
     assert "try: 1 images" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(script, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert script.main(["kodak", "--to", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr().err
+    assert "cannot make the folder" in said and said.count("\n") == 1
+
+
 def test_every_set_has_a_digest_for_every_file(script):
     for images in script.SETS.values():
         assert all(len(bytes.fromhex(digest)) == 32 for digest in images.files.values())

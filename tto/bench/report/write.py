@@ -46,7 +46,7 @@ class Options:
 
 
 def write_report(measured: Measured, machine: Machine, options: Options) -> Summary:
-    """Writes all files of the report into the machine's folder; returns what its table says."""
+    """Writes all files of the report into the machine's folder, once the page is made; returns what its table says."""
     folder, (tasks, rows, failures) = machine.folder, measured
     curves = mean_curves(rows)
     if not any(curve.points for curve in curves):
@@ -56,14 +56,14 @@ def write_report(measured: Measured, machine: Machine, options: Options) -> Summ
     title = f"{options.title}: {images} image{'s' * (images != 1)}"
     codecs = "1 codec or effort" if len(curves) == 1 else f"{len(curves)} codecs and efforts"
     about = About(title, f"{codecs}, {len(rows)} files", _facts(rows, machine, options))
+    main = _main_curve(curves).label
+    examples = make_examples(tasks, rows, main, machine, options.examples) if options.examples else []
+    page = build_page(about, rows, summary, failures, examples, main)
     write_csv(folder / "results.csv", rows)
     _write_json(folder / "results.json", about, rows, summary, failures)
     write_atomic(folder / "summary.md", _tables(about, summary, failures).encode())
     write_atomic(folder / "summary.tex", latex(*summary_cells(summary, failures)).encode())
     write_plots(folder, summary.curves, title)
-    main = _main_curve(curves).label
-    examples = make_examples(tasks, rows, main, machine, options.examples) if options.examples else []
-    page = build_page(about, rows, summary, failures, examples, main)
     write_atomic(folder / "report.html", page.encode())
     return summary
 
