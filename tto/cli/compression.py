@@ -98,7 +98,7 @@ class _Work:
     def _drawn(self, folder: Path, job: Job, picture: Picture, result: Result) -> dict[Path, bytes]:
         from tto.explain import explain
 
-        drawings = explain(self.codec, picture, result.data)
+        drawings = explain(self.codec, picture, result.data, result.base_qp)
         return {drawing_path(folder, self.how.outputs, job, name): data for name, data in drawings.items()}
 
     def _measured(self, picture: Picture, result: Result) -> Record:
