@@ -80,6 +80,7 @@ class Manifest:
         self._path = self._folder / MANIFEST
         self._journal: Journal | None = None
         self._made: list[Path] = []
+        self._is_new = False
         self._entries: dict[str, Entry] = {}
         self._others: dict[Path, dict[str, Entry]] = {}
         if self._knows and self._path.exists():
@@ -92,8 +93,9 @@ class Manifest:
         elif self._knows and grows:
             require_writable(self._path)
             folders = (self._folder, *self._folder.parents)
-            self._made = [self._path, *(folder for folder in folders if not folder.exists())]
+            self._made = [folder for folder in folders if not folder.exists()]
             self._open()
+            self._is_new = True
 
     def __enter__(self) -> Manifest:
         return self
@@ -101,10 +103,10 @@ class Manifest:
     def __exit__(self, *exception: object) -> None:
         if self._journal is None:
             return
-        if self._made and not self._entries:
-            self._path.unlink()
-            with suppress(OSError):  # of a folder that is not empty
-                for folder in self._made[1:]:
+        if self._is_new and not self._entries:
+            with suppress(OSError):  # of a folder that is not empty; Windows keeps files that are open
+                self._path.unlink()
+                for folder in self._made:
                     folder.rmdir()
         self._journal.__exit__(*exception)
 
