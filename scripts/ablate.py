@@ -26,7 +26,7 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
-from measuring import run, square
+from measuring import run
 from torch import Tensor
 
 from tto.bench.bdrate import bd_rate
@@ -34,7 +34,7 @@ from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
 from tto.errors import BadArgument
-from tto.image import Picture, load_picture
+from tto.image import Picture, load_picture, load_square
 from tto.metrics import psnr
 from tto.models import DEFAULT_MODEL
 from tto.refine import filtering
@@ -149,7 +149,7 @@ def ablate(
     rows: list[Row] = []
     limits: list[Bound] = []
     for path in pictures:
-        picture = square(path, crop)
+        picture = load_square(path, crop)
         for q in quality:
             bench = Bench(codec, picture, path.stem, q)
             for row in bench.rows():

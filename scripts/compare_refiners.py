@@ -28,14 +28,14 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import Table, run, square, weights_of
+from measuring import Table, run, weights_of
 
 from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
 from tto.errors import TTOError
-from tto.image import Picture, load_picture
+from tto.image import Picture, load_picture, load_square
 from tto.models import DEFAULT_MODEL
 from tto.refine.descent import Phase
 from tto.refine.distortion import SquaredError
@@ -172,7 +172,7 @@ def compare(
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(METHODS)}")
     codec = load_codec(model)
     networks = {codec.checked_quality(q): codec.at(q) for q in quality}
-    squares = [(path.stem, square(path, crop)) for path in pictures]
+    squares = [(path.stem, load_square(path, crop)) for path in pictures]
     table = Table(out / "refiners.csv", Row)
     work = [
         (Cell(model, weights_of(network), image, digest_of_pixels(picture.rgb), crop, q, name, most_steps), picture)

@@ -19,12 +19,12 @@ from typing import Annotated
 import torch
 import typer
 from compare_refiners import MOST_STEPS, Cell, measure
-from measuring import Table, run, square, weights_of
+from measuring import Table, run, weights_of
 
 from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec
 from tto.errors import TTOError
-from tto.image import Picture
+from tto.image import Picture, load_square
 
 EFFORTS = ("none", "fast", "balanced", "best")
 SGA = f"SGA-{MOST_STEPS}"
@@ -64,7 +64,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)[:pictures]
-    squares = [(path.stem, square(path, crop)) for path in paths]
+    squares = [(path.stem, load_square(path, crop)) for path in paths]
     table, failed = Table(out, Row), False
     for name in base:
         checkpoint = Path(name) / "model.safetensors"

@@ -1,4 +1,4 @@
-"""What programs share that measure for hours: their command line, pictures, and tables that a restart goes on with."""
+"""What programs share that measure for hours: their command line, weights, and tables that a restart goes on with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tto.cli import report
 from tto.codec import AnyCodec
 from tto.errors import BadArgument, TTOError
 from tto.files import make_folder, read_bytes
-from tto.image import Picture, central, load_picture
 
 Row = TypeVar("Row")
 
@@ -28,14 +27,6 @@ def run(main: Callable[..., None]) -> None:
         typer.run(main)
     except (TTOError, OSError) as error:
         sys.exit(report(error))
-
-
-def square(path: Path, side: int) -> Picture:
-    """The middle `side` by `side` of a picture, all of it for 0. Raises `BadArgument` for a picture that is smaller."""
-    picture = load_picture(path)
-    if min(picture.height, picture.width) < side:
-        raise BadArgument(f"{path} has {picture.width}x{picture.height} pixels: no square of {side}")
-    return Picture(central(picture.rgb, side), picture.grayscale)
 
 
 def weights_of(codec: AnyCodec) -> str:

@@ -81,6 +81,17 @@ def central(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
+def load_square(path: Path, side: int) -> Picture:
+    """The colours of the middle `side` by `side` of a picture, of all of it for 0.
+
+    Raises as `load_picture`, and `BadArgument` for a picture that is smaller.
+    """
+    picture = load_picture(path)
+    if min(picture.height, picture.width) < side:
+        raise BadArgument(f"{path} has {picture.width}x{picture.height} pixels: no square of {side}")
+    return Picture(central(picture.rgb, side), picture.grayscale)
+
+
 def load_picture(source: PictureLike, convert: bool = False) -> Picture:
     """A picture of 8-bit gray, palette or RGB, with or without alpha.
 

@@ -118,12 +118,14 @@ def _listed(name: str) -> dict[str, Any]:
 
 
 def load_model(model: str) -> BaseModel:
-    """The network with its weights, in eval mode on the CPU. Raises `BadArgument` or `BadCheckpoint`."""
+    """The network with its weights, in eval mode on the CPU. One that does not say what it was trained for has the one
+    rate `DEFAULT_LAMBDA`, which is warned of. Raises `BadArgument` or `BadCheckpoint`.
+    """
     from base_models import CheckpointError, load_checkpoint
 
     path = checkpoint_path(model)
     try:
-        loaded = load_checkpoint(path)
+        loaded = load_checkpoint(path, lambdas=(DEFAULT_LAMBDA,))
     except CheckpointError as error:
         raise BadCheckpoint(str(error)) from error
     if path.suffix != WEIGHTS_SUFFIX and loaded.qualities == 1:

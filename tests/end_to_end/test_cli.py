@@ -357,10 +357,11 @@ def test_one_rate_model_needs_no_quality(tmp_path, photo, tiny_sizes, call):
 
 
 def test_converted_checkpoint_is_the_same_model(tmp_path, tiny_checkpoint, call):
-    code, out, err = call("models", "convert", tiny_checkpoint, tmp_path / "copy.safetensors")
+    copy = tmp_path / "new" / "copy.safetensors"
+    code, out, err = call("models", "convert", tiny_checkpoint, copy)
     assert (code, err) == (0, [])
     shown = call("models", "show", tiny_checkpoint)[1]
-    assert shown == call("models", "show", tmp_path / "copy.safetensors")[1]
+    assert shown == call("models", "show", copy)[1]
     assert shown[0].split()[1] in out[0]
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
-from tto.image import Picture, _depth_in_header, encode_picture, load_picture
+from tto.image import Picture, _depth_in_header, encode_picture, load_picture, load_square
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -296,6 +296,14 @@ def test_format_that_cannot_hold_the_picture_is_refused(tmp_path, name):
     with pytest.raises(BadArgument):
         save(Picture(RGB, alpha=ALPHA).to_pil(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_smaller_than_the_square_is_refused(photograph, tmp_path):
+    photograph(80, 60).save(tmp_path / "a.png")
+    assert load_square(tmp_path / "a.png", 60).rgb.shape == (60, 60, 3)
+    assert load_square(tmp_path / "a.png", 0).rgb.shape == (60, 80, 3)
+    with pytest.raises(BadArgument, match="80x60"):
+        load_square(tmp_path / "a.png", 64)
 
 
 def test_loading_an_open_image_leaves_it_usable():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tto
-from base_models import fingerprint, load_checkpoint
+from base_models import fingerprint, load_checkpoint, save_checkpoint
 from tests.compressai_networks import small_network, variable_network
 from tto.cli import main
 from tto.errors import BadArgument
@@ -23,6 +23,19 @@ def test_a_network_at_hand_is_a_codec(photograph):
     assert np.array_equal(np.asarray(codec.decompress(result.data)), np.asarray(result.image))
     with pytest.raises(BadArgument, match="Linear: its tensors are of no network that is known: .*mbt2018-mean"):
         tto.load_codec(torch.nn.Linear(2, 2))
+
+
+def test_a_checkpoint_that_does_not_say_what_it_was_trained_for_is_told_of(tmp_path, caplog):
+    torch.save(small_network(5).state_dict(), tmp_path / "a.pth.tar")
+    with caplog.at_level(logging.WARNING, "tto"):
+        codec = tto.load_codec(str(tmp_path / "a.pth.tar"), "cpu")
+        assert "a.pth.tar: λ = 0.013 and MSE are assumed; 'tto models convert" in caplog.messages[0]
+        caplog.clear()
+        save_checkpoint(codec.model, tmp_path / "a.safetensors")
+        tto.load_codec(str(tmp_path / "a.safetensors"), "cpu")
+        torch.save(variable_network().state_dict(), tmp_path / "b.pth.tar")
+        tto.load_codec(str(tmp_path / "b.pth.tar"), "cpu")
+    assert caplog.messages == []
 
 
 def test_a_network_at_hand_is_refined_for_what_it_was_trained_for(photograph, caplog):

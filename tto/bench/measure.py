@@ -25,9 +25,9 @@ from tto.bench.memory import peak_mb, reset_peak
 from tto.bench.rows import Identity, Row, RowLog
 from tto.bench.scores import ALWAYS, load_score
 from tto.bench.text import printable
-from tto.errors import BadArgument, TTOError
+from tto.errors import TTOError
 from tto.files import write_atomic
-from tto.image import central, load_picture
+from tto.image import load_square
 from tto.workers import Workforce, processes, work_through
 
 
@@ -44,11 +44,7 @@ class Source:
 
         Raises `BadArgument` for an image that is smaller than the square.
         """
-        rgb = load_picture(self.path).rgb
-        height, width, _ = rgb.shape
-        if min(height, width) < self.crop:
-            raise BadArgument(f"{self.path} has {width}x{height} pixels: no square of {self.crop}")
-        return central(rgb, self.crop)
+        return load_square(self.path, self.crop).rgb
 
 
 def sources(images: ImageSet, limit: int = 0, crop: int = 0) -> list[Source]:

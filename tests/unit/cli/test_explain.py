@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tto.cli import main
+from tto.codec import Codec
 
 
 def call(*args) -> int:
@@ -27,6 +29,16 @@ def test_drawings_are_named_after_the_output(tmp_path, photo, tiny_checkpoint):
     assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why" / "so") == 0
     names = sorted(path.name for path in (tmp_path / "why" / "so").iterdir())
     assert names == ["photo-bits.png", "photo-dictionary.png", "photo-error.png"]
+
+
+def test_what_is_drawn_beside_a_file_begins_with_the_step_that_its_search_began_with(
+    tmp_path, photo, tiny_checkpoint, monkeypatch
+):
+    began, compress = [], Codec.compress
+    monkeypatch.setattr("tto.explain.explain", lambda codec, picture, data, base_qp: began.append(base_qp) or {})
+    monkeypatch.setattr(Codec, "compress", lambda *given, **more: replace(compress(*given, **more), base_qp=150))
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why") == 0
+    assert began == [150]
 
 
 def test_a_folder_that_cannot_be_is_one_line_and_nothing_is_written(tmp_path, photo, tiny_checkpoint, capsys):

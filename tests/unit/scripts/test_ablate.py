@@ -94,7 +94,7 @@ def test_a_stage_begins_with_the_best_of_the_one_before(script, picture, tiny_ch
         def run(self, state):
             found.append(torch.equal(state.y, state.best.y))
 
-    bench = script.Bench(script.load_codec(str(tiny_checkpoint)), script.square(picture, 48), "a", 3.0)
+    bench = script.Bench(script.load_codec(str(tiny_checkpoint)), script.load_square(picture, 48), "a", 3.0)
     bench._refined(((Stray(),), (Look(),)))
     assert found == [True]
 
