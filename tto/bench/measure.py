@@ -21,6 +21,7 @@ from PIL import Image
 
 from tto.bench.coders import Coder, Series, scoring_version
 from tto.bench.datasets import ImageSet
+from tto.bench.machine import processor
 from tto.bench.memory import peak_mb, reset_peak
 from tto.bench.rows import Identity, Row, RowLog
 from tto.bench.scores import ALWAYS, load_score
@@ -234,6 +235,7 @@ def _compress(task: Task, machine: Machine, coder: Coder, quality: float, origin
         steps=encoded.steps,
         encode_seconds=encode_seconds,
         decode_seconds=math.nan,
+        processor=processor(coder.device),
         peak_memory_mb=memory if math.isnan(encoded.peak_memory_mb) else encoded.peak_memory_mb,
         parameters=task.series.parameters,
     )

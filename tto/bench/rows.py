@@ -23,7 +23,8 @@ _PARSERS = {"str": lambda value: printable(str(value)), "int": int, "float": flo
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What was measured, and how: the same identity always gives the same bytes, and seconds that compare.
+    """What was measured, and how: the same identity always gives the same bytes, and on one processor seconds that
+    compare.
 
     image: file name; content: digest of its pixels; effort: empty for classical codecs; settings: what else decides the
     bytes; version: of the program and its weights; jobs: processes at the same time, each with so many threads.
@@ -65,6 +66,7 @@ class Row(Identity):
     refinement.
     encode_seconds, decode_seconds: wall clock. The encoder of a learned codec also decodes its own file, and that is
     counted.
+    processor: what they were measured on, a GPU where it computes there; empty in files of before.
     peak_memory_mb: largest resident memory while encoding: of a program of its own, and what encoding added to this
     process (or on a GPU to what is allocated there) for a codec that runs within it: its weights were there before.
     parameters: of a learned codec's base model, 0 for others.
@@ -82,6 +84,7 @@ class Row(Identity):
     steps: int
     encode_seconds: float
     decode_seconds: float
+    processor: str = ""
     peak_memory_mb: float
     parameters: int
 
@@ -93,7 +96,7 @@ class Row(Identity):
         Raises KeyError or ValueError where a column is missing or is no number.
         """
         scores = {name: _parse(record[name], "float") for name in METRICS if name in record}
-        record = {"scoring": "", **record}
+        record = {"scoring": "", "processor": "", **record}
         return cls(**{name: _parse(record[name], kind) for name, kind in _COLUMNS.items()}, scores=scores)
 
 

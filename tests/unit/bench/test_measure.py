@@ -309,6 +309,14 @@ def test_the_version_of_scores_is_of_all_sources_that_score():
     assert {Path(tto.__file__).parent / name for name in coders.SCORING} == sources
 
 
+def test_a_row_says_what_processor_its_seconds_are_of(pictures, tmp_path, monkeypatch):
+    tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)[:2]
+    for name, part in [("abacus", tasks[:1]), ("slide rule", tasks)]:
+        monkeypatch.setattr(measure, "processor", lambda device, name=name: f"{name} ({device})")
+        measured = measure.measure(part, Machine(tmp_path))
+    assert [row.processor for row in measured.rows] == ["abacus (cpu)", "slide rule (cpu)"]
+
+
 def test_a_row_that_cannot_be_made_again_is_left_out(pictures, tmp_path, monkeypatch):
     tasks = make_tasks(pictures, anchor_series(["webp"]), limit=1)[:3]
     first = measure.measure(tasks, Machine(tmp_path)).rows

@@ -66,6 +66,16 @@ def test_nothing_is_replaced_while_the_page_is_not_made(run, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_report_says_what_its_seconds_are_of(run, tmp_path):
+    measured, machine = run
+    rows = [replace(row, processor="abacus" if row.effort else "") for row in measured.rows]
+    write_report(measured._replace(rows=rows), replace(machine, folder=tmp_path), Options("", "", 0, ""))
+    of_model = sum(row.processor == "abacus" for row in rows)
+    seconds = json.loads((tmp_path / "results.json").read_text())["about"]["seconds"]
+    assert f"{of_model} files on abacus" in seconds.split("; ")
+    assert f"{len(rows) - of_model} files on what an earlier version did not note" in seconds.split("; ")
+
+
 def test_json_and_csv_hold_every_row(report, run):
     record = json.loads((report / "results.json").read_text())
     rows = list(csv.DictReader((report / "results.csv").open()))

@@ -114,10 +114,11 @@ def test_csv_keeps_every_figure(tmp_path):
     assert "nan" not in lines[1]
 
 
-def test_rows_of_before_scores_had_a_version_are_read(tmp_path):
-    write_csv(tmp_path / "results.csv", [replace(ROW, scoring="0123abcd")])
+def test_rows_of_before_some_columns_are_read(tmp_path):
+    write_csv(tmp_path / "results.csv", [replace(ROW, scoring="0123abcd", processor="abacus")])
     (row,) = csv.DictReader((tmp_path / "results.csv").open())
     assert Row.from_record(row).scoring == row.pop("scoring") == "0123abcd"
+    assert Row.from_record(row).processor == row.pop("processor") == "abacus"
     assert same(Row.from_record(row), ROW)
 
 

@@ -9,6 +9,7 @@ report.html                   all of it on one page
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tto.bench.curves import Curve, mean_curves, measured_metrics
+from tto.bench.machine import describe_machine
 from tto.bench.measure import Failure, Machine, Measured, NothingMeasured
 from tto.bench.plots import write_plots
 from tto.bench.published import published_curves
 from tto.bench.report.examples import make_examples
 from tto.bench.report.html import About, build_page
-from tto.bench.report.machine import describe_machine
 from tto.bench.rows import Row, row_to_json, to_json_value, write_csv
 from tto.bench.scores import AXES
 from tto.bench.summary import Summary, summarize
@@ -80,6 +81,8 @@ def _facts(rows: Sequence[Row], machine: Machine, options: Options) -> dict[str,
     contents = sorted({row.content for row in rows})
     facts["checksum"] = f"{sha256(''.join(contents).encode()).hexdigest()[:16]} of the pixels of these images"
     facts |= describe_machine()
+    measured_on = Counter(row.processor or "what an earlier version did not note" for row in rows)
+    facts["seconds"] = "; ".join(f"{files} files on {name}" for name, files in measured_on.most_common())
     facts["processes"] = f"{machine.jobs}, each with {machine.threads} thread{'s' * (machine.threads != 1)}"
     facts |= {name: f"left out: {reason}" for name, reason in options.missing.items()}
     for row in {row.label: row for row in rows}.values():

@@ -12,7 +12,7 @@ def describe_machine() -> dict[str, str]:
     import torch
 
     facts = {
-        "processor": f"{_processor()}, {os.cpu_count()} logical cores",
+        "processor": f"{processor()}, {os.cpu_count()} logical cores",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "PyTorch": torch.__version__,
     }
@@ -21,8 +21,14 @@ def describe_machine() -> dict[str, str]:
     return facts
 
 
-def _processor() -> str:
-    """The name that Linux gives, which `platform` leaves out."""
+def processor(device: str = "cpu") -> str:
+    """What computes on a torch device: the GPU's name, or of the processor the name that Linux gives, which `platform`
+    leaves out.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
