@@ -154,8 +154,15 @@ class FactorizedPrior(EntropyModel):
         width = None if step is None else _by_channel(step.expand_as(z))
         if width is not None:
             values = (values - medians) * width + medians
-        likelihood = self.likelihood_lower_bound(self._mass(values, 1.0 if width is None else width)[0])
-        return likelihood.view(z.shape[1], z.shape[0], *z.shape[2:]).transpose(0, 1)
+        return self._likelihood(values, 1.0 if width is None else width, z.shape)
+
+    def likelihood_at(self, values: Tensor) -> Tensor:
+        """Probability of the unit cell around each value [B, N, H, W] as it is."""
+        return self._likelihood(_by_channel(values), 1.0, values.shape)
+
+    def _likelihood(self, values: Tensor, width: Tensor | float, shape: torch.Size) -> Tensor:
+        likelihood = self.likelihood_lower_bound(self._mass(values, width)[0])
+        return likelihood.view(shape[1], shape[0], *shape[2:]).transpose(0, 1)
 
     def quantile_loss(self) -> Tensor:
         """How far the quantiles are from where they should be; gradients reach nothing else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -30,10 +31,13 @@ from tto.train.step import Objective
 INITIALIZATION_CROPS = 96
 
 
-def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
-    """The recipe's network in training mode, from its checkpoint or else from its seed. Raises `RecipeError`."""
+def build_model(recipe: Recipe, with_checkpoint: bool = True) -> BaseModel | BaseWithSide:
+    """The recipe's network in training mode, from its checkpoint or else from its seed. Raises `RecipeError`.
+
+    Without the checkpoint it has the right shapes: enough where all weights come from a run's own.
+    """
     torch.manual_seed(recipe.seed)
-    settings = recipe.model
+    settings = recipe.model if with_checkpoint else replace(recipe.model, checkpoint=None)
     try:
         model = create_model(settings.name, **settings.config)
     except (KeyError, TypeError, ValueError) as error:
@@ -41,8 +45,7 @@ def build_model(recipe: Recipe) -> BaseModel | BaseWithSide:
     for stage in recipe.stages:
         _check_stage(stage, model, settings.name)
     if settings.side is not None:
-        model = build_with_side(model, settings, settings.side)
-        return model.train()
+        return build_with_side(model, settings, settings.side).train()
     if settings.checkpoint is not None:
         _load_parameters(model, settings, settings.checkpoint)
     model.metric = recipe.chosen_stages[-1].loss.distortion

@@ -32,7 +32,9 @@ from torch.optim import Optimizer
 
 from tto.train.ema import AveragedModel
 from tto.train.errors import ResumeError, SaveError
+from tto.train.identity import is_free
 from tto.train.optimizers import QuantileOptimizer
+from tto.train.side_model import BaseWithSide
 
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch reports a full disk as RuntimeError
 
@@ -132,7 +134,7 @@ def last_checkpoint(folder: Path) -> Path:
 def verify_checkpoint(checkpoint: Path, identity: dict) -> None:
     """Checks a checkpoint's files and that it belongs to this run. Raises `ResumeError` naming what is wrong."""
     manifest = _read_manifest(checkpoint)
-    found = manifest["identity"]
+    found = {key: value for key, value in manifest["identity"].items() if not is_free(key)}
     _verify_files(checkpoint, manifest["files"])
     for key in identity.keys() | found.keys():
         if found.get(key) != identity.get(key):
@@ -157,6 +159,8 @@ def load_model_state(checkpoint: Path, model: nn.Module, average: AveragedModel 
         except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ResumeError(f"{checkpoint / name}.safetensors does not fit: {reason}") from None
+        if isinstance(target, BaseWithSide):
+            target.remember_base()
     if average:
         average.updates = progress.average_updates
 

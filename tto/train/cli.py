@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -37,8 +38,8 @@ def train(
     from tto.train.run import decay_run, print_recipe, train_recipe
 
     for option, value in (("--minutes", minutes), ("--decay-minutes", decay_minutes)):
-        if value is not None and value <= 0:
-            raise RecipeError(f"{option}: found {value:g}, expected more than 0")
+        if value is not None and not 0 < value < math.inf:
+            raise RecipeError(f"{option}: found {value:g}, expected a number of minutes above 0")
     values = list(overrides or ())
     if recipe is not None and "=" in recipe:
         values.insert(0, recipe)
@@ -57,7 +58,7 @@ def train(
         decay_run(resume, values, out, decay_minutes)
         return
     if print_only:
-        print_recipe(path, values, minutes)
+        print_recipe(path, values, minutes, resume)
         return
     if resume is None and out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("several processes need --out FOLDER: each would name another by its clock")

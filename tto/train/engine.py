@@ -76,7 +76,8 @@ class ActiveStage:
 class Trainer:
     """One run of one recipe."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, accelerator: Accelerator, console: Console):
+    def __init__(self, recipe: Recipe, folder: RunFolder, accelerator: Accelerator, console: Console, new: bool = True):
+        """A `new` run begins with the weights that the recipe names; of another one `restore` finds all weights."""
         self.recipe = recipe
         self.folder = folder
         self.accelerator = accelerator
@@ -84,7 +85,7 @@ class Trainer:
         data = recipe.data
         self.store = ImageStore(find_images(data.train, data.half_size_copies), int(data.cache_gib * 2**30))
         self.identity = run_identity(recipe, len(self.store))
-        self.model = build_model(recipe).to(accelerator.device)
+        self.model = build_model(recipe, with_checkpoint=new).to(accelerator.device)
         multiple = self.model.stride
         smallest = max(MS_SSIM_MIN_SIDE if stage.loss.distortion == "ms-ssim" else 1 for stage in recipe.chosen_stages)
         self.validation_images = (
@@ -113,8 +114,11 @@ class Trainer:
 
         Ctrl-C and SIGTERM end it after the step with a checkpoint. Raises `Interrupted` then.
         """
-        for stage in self.recipe.chosen_stages:
-            trainable_names(self.model, stage)  # before days of training, not after
+        for stage in self.recipe.chosen_stages:  # before days of training, not after
+            trainable_names(self.model, stage)
+            if stage.batch % self.accelerator.num_processes:
+                processes = f"{self.accelerator.num_processes} processes"
+                raise RecipeError(f"stage {stage.name}: batch {stage.batch} does not divide among {processes}")
         checkpoint = self._checkpoint
         if checkpoint is None:
             initialize_latents(self.model, self.store, self.recipe, self.accelerator.device)
@@ -156,9 +160,21 @@ class Trainer:
         if self.progress.stage not in [stage.name for stage in self.recipe.chosen_stages]:
             raise ResumeError(f"{last} is in stage {self.progress.stage!r}, which is not among the chosen ones")
         if minutes is not None:
+            before = self._rate()
             self.recipe = going_on(self.recipe, len(self.store), self.progress, minutes)
+            if self._rate() > before:
+                rates = f"{before:.0%} of its peak, and goes on with {self._rate():.0%}"
+                self.report.console.say(f"the learning rate was at {rates}: it falls over a part of the whole time")
         self.folder.forget_after(self.progress.total_steps)
         self.report.console.say(f"resuming {last}: stage {self.progress.stage}, step {self.progress.step}")
+
+    def _rate(self) -> float:
+        """Part of the peak learning rate with which the run goes on."""
+        stage = next(stage for stage in self.recipe.stages if stage.name == self.progress.stage)
+        done = stage_length(self.recipe, stage, len(self.store)).progress(
+            self.progress.step, self.progress.stage_seconds
+        )
+        return learning_rate_factor(stage.schedule, self.progress.step, done)
 
     def _new_average(self) -> AveragedModel | None:
         return AveragedModel(self.model, self.recipe.ema_decay) if self.recipe.ema_decay else None
@@ -166,7 +182,7 @@ class Trainer:
     # ---- one stage ------------------------------------------------------------------------------------------
 
     def _run_stage(self, settings: StageSettings, checkpoint: Path | None) -> None:
-        """Steps until the stage is over, then a validation and a checkpoint; only this where it is to stop."""
+        """Steps until the stage is over, then a checkpoint and a validation; no validation where it is to stop."""
         stage = self._start_stage(settings)
         if checkpoint is not None:
             load_optimizer_state(self.accelerator, checkpoint, stage.context.optimizer, stage.quantiles)
@@ -189,17 +205,15 @@ class Trainer:
                 self.report.skipped_images(self.store)
             self.report.position(self.progress, done)
             self._do_what_is_due(stage)
+        self._save(stage)  # first: validation may want memory that is not there
         if not self.stop_asked:
             self._validate(stage)
-        self._save(stage)
         stage.batches.close()
         self.accelerator.free_memory()
 
     def _start_stage(self, settings: StageSettings) -> ActiveStage:
         recipe, accelerator = self.recipe, self.accelerator
         processes, batch = accelerator.num_processes, settings.batch
-        if batch % processes:
-            raise RecipeError(f"stage {settings.name}: batch {batch} does not divide among {processes} processes")
         number = recipe.stages.index(settings)
         names = trainable_names(self.model, settings)
         freeze_all_but(self.model, names)
@@ -236,7 +250,8 @@ class Trainer:
         set_learning_rates(optimizer, learning_rate_factor(stage.settings.schedule, self.progress.step, done))
         values = accumulate_gradients(stage.context, next(stage.batches), self.progress.step)
         good = finite.check(values["loss"], values["gradient_norm"], self.progress.step)
-        if good or self.accelerator.scaler is not None:  # a loss scaler skips by itself, and learns from it
+        has_gradients = any(parameter.grad is not None for parameter in stage.context.parameters)
+        if has_gradients and (good or self.accelerator.scaler is not None):  # a loss scaler skips by itself and learns
             optimizer.step()
         optimizer.zero_grad()
         if good:
@@ -254,8 +269,8 @@ class Trainer:
 
     def _do_what_is_due(self, stage: ActiveStage) -> None:
         for name, settings, action in (
-            ("validation", self.recipe.validation, self._validate),
             ("checkpoint", self.recipe.checkpoints, self._save),
+            ("validation", self.recipe.validation, self._validate),
         ):
             by_steps = settings.every_steps and self.progress.step % settings.every_steps == 0
             passed = self.progress.total_seconds - self._last_done[name]
@@ -267,7 +282,8 @@ class Trainer:
         if self.validation_images and self.accelerator.is_main_process:
             objective, samples = stage.context.objective, self.recipe.validation.samples
             if isinstance(objective, SideStage):
-                self.report.figures(self.progress, side_figures(objective, self.validation_images))
+                judged = cast(SideStage, stage_network(self.best_model, stage.settings)[1])
+                self.report.figures(self.progress, side_figures(judged, self.validation_images))
             elif isinstance(objective, RateDistortion):
                 result = validate(cast(BaseModel, self.best_model), self.validation_images, objective, samples)
                 self.report.validation(self.progress, result)

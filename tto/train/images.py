@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import tarfile
 import threading
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class ImageStore:
 
 
 def _expand(entry: str) -> list[ImageSource]:
-    if any(character in entry for character in "*?["):
+    if any(character in entry for character in "*?[") and not os.path.exists(entry):
         matches = sorted(glob.glob(entry, recursive=True))
         if not matches:
             raise DataError(f"nothing matches {entry}")

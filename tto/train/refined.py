@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from base_models import BaseModel
 from base_models.base import Walk, earlier_names, round_through
-from base_models.entropy_models import GaussianConditional
+from base_models.entropy_models import FactorizedPrior, GaussianConditional
 from tto.refine.presets import DESCENT
 from tto.refine.rate import Rate, gaussian_bits
 from tto.train.objective import RateDistortion, bits
@@ -57,14 +57,14 @@ def refined_latents(
     y = model.analysis(images, quality)
     z = model.hyper_analysis(y, quality)
     pixels = images.shape[-2] * images.shape[-1]
-    moved = y.float().requires_grad_(True)
+    moved = y.to(torch.float32, copy=True).requires_grad_(True)
     adam = DESCENT.optimizer([moved])
     for done in (step / max(steps - 1, 1) for step in range(steps)):
         rounding = partial(DESCENT.relaxation, temperature=DESCENT.temperature(done), generator=torch.default_generator)
         with torch.enable_grad():
             found = rounded(model, Latents(moved, z), quality, rounding)
             x_hat = model.synthesis(found.walk.y_hat, quality).clamp(0, 1)
-            y_bits = bits_of(model, moved, found, quality, DESCENT.rate)
+            y_bits = bits_of(model, found, DESCENT.rate)
             J = y_bits + pixels * objective.distortion(x_hat, images, quality)
             (moved.grad,) = torch.autograd.grad(J.sum(), moved)
         adam.param_groups[0]["lr"] = DESCENT.step_size(done)
@@ -91,10 +91,10 @@ def rounded(model: BaseModel, latents: Latents, quality: Tensor, rounding: Round
     return Rounded(walk, model.join_y(before_prediction, (walk.mu.shape[-2], walk.mu.shape[-1])) - walk.mu)
 
 
-def bits_of(model: BaseModel, y: Tensor, found: Rounded, quality: Tensor, rate: Rate = gaussian_bits) -> Tensor:
+def bits_of(model: BaseModel, found: Rounded, rate: Rate = gaussian_bits) -> Tensor:
     """Bits of y, [B]; `rate` prices values that need not be integers."""
     if found.walk.sigma is None:
-        return bits(model.y_likelihood(y, found.walk, quality))
+        return bits(cast(FactorizedPrior, model.y_prior).likelihood_at(found.u + found.walk.mu))
     smallest = cast(GaussianConditional, model.y_prior).smallest_scale
     mean = found.walk.mu if model.grid == "integer" else 0.0
     return rate(found.u + mean, found.walk.sigma, mean, smallest).flatten(1).sum(1)
@@ -137,7 +137,7 @@ class RefinedShare(nn.Module):
             if model.z_prior is not None:
                 likelihoods["z"] = model.z_likelihood(latents.z, quality)
             if found.walk.sigma is None:
-                likelihoods["y"] = model.y_likelihood(latents.y, found.walk, quality)
+                likelihoods["y"] = cast(FactorizedPrior, model.y_prior).likelihood_at(found.u + found.walk.mu)
             else:
                 prior, y_hat = cast(GaussianConditional, model.y_prior), found.u + found.walk.mu
                 likelihoods["y"] = prior.likelihood_at(found.u, found.walk.sigma)

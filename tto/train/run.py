@@ -14,14 +14,15 @@ from torch._dynamo.exc import TorchDynamoException
 
 from tto.device import descends_in_bfloat16
 from tto.memory import ran_out
-from tto.train.checkpoints import last_checkpoint, read_progress
+from tto.train.checkpoints import finished_checkpoints, last_checkpoint, read_progress
 from tto.train.console import Console
 from tto.train.engine import Trainer
 from tto.train.errors import OutOfMemory, RecipeError
+from tto.train.images import find_images
 from tto.train.recipe import Recipe
 from tto.train.recipe_file import load_recipe
 from tto.train.run_folder import RunFolder
-from tto.train.schedule import decaying
+from tto.train.schedule import decaying, going_on
 from tto.train.summary import describe, summarize
 
 
@@ -45,8 +46,11 @@ def train_recipe(
     def begin(trainer: Trainer) -> None:
         if resume:
             trainer.restore(minutes)
+        elif trainer.accelerator.is_main_process:
+            _refuse_used(folder)  # nobody else can use it any more
+            trainer.folder.clear()
 
-    return _train(recipe, folder, begin)
+    return _train(recipe, folder, begin, new=not resume)
 
 
 def _limit_of(folder: Path) -> list[str]:
@@ -77,21 +81,21 @@ def decay_run(run: Path, overrides: list[str], folder: Path, minutes: float) -> 
             trainer.folder.clear()
             raise
 
-    return _train(recipe, folder, begin)
+    return _train(recipe, folder, begin, new=False)
 
 
 def _refuse_used(folder: Path) -> None:
-    if (folder / "checkpoints").is_dir():
+    if finished_checkpoints(RunFolder(folder, writes=False).checkpoints):
         raise RecipeError(f"{folder} holds a run already; continue it with --resume {folder}, or choose another --out")
 
 
-def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Path:
-    """A run from where `begin` puts it."""
+def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None], new: bool) -> Path:
+    """A run from where `begin` puts it; a `new` one begins with the weights that the recipe names."""
     accelerator = create_accelerator(recipe, folder)
     console = Console(quiet=not accelerator.is_main_process)
     run_folder = RunFolder(folder, writes=accelerator.is_main_process)
     try:
-        trainer = Trainer(recipe, run_folder, accelerator, console)
+        trainer = Trainer(recipe, run_folder, accelerator, console, new)
         with run_folder.claimed():
             begin(trainer)
             run_folder.start(trainer.recipe)
@@ -104,16 +108,24 @@ def _train(recipe: Recipe, folder: Path, begin: Callable[[Trainer], None]) -> Pa
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise OutOfMemory("not enough memory: stages.*.micro_batch=N takes fewer crops at once") from error
+        fewer = "stages.*.micro_batch=N takes fewer crops at once, smaller pictures in data.val less for a validation"
+        raise OutOfMemory(f"not enough memory: {fewer}") from error
     finally:
         console.close()
         accelerator.end_training()
     return run_folder.model
 
 
-def print_recipe(path: Path, overrides: list[str], minutes: float | None = None) -> None:
-    """Prints the resolved recipe with parameters, steps and time of every stage. Raises `TrainingError`."""
-    recipe = load_recipe(path, overrides, minutes)
+def print_recipe(path: Path, overrides: list[str], minutes: float | None = None, resume: Path | None = None) -> None:
+    """Prints the resolved recipe with parameters, steps and time of every stage: of the run in the folder `resume` as
+    it would go on. Raises `TrainingError`.
+    """
+    limit = [] if resume is None else _limit_of(resume)
+    recipe = load_recipe(path, [*limit, *overrides], None if resume else minutes)
+    if resume is not None and minutes is not None:
+        images = len(find_images(recipe.data.train, recipe.data.half_size_copies))
+        progress = read_progress(last_checkpoint(RunFolder(resume, writes=False).checkpoints))
+        recipe = going_on(recipe, images, progress, minutes)
     accelerator = create_accelerator(recipe, None)
     print(describe(recipe, summarize(recipe, accelerator)), end="")
 

@@ -51,19 +51,32 @@ def learning_rate_factor(settings: ScheduleSettings, step: int, progress: float)
 
 
 def going_on(recipe: Recipe, images: int, progress: Progress, minutes: float) -> Recipe:
-    """The recipe with the limit of time that leaves `minutes` for the stages that are not over."""
+    """The recipe with the limit of time that leaves `minutes` for the stages that are not over.
+
+    Raises `RecipeError` where no step is left, however long it takes.
+    """
+    stages = recipe.chosen_stages
+    last = stages[-1]
+    if progress.stage == last.name and progress.step >= stage_steps(last, images):
+        limit = "steps" if last.steps is not None else "epochs"
+        raise RecipeError(f"all {limit} of the recipe are done: stages.{last.name}.{limit}=N goes on")
     parts = _parts(recipe, images)
-    names = list(parts)
-    left = sum(parts[name] for name in names[names.index(progress.stage) :])
-    return replace(recipe, minutes=(progress.stage_seconds / 60.0 + minutes) * sum(parts.values()) / left)
+    whole, own, spent = sum(parts.values()), parts[progress.stage], progress.stage_seconds / 60.0
+    later = sum(list(parts.values())[list(parts).index(progress.stage) + 1 :])
+    total = (spent + minutes) * whole / (own + later)
+    if later and total * own / whole < spent:  # its share of so little is used up already
+        total = minutes * whole / later
+    return replace(recipe, minutes=total)
 
 
 def decaying(recipe: Recipe, progress: Progress, minutes: float) -> Recipe:
     """The recipe of a short end to a run at constant rate: from here its stage decays to 0 within `minutes`.
 
-    Raises `RecipeError` where the stage has a decay of its own.
+    Raises `RecipeError` where the stage is not there, or has a decay of its own.
     """
-    stage = next(stage for stage in recipe.stages if stage.name == progress.stage)
+    stage = next((stage for stage in recipe.stages if stage.name == progress.stage), None)
+    if stage is None:
+        raise RecipeError(f"the run is in stage {progress.stage!r}, which the recipe does not have")
     if stage.schedule.decay:
         raise RecipeError(f"stage {stage.name!r} has a decay of its own, {stage.schedule.decay}: --resume without one")
     in_all = progress.stage_seconds / 60.0 + minutes

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tto.side.transform import apply_transform, best_matrix
 from tto.train.side_stages import MASK_BITS, CodebookStage, DDTStage, SideStage, WarmUpStage, squared_error
+from tto.train.validation import at_qualities
 
 
 def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | list[float]]:
@@ -23,9 +24,8 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
     quality = torch.arange(1, stage.objective.qualities + 1, dtype=torch.float64)
     gained, bound, codes, masked = [], [], [], []
     with torch.no_grad():
-        for image in images:
-            batch = image.expand(len(quality), -1, -1, -1)
-            found = stage.reconstruct(batch, quality)
+        for batch, part in (pair for image in images for pair in at_qualities(image, quality)):
+            found = stage.reconstruct(batch, part)
             before, after = (squared_error(x_hat, batch) for x_hat in (found.before, found.after))
             gained.append(10.0 * (before / after).log10())
             if isinstance(stage, DDTStage):
@@ -34,20 +34,21 @@ def side_figures(stage: SideStage, images: list[Tensor]) -> dict[str, float | li
             if found.codes is not None:
                 codes.append(found.codes.flatten())
             if isinstance(stage, WarmUpStage | CodebookStage):
-                masked.append(masked_gain(stage, batch, quality))
+                masked.append(masked_gain(stage, batch, part))
     stage.train(was_training)
-    per_quality = torch.stack(gained).mean(0)
+    per_quality = torch.cat(gained).view(len(images), -1).mean(0)
     figures = {"psnr_gained_db": per_quality.mean().item(), "psnr_gained_db_per_quality": per_quality.tolist()}
     if bound:
-        figures["psnr_gained_by_best_matrix_db"] = torch.stack(bound).mean().item()
+        figures["psnr_gained_by_best_matrix_db"] = torch.cat(bound).mean().item()
     if codes:
         shares = torch.bincount(torch.cat(codes), minlength=len(stage.model.usage)).cpu().double()
         shares /= shares.sum()
         figures["perplexity"] = torch.special.entr(shares).sum().exp().item()
         figures["live_codes"] = (shares > 0).double().mean().item()
     if masked:
-        figures["J_gained_percent"], figures["positions_on"] = torch.stack(masked).mean(0).mean(1).tolist()
-        figures["J_gained_percent_per_quality"] = torch.stack(masked).mean(0)[0].tolist()
+        per_quality = torch.cat(masked, 1).view(2, len(images), -1).mean(1)
+        figures["J_gained_percent"], figures["positions_on"] = per_quality.mean(1).tolist()
+        figures["J_gained_percent_per_quality"] = per_quality[0].tolist()
     return figures
 
 

@@ -48,7 +48,7 @@ class BaseWithSide(nn.Module):
         self.register_buffer("curvature", torch.tensor(FIRST_CURVATURE))  # of distortion, bits per squared step
         self.registered_name, self.config = base.registered_name, base.config
         self.stride, self.qualities, self.lambda_at = base.stride, base.qualities, base.lambda_at
-        self._base_digest = digest(base.state_dict())
+        self.remember_base()
 
     def train(self, mode: bool = True) -> BaseWithSide:
         """Training mode of everything but the base."""
@@ -83,8 +83,12 @@ class BaseWithSide(nn.Module):
         for network in (self.msc.encoder, self.msc.decoder):
             start_linear(network, directions[: self.msc.width // 2].cpu())
 
+    def remember_base(self) -> None:
+        """What `check_base` compares with is the base as it is now."""
+        self._base_digest = digest(self.base.state_dict())
+
     def check_base(self) -> None:
-        """Raises `FrozenBaseChanged` unless every tensor of the base is what it was."""
+        """Raises `FrozenBaseChanged` unless every tensor of the base is what was remembered."""
         if digest(self.base.state_dict()) != self._base_digest:
             raise FrozenBaseChanged("the frozen base model has changed in training; nothing was exported")
 

@@ -95,7 +95,7 @@ class SideStage(nn.Module, ABC):
         base = self.model.base
         latents = refined_latents(base, self.objective, images, quality, self.refine_steps)
         found = rounded(base, latents, quality)
-        return Quantized(found.walk.y_hat, bits_of(base, latents.y, found, quality))
+        return Quantized(found.walk.y_hat, bits_of(base, found))
 
     def quality(self, position: Tensor) -> Tensor:
         """Positions 0…1 as qualities 1…Q."""

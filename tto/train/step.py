@@ -72,9 +72,10 @@ def accumulate_gradients(context: StepContext, batch: Batch, step: int) -> dict[
             sums[name] = sums.get(name, 0.0) + value.detach().float().sum()
     if apart is not None:
         apart.combine(torch.stack([sums[name] for name in PARTS]) / count)
-    norm = cast(Tensor, accelerator.clip_grad_norm_(context.parameters, context.clip_norm))
+    has_gradients = any(parameter.grad is not None for parameter in context.parameters)
+    norm = accelerator.clip_grad_norm_(context.parameters, context.clip_norm) if has_gradients else None
     means = cast(Tensor, accelerator.reduce(torch.stack(list(sums.values())) / count, reduction="mean"))
-    return dict(zip((*sums, "gradient_norm"), [*means.tolist(), float(norm)], strict=True))
+    return dict(zip((*sums, "gradient_norm"), [*means.tolist(), 0.0 if norm is None else float(norm)], strict=True))
 
 
 def noise_seed(seed: int, stage: int, step: int, part: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from tto.train.errors import DataError
 from tto.train.images import decode, find_images
 from tto.train.objective import RateDistortion
 from tto.train.recipe import LossSettings
+
+BATCH_PIXELS = 2**22
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def validation_images(
 
 @torch.no_grad()
 def validate(model: BaseModel, images: list[Tensor], objective: RateDistortion, samples: int = 0) -> ValidationResult:
-    """Measures a model in eval mode. All qualities of one image go through it as one batch.
+    """Measures a model in eval mode.
 
     They are weighted as by default, so that the losses of stages that weigh them otherwise compare.
     """
@@ -59,21 +62,33 @@ def validate(model: BaseModel, images: list[Tensor], objective: RateDistortion, 
     was_training = model.training
     model.eval()
     quality = torch.arange(1, objective.qualities + 1, dtype=torch.float64)
-    shown = sorted({0, (len(quality) - 1) // 2, len(quality) - 1})
+    shown = {1, (len(quality) + 1) // 2, len(quality)}
     rows, pictures = [], []  # rows: per image [4, Q]
     for image in images:
-        batch = image.expand(len(quality), -1, -1, -1)
-        output = model(batch, quality)
-        output["x_hat"] = output["x_hat"].clamp(0, 1)
-        terms = objective(output, batch, quality)
-        psnr = -10.0 * terms.mse.clamp(min=1e-10).log10()
-        rows.append(torch.stack([terms.loss, terms.bpp_y + terms.bpp_z, terms.bpp_z, psnr]).cpu())
+        columns, views = [], [image[0]]
+        for batch, part in at_qualities(image, quality):
+            output = model(batch, part)
+            output["x_hat"] = output["x_hat"].clamp(0, 1)
+            terms = objective(output, batch, part)
+            psnr = -10.0 * terms.mse.clamp(min=1e-10).log10()
+            columns.append(torch.stack([terms.loss, terms.bpp_y + terms.bpp_z, terms.bpp_z, psnr]).cpu())
+            if len(pictures) < samples:
+                views += [x_hat for x_hat, q in zip(output["x_hat"], part.tolist(), strict=True) if q in shown]
+        rows.append(torch.cat(columns, 1))
         if len(pictures) < samples:
-            pictures.append(_side_by_side([image[0], *(output["x_hat"][i] for i in shown)]))
+            pictures.append(_side_by_side(views))
     model.train(was_training)
     loss, bpp, bpp_z, psnr = torch.stack(rows).mean(0)
-    columns = (tuple(row.tolist()) for row in (bpp, bpp_z, psnr))
-    return ValidationResult(loss.mean().item(), *columns, samples=tuple(pictures))
+    means = (tuple(row.tolist()) for row in (bpp, bpp_z, psnr))
+    return ValidationResult(loss.mean().item(), *means, samples=tuple(pictures))
+
+
+def at_qualities(image: Tensor, quality: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """An image [1, 3, H, W] and some of the qualities [Q], as a batch [B, 3, H, W] and [B], until all had their turn:
+    as many at once as have `BATCH_PIXELS`.
+    """
+    for part in quality.split(max(1, BATCH_PIXELS // image[0, 0].numel())):
+        yield image.expand(len(part), -1, -1, -1), part
 
 
 def _side_by_side(images: list[Tensor]) -> np.ndarray:

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tto.cli import app
 from tto.errors import FileError
 from tto.train.errors import RecipeError, ResumeError
-from tto.train.run import decay_run, train_recipe
+from tto.train.run import decay_run, print_recipe, train_recipe
 from tto.train.run_folder import RunFolder, read_metrics
 
 STEPS = 6
@@ -104,6 +105,27 @@ def test_interrupted_decay_resumes_to_its_end(run, tmp_path, monkeypatch):
     assert len(rates) == 3 + STEPS and rates[-1] == pytest.approx(rates[0] * 0.5 / SECONDS)
 
 
+def test_what_would_go_on_can_be_printed(run, capsys):
+    """The seconds that are over come on top of the minutes that are asked for."""
+    before, seconds = contents(run), training(run)[-1]["seconds"] + 1
+    print_recipe(run / "recipe.yaml", [], 2.0, run)
+    minutes = yaml.safe_load(capsys.readouterr().out)["minutes"]
+    assert minutes == pytest.approx(2 + seconds / 60) and contents(run) == before
+
+
+def test_a_rate_that_would_rise_again_is_told(run, tmp_path, capsys):
+    decay_run(run, [], tmp_path / "ship", MINUTES)
+    train_recipe(tmp_path / "ship" / "recipe.yaml", [], tmp_path / "ship", MINUTES, resume=True)
+    assert "the learning rate was at 0% of its peak, and goes on with" in capsys.readouterr().out
+    train_recipe(run / "recipe.yaml", [], run, MINUTES, resume=True)
+    assert "the learning rate was" not in capsys.readouterr().out
+
+
+def test_decay_of_a_stage_that_the_recipe_does_not_have_is_refused(run, tmp_path):
+    with pytest.raises(RecipeError, match="the run is in stage 'constant', which the recipe does not have"):
+        decay_run(run, ["stages.constant.name=other"], tmp_path / "ship", MINUTES)
+
+
 def test_decay_may_train_on_something_else(run, tmp_path):
     decay_run(run, ["stages.constant.batch=1", "seed=9"], tmp_path / "ship", MINUTES)
     train_recipe(tmp_path / "ship" / "recipe.yaml", [], tmp_path / "ship", resume=True)
@@ -149,7 +171,9 @@ def test_decay_does_not_overwrite_a_run(run):
         (["--resume", "R", "--out", "S"], "--decay-minutes M goes with --resume RUN --out FOLDER"),
         (["--resume", "R", "--decay-minutes", "2"], "--decay-minutes M goes with --resume RUN --out FOLDER"),
         (["--resume", "R", "--out", "S", "--decay-minutes", "2", "--minutes", "3"], "no --minutes"),
-        (["--resume", "R", "--minutes", "-3"], "--minutes: found -3, expected more than 0"),
+        (["--resume", "R", "--minutes", "-3"], "--minutes: found -3, expected a number of minutes above 0"),
+        (["--resume", "R", "--minutes", "nan"], "--minutes: found nan, expected a number"),
+        (["--resume", "R", "--out", "S", "--decay-minutes", "inf"], "--decay-minutes: found inf, expected a number"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments, message):

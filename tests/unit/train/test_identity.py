@@ -15,9 +15,18 @@ def test_only_keys_that_decide_the_result_count(tiny_recipe, write_recipe):
         "validation.images=3",
         "only=second",
         "stages.0.steps=9",
+        "stages.*.micro_batch=1",
+        "stages.*.optimizer.learning_rate=1e-5",
+        "precision=bf16",
     ]
     assert run_identity(load_recipe(path, free), 5) == base
-    for override in ("stages.0.batch=4", "seed=1", "precision=bf16", "model.config.M=8", "data.too_small=resize"):
+    for override in (
+        "stages.0.batch=4",
+        "seed=1",
+        "stages.0.optimizer.name=adam",
+        "model.config.M=8",
+        "data.too_small=resize",
+    ):
         assert run_identity(load_recipe(path, [override]), 5) != base
     assert run_identity(load_recipe(path), 6) != base
 

@@ -13,6 +13,14 @@ def test_folders_are_searched_to_any_depth_in_a_fixed_order(photos):
     assert [source.path.name for source in find_images((str(photos),))] == ["0.png", "1.png", "2.png", "3.png", "9.png"]
 
 
+def test_a_folder_may_have_a_name_that_looks_like_a_pattern(tmp_path, photos):
+    for name in ("photos [2]", "photos 2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{len(name)}.png").write_bytes((photos / "0.png").read_bytes())
+    assert [source.path.name for source in find_images((str(tmp_path / "photos [2]"),))] == ["10.png"]
+    assert [source.path.name for source in find_images((str(tmp_path / "photos [12]"),))] == ["8.png"]
+
+
 def test_list_file_names_paths_relative_to_itself(tmp_path, photos):
     listing = tmp_path / "images.txt"
     listing.write_text(f"{photos}/1.png\n\nown.png\n")

@@ -46,7 +46,7 @@ def cost(model: nn.Module, latents: Latents, images: torch.Tensor) -> torch.Tens
     found = rounded(model, latents, QUALITY)
     x_hat = model.synthesis(found.walk.y_hat, QUALITY).clamp(0, 1)
     distortion = RateDistortion(LossSettings(), model).distortion(x_hat, images, QUALITY)
-    return bits_of(model, latents.y, found, QUALITY) + 64**2 * distortion
+    return bits_of(model, found) + 64**2 * distortion
 
 
 def test_refined_latents_cost_less_and_have_no_graph(model, images):
@@ -80,8 +80,8 @@ def test_bits_are_those_of_symbols_on_either_grid(images):
     found = rounded(model, latents, quality)
     y = found.u + found.walk.mu
     expected, asked = gaussian_bits(found.u, found.walk.sigma).flatten(1).sum(1), []
-    assert torch.allclose(bits_of(model, latents.y, found, quality), expected, rtol=1e-4)
-    bits_of(model, latents.y, found, quality, lambda v, *more: (asked.append(v), v)[1])
+    assert torch.allclose(bits_of(model, found), expected, rtol=1e-4)
+    bits_of(model, found, lambda v, *more: (asked.append(v), v)[1])
     assert torch.allclose(asked[0], y.round(), atol=1e-5)
 
 
@@ -175,4 +175,17 @@ def test_small_scales_cost_as_the_model_codes_them():
     walk = Walk(u, torch.zeros_like(u), sigma)
     usual, finer = (SimpleNamespace(y_prior=prior, grid="mean") for prior in (IntegerGaussian(), IntegerGaussian(0.01)))
     found = Rounded(walk, u)
-    assert float(bits_of(finer, u, found, torch.ones(1))) < 0.1 * float(bits_of(usual, u, found, torch.ones(1)))
+    assert float(bits_of(finer, found)) < 0.1 * float(bits_of(usual, found))
+
+
+def test_symbols_under_a_factorized_prior_cost_the_same_every_time(images):
+    model = create_model("bmshj2018-factorized", N=8, M=12).train()
+    objective = RateDistortion(LossSettings(), model)
+    quality = torch.ones(len(images), dtype=torch.float64)
+    first, second = (refined_latents(model, objective, images, quality, 4).y for _ in range(2))
+    assert torch.equal(first, second)
+    found = rounded(model, Latents(first, model.hyper_analysis(first, quality)), quality)
+    assert torch.equal(bits_of(model, found), bits_of(model, found))
+    model.eval()
+    expected = -model.y_likelihood(first, found.walk, quality).log2().flatten(1).sum(1)
+    assert torch.allclose(bits_of(model, found), expected, rtol=1e-5)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from base_models import load_checkpoint
-from tto.train.errors import ResumeError, SaveError
+from base_models import fingerprint, load_checkpoint
+from tto.train.errors import OutOfMemory, RecipeError, ResumeError, SaveError
 from tto.train.run import train_recipe
+from tto.train.run_folder import read_metrics
 
 OFTEN = ["checkpoints.every_steps=1", "checkpoints.keep=2"]
 
@@ -96,6 +97,55 @@ def test_damaged_manifest_is_refused(run):
 def test_checkpoint_of_another_recipe_is_refused_by_key(run, override, message):
     with pytest.raises(ResumeError, match=message):
         resume(run, override)
+
+
+def test_what_helps_a_run_that_diverged_or_ran_out_of_memory_may_change(run):
+    resume(run, "stages.0.steps=3", "stages.*.optimizer.learning_rate=1e-6", "stages.*.micro_batch=1", "precision=fp32")
+    assert last(run).name == "step-00000003"
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(finished, photos, tmp_path):
+    first = shutil.copy(finished / "run" / "model.safetensors", tmp_path / "first.safetensors")
+    train_recipe(finished / "tiny.yaml", [f"model.checkpoint={first}"], tmp_path / "run")
+    Path(first).unlink()
+    resume(tmp_path / "run", "stages.0.steps=3")
+    assert last(tmp_path / "run").name == "step-00000003"
+
+
+def test_side_modules_go_on_without_the_base_that_they_began_with(finished, tmp_path):
+    first = Path(shutil.copy(finished / "run" / "model.safetensors", tmp_path / "first.safetensors"))
+    recipe = json.loads((finished / "tiny.yaml").read_text())
+    recipe["model"] |= {"checkpoint": str(first), "side": {"codes": 8}}
+    recipe["stages"][0] |= {"objective": "ddt", "trainable": ["ddt.*"]}
+    (tmp_path / "side.yaml").write_text(json.dumps(recipe))
+    train_recipe(tmp_path / "side.yaml", [], tmp_path / "run")
+    base = fingerprint(load_checkpoint(first))
+    first.unlink()
+    resume(tmp_path / "run", "stages.0.steps=3")
+    assert fingerprint(load_checkpoint(tmp_path / "run" / "model.safetensors")) == base
+
+
+def test_a_run_without_a_checkpoint_can_be_begun_anew(finished, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("tto.train.checkpoints.save_file", lambda *_: exec("raise OSError(28, 'No space left')"))
+        with pytest.raises(SaveError, match="last good checkpoint: none"):
+            train_recipe(finished / "tiny.yaml", ["log_every=1"], tmp_path / "run")
+    train_recipe(finished / "tiny.yaml", ["log_every=1"], tmp_path / "run")
+    steps = [record["step"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == [1, 2]
+    with pytest.raises(RecipeError, match="holds a run already"):
+        train_recipe(finished / "tiny.yaml", [], tmp_path / "run")
+
+
+def test_what_was_trained_is_saved_before_a_validation_that_fails(finished, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("tto.train.engine.validate", lambda *_: exec("raise MemoryError"))
+    often = ["validation.every_steps=1", f"data.val={photos}", "checkpoints.every_steps=1"]
+    with pytest.raises(OutOfMemory, match="smaller pictures in data.val"):
+        train_recipe(finished / "tiny.yaml", often, tmp_path / "run")
+    assert last(tmp_path / "run").name == "step-00000001" and (tmp_path / "run" / "model.safetensors").is_file()
+    with pytest.raises(OutOfMemory):
+        resume(tmp_path / "run", "validation.every_steps=0", "checkpoints.every_steps=0")
+    assert last(tmp_path / "run").name == "step-00000002"
 
 
 def test_tensor_of_another_shape_is_refused_by_name(run):

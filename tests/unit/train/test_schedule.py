@@ -80,3 +80,19 @@ def test_stage_that_decays_by_itself_is_not_decayed_again():
     stage = StageSettings(name="a", crop=64, batch=1, share=1.0, schedule=ScheduleSettings(decay=0.9))
     with pytest.raises(RecipeError, match="stage 'a' has a decay of its own"):
         decaying(recipe(1, stage), Progress("a"), 5.0)
+
+
+def test_little_more_time_than_a_stage_has_used_up_goes_to_the_next():
+    stages = [StageSettings(name=n, crop=64, batch=1, share=s) for n, s in (("a", 0.3), ("b", 0.7))]
+    progress = Progress("a", step=5, stage_seconds=35 * 60.0, total_seconds=35 * 60.0)
+    longer = going_on(recipe(120, *stages), 1, progress, 10.0)
+    lengths = [stage_length(longer, stage, 1).seconds / 60 for stage in stages]
+    assert lengths[0] < 35 and lengths[1] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("limit", "done"), [({"steps": 40}, 40), ({"epochs": 2}, 20)])
+def test_time_does_not_add_to_steps_that_are_done(limit, done):
+    stage = StageSettings(name="a", crop=64, batch=1, **limit)
+    with pytest.raises(RecipeError, match=f"stages.a.{next(iter(limit))}=N goes on"):
+        going_on(recipe(None, stage), 10, Progress("a", step=done, stage_seconds=600.0), 60.0)
+    assert going_on(recipe(None, stage), 10, Progress("a", step=done - 1, stage_seconds=600.0), 60.0).minutes == 70

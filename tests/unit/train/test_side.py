@@ -176,6 +176,19 @@ def test_figures_of_the_last_stage(model, images):
     assert 1 <= figures["perplexity"] <= 8 and 0 < figures["live_codes"] <= 1 and 0 <= figures["positions_on"] <= 1
 
 
+def test_figures_are_means_over_images_at_every_quality(model, images, monkeypatch):
+    init_from_images(model, images)
+    stage = STAGES["codebook"](model, LossSettings())
+    together = side_figures(stage, [images[:1], images[1:]])
+    alone = [side_figures(stage, [image[None]]) for image in images]
+    monkeypatch.setattr("tto.train.validation.BATCH_PIXELS", 3 * 64 * 64)
+    in_parts = side_figures(stage, [images[:1], images[1:]])
+    for name in ("psnr_gained_db_per_quality", "J_gained_percent_per_quality"):
+        expected = torch.tensor([figures[name] for figures in alone]).mean(0).tolist()
+        assert together[name] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert in_parts[name] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
 def test_export_holds_the_base_unchanged(model, tiny_checkpoint, tmp_path):
     export(model, tmp_path / "both.safetensors", torch.float16)
     assert fingerprint(load_checkpoint(tmp_path / "both.safetensors")) == fingerprint(load_checkpoint(tiny_checkpoint))

@@ -37,6 +37,22 @@ def test_result_is_repeatable_and_has_every_quality(tiny_sizes, photos):
     np.testing.assert_array_equal(result.samples[0][:, :width], original)
 
 
+def test_large_pictures_are_measured_at_few_qualities_at_once(tiny_sizes, monkeypatch):
+    torch.manual_seed(0)
+    model, images = create_model("dcae-small", **tiny_sizes), [torch.rand(1, 3, 64, 128), torch.rand(1, 3, 64, 64)]
+    objective = RateDistortion(LossSettings(), model)
+    at_once = validate(model, images, objective, samples=1)
+    sizes = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr("tto.train.validation.BATCH_PIXELS", 3 * 64 * 128)
+    found = validate(model, images, objective, samples=1)
+    assert sizes == [3, 3, 2, 6, 2]
+    for name in ("loss", "bpp", "bpp_z", "psnr"):
+        assert getattr(found, name) == pytest.approx(getattr(at_once, name), rel=1e-4)
+    assert found.samples[0].shape == at_once.samples[0].shape
+    assert np.abs(found.samples[0].astype(int) - at_once.samples[0]).max() <= 1
+
+
 def test_stages_that_weigh_qualities_otherwise_have_the_same_validation_loss(tiny_sizes):
     torch.manual_seed(0)
     model, images = create_model("dcae-small", **tiny_sizes), [torch.rand(1, 3, 64, 64)]
