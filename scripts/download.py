@@ -11,6 +11,7 @@ measuring only: never train on them.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tto.bench.datasets import load_dataset
 from tto.bench.download import RemoteSet, images_in
 from tto.errors import TTOError
 from tto.formats import PICTURE_SUFFIXES
+from tto.interruption import SHELL_OFFSET
 
 ETH = "https://data.vision.ee.ethz.ch/cvl"
 DIV2K = (f"{ETH}/DIV2K/", f"{ETH.replace('https', 'http')}/DIV2K/")
@@ -64,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         except TTOError as error:
             print(f"download: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("download: stopped; the same command goes on from here", file=sys.stderr)
+            return SHELL_OFFSET + signal.SIGINT
         print(f"{folder}: {len(images_in(folder, PICTURE_SUFFIXES))} images")
     return 0
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tto.errors import TTOError
-from tto.files import make_folder
+from tto.files import locked_folder
 
 BLOCK = 1 << 20
 TIMEOUT_SECONDS = 30
@@ -42,13 +42,13 @@ class RemoteSet:
     def fill(self, folder: Path, suffixes: tuple[str, ...]) -> None:
         """Downloads what is missing in `folder` and unpacks archives.
 
-        Raises `DownloadFailed` naming what was tried, or `FileError` where the folder cannot be made.
+        Raises `DownloadFailed` naming what was tried, or `FileError` where the folder cannot be made or is being filled.
         """
-        make_folder(folder)
-        for name, digest in self.files.items():
-            self._fetch_from_any(name, digest, folder / name)
-            if name.endswith(".zip"):
-                unpack(folder / name, folder, self.part, suffixes)
+        with locked_folder(folder, "wait for its end"):
+            for name, digest in self.files.items():
+                self._fetch_from_any(name, digest, folder / name)
+                if name.endswith(".zip"):
+                    unpack(folder / name, folder, self.part, suffixes)
         found = len(images_in(folder, suffixes))
         if found != self.images:
             raise DownloadFailed(f"{folder} holds {found} images, expected {self.images}")
@@ -106,7 +106,7 @@ def fetch(url: str, path: Path, sha256: str | None) -> None:
     part = path.with_name(path.name + ".part")
     try:
         _download(url, part)
-    except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
+    except (OSError, http.client.HTTPException, ValueError) as error:  # urllib's are OSErrors, or of a bad address
         raise DownloadFailed(f"cannot download {url}: {_reason(error)}") from error
     if sha256 is not None and file_digest(part) != sha256:
         part.unlink()

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from tto.bench.download import DownloadFailed, RemoteSet
+from tto.errors import FileError
+from tto.files import locked_folder
 
 
 def png(level: int) -> bytes:
@@ -97,7 +99,29 @@ def test_failure_names_every_mirror_and_leaves_no_file(script, server, tmp_path)
     address, _ = server
     with pytest.raises(DownloadFailed, match="absent/a.png.*wrong/a.png is not the expected file"):
         script.download("try", image_set(address, "a.png", ("absent", "wrong"), 1), tmp_path)
-    assert list((tmp_path / "try").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_that_another_run_fetches_is_left_alone(script, server, tmp_path):
+    address, asked = server
+    with locked_folder(tmp_path / "try", ""), pytest.raises(FileError, match="in use by another run; wait for its end"):
+        script.download("try", image_set(address, "a.png", ("good",), 1), tmp_path)
+    assert not asked
+
+
+def test_an_address_that_is_none_is_one_line(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "SETS", {"try": RemoteSet((), {"a.png": None}, 1)})
+    assert script.main(["try", "--to", str(tmp_path), "--mirror", "my.mirror/"]) == 2
+    assert "cannot download my.mirror/a.png: unknown url type" in capsys.readouterr().err
+
+
+def test_stopping_is_one_line(script, tmp_path, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "download", stopped)
+    assert script.main(["kodak", "--to", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_wrong_number_of_images_is_said(script, server, tmp_path):
