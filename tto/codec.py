@@ -328,8 +328,9 @@ class _Compression:
             base = self._judge(y, z, quality, qp, lambda_, fit_scales=False)
         if not self.request.refines:
             return base, base, 0
-        y, z, judging = y.clone(), z.clone(), time.perf_counter() - began
-        refinement = self._refine(y, z, quality, qp, lambda_, judging)
+        judging = time.perf_counter() - began
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+            refinement = self._refine(y.clone(), z.clone(), quality, qp, lambda_, judging)
         trials = (
             self._judge(found.y, found.z, quality, found.qp, lambda_, found.side) for found in refinement.candidates
         )

@@ -125,7 +125,7 @@ class LatentCoder:
         known = (y.to(dtype) / step).round() * step if on_integers and not native else None  # native: as the decoder
 
         def round_part(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
-            centre = self.choice.centre(_flat_float(_checked(mu / step)), channels[i])
+            centre = self.choice.centre(_flat_float(_checked(mu)) / step, channels[i])
             around = 0.0 if on_integers else mu
             whole = _checked(((y_parts[i].to(dtype) - around) / step).round())
             part = CodedPart(i, _flat(whole) - centre.shift, centre, None if sigma is None else _flat_float(sigma))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from tto.errors import BadArgument
@@ -60,8 +60,8 @@ class Request:
             raise BadArgument("a budget is for one compression, and a search makes several: give an effort or steps")
         if self._is_counted and self.chosen_effort != "none":
             raise BadArgument("give an effort, or a number of steps, or a budget")
-        if self.steps is not None and self.steps < 0:
-            raise BadArgument(f"steps must be at least 0, got {self.steps}")
+        if self.steps is not None and not (isinstance(self.steps, Integral) and self.steps >= 0):
+            raise BadArgument(f"steps must be a whole number of at least 0, got {self.steps}")
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise BadArgument(f"the budget must be a positive number of seconds, got {self.budget:g}")
         if self.lambda_ is not None and not 0 < self.lambda_ <= MAX_LAMBDA:

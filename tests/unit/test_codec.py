@@ -97,6 +97,14 @@ def test_gradients_are_in_bfloat16_where_the_machine_multiplies_it_and_files_are
     assert np.array_equal(pixels(codec.decompress(result.data)), result.array)
 
 
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_switched_off_are_there_for_refinement(small_codec, photograph, switched_off):
+    picture = photograph(70, 50)
+    with switched_off():
+        found = small_codec.compress(picture, quality=3, steps=12)
+    assert found.data == small_codec.compress(picture, quality=3, steps=12).data and found.base_J > found.J
+
+
 @pytest.mark.parametrize("steps", [0, 2])
 def test_latents_are_gone_before_the_file_is_decoded(small_codec, photograph, monkeypatch, steps):
     latents, decode = [], small_codec._decode

@@ -37,6 +37,23 @@ def test_decoder_gets_the_encoders_latent_exactly(coder, latents, qp, native):
     assert decoded.dtype == torch.float32
 
 
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("qp", [NEUTRAL_QP + 8, NEUTRAL_QP - 5])
+def test_both_sides_have_the_same_fractions_of_means_to_the_last_bit(qp, native, monkeypatch):
+    """They choose tables on the integer grid; a bit near a boundary is another table."""
+    torch.manual_seed(0)
+    model = create_model("mbt2018-mean", N=8, M=12).eval()
+    model.update_tables()
+    coder, seen = LatentCoder(model), []
+    centre = type(coder.choice).centre
+    monkeypatch.setattr(type(coder.choice), "centre", lambda self, mu, of: (seen.append(mu), centre(self, mu, of))[1])
+    y, z = 3 * torch.randn(1, 12, 8, 12), torch.randn(1, 8, 2, 3)
+    sections, _ = coder.encode(y, z, 1.0, qp, native)
+    encoded, seen[:] = list(seen), []
+    coder.decode(sections, LatentShapes((12, 8, 12), (8, 2, 3)), 1.0, qp, native)
+    assert encoded and all(np.array_equal(one, other) for one, other in zip(encoded, seen, strict=True))
+
+
 def test_parts_are_coded_as_they_come(coder, latents, monkeypatch):
     """None is kept, so memory grows with one part at a time."""
     events = []

@@ -42,7 +42,7 @@ class RemoteSet:
     def fill(self, folder: Path, suffixes: tuple[str, ...]) -> None:
         """Downloads what is missing in `folder` and unpacks archives.
 
-        Raises `DownloadFailed` naming what was tried, or `FileError` where the folder cannot be made or is being filled.
+        Raises `DownloadFailed` naming what was tried, or `FileError` where the folder cannot be made or is in use.
         """
         with locked_folder(folder, "wait for its end"):
             for name, digest in self.files.items():

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from tto.memory import ran_out
 from tto.refine.memory import released
 from tto.refine.problem import Evaluated, Evaluation, evaluate
@@ -35,7 +37,7 @@ class Batch:
         self._members = 0
         self._pending: list[Pending] = []
         self._changed = threading.Condition()
-        self._largest: int | None = None
+        self._largest: dict[torch.Size, int] = {}  # group that memory is enough for, by size of y
 
     def __enter__(self) -> Batch:
         with self._changed:
@@ -55,7 +57,6 @@ class Batch:
             while own.is_open:
                 if len(self._pending) >= self._members:
                     self._evaluate_oldest()
-                    self._changed.notify_all()
                 else:
                     self._changed.wait()
         if own.error is not None:
@@ -68,9 +69,15 @@ class Batch:
         kinds = [_kind(one.evaluation) for one in self._pending]
         group = [one for one, kind in zip(self._pending, kinds, strict=True) if kind == kinds[0]]
         self._pending = [one for one, kind in zip(self._pending, kinds, strict=True) if kind != kinds[0]]
-        size = self._largest or len(group)
-        for start in range(0, len(group), size):
-            self._evaluate_together(group[start : start + size])
+        size = self._largest.get(group[0].evaluation.y.shape, len(group))
+        try:
+            for start in range(0, len(group), size):
+                self._evaluate_together(group[start : start + size])
+        finally:  # Ctrl-C, in this thread
+            for one in group:
+                if one.is_open:
+                    one.error = RuntimeError("the thread that evaluated for this one was interrupted")
+            self._changed.notify_all()
 
     def _evaluate_together(self, group: Sequence[Pending]) -> None:
         """Where that fails, in halves: memory may be enough for these, and an error is then that of one of them."""
@@ -87,7 +94,7 @@ class Batch:
             return
         half = len(group) // 2
         if ran_out(failure):
-            self._largest = half
+            self._largest[group[0].evaluation.y.shape] = half
         self._evaluate_together(group[:half])
         self._evaluate_together(group[half:])
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tto.errors import NotEnoughMemory
 from tto.refine.filtering import finished
 from tto.refine.operation import run_all
 from tto.refine.plan import Plan
@@ -25,11 +26,19 @@ class Refinement:
 
 
 def refine(problem: Problem, y: Tensor, z: Tensor, qp: int, plan: Plan, callbacks: Callbacks) -> Refinement:
-    """Refines y [1, M, h, w] and z [1, N, hz, wz] of one picture, beginning at step `qp`."""
+    """Refines y [1, M, h, w] and z [1, N, hz, wz] of one picture, beginning at step `qp`.
+
+    Raises `NotEnoughMemory` in the first stage; in a later one it ends with what there is.
+    """
     state = State(problem, y, z, qp, plan.budget, callbacks)
     candidates = []
     for stage in plan.stages:
-        run_all(stage, state)
+        try:
+            run_all(stage, state)
+        except NotEnoughMemory:
+            if not candidates:
+                raise
+            break
         candidates.append(finished(state.problem, state.best))
         if state.is_over():
             break

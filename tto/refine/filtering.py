@@ -101,6 +101,8 @@ def moments_of(problem: Problem, x_hat: Tensor) -> FilterMoments:
     others = problem.side.without(Filter).on_picture(x_hat)
     for band in bands(*x_hat.shape[2:]):
         _add_luma(squares, products, problem.distortion, x_hat, others, band)
+    if problem.grayscale:
+        return FilterMoments(squares, products)
     best = torch.from_numpy(FilterMoments(squares, products).best())
     best[CLASSES] = 0.0
     change = apply_filter(x_hat, best.to(x_hat)).sub_(x_hat)
@@ -172,7 +174,7 @@ def _descend(moments: FilterMoments, start: np.ndarray) -> tuple[np.ndarray, flo
     levels = np.clip(start, -LARGEST_LEVEL, LARGEST_LEVEL).astype(np.int64)
     rows, is_chroma = np.arange(ROWS), (np.arange(ROWS) == CLASSES).astype(int)
     for _ in range(PASSES):
-        costs = level_bits(levels)
+        before, costs = levels.copy(), level_bits(levels)
         for tap in range(len(TAPS)):
             present, curvature = levels[:, tap], squares[:, tap, tap]
             slope = products[:, tap] - np.einsum("rt,rt->r", squares[:, tap], levels) + curvature * present
@@ -182,6 +184,8 @@ def _descend(moments: FilterMoments, start: np.ndarray) -> tuple[np.ndarray, flo
             change = curvature[:, None] * tried**2 - 2 * slope[:, None] * tried
             bits = costs[is_chroma[:, None], RINGS[tap], np.abs(tried)]
             levels[:, tap] = tried[rows, (change + bits).argmin(1)]
+        if np.array_equal(levels, before):
+            break
     distortion = np.einsum("rs,rst,rt->", levels, squares, levels) - 2 * (products * levels).sum()
     return levels, float(distortion + level_bits(levels)[is_chroma[:, None], RINGS, np.abs(levels)].sum())
 

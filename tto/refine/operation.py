@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+from tto.errors import NotEnoughMemory
 from tto.refine.problem import Candidate, Problem
 from tto.refine.state import KeepOn, State
 
@@ -35,12 +37,13 @@ class SideSearch(Operation):
 
     def run(self, state: State) -> None:
         keep_on = state.keeping(self.steps)
-        state.with_memory(lambda: self.search(state.problem, state.best, keep_on))
+        with suppress(NotEnoughMemory):  # then what is there stands
+            state.with_memory(lambda: self.search(state.problem, state.best, keep_on))
         state.go_on_with_side()
 
     @abstractmethod
     def search(self, problem: Problem, candidate: Candidate, keep_on: KeepOn) -> Candidate:
-        """A candidate that is no worse; `keep_on` has been called with it."""
+        """A candidate that is no worse; `keep_on` has been called with it where anything was tried."""
 
 
 def run_all(operations: Iterable[Operation], state: State) -> None:

@@ -48,11 +48,11 @@ def make_plan(
     start = time.monotonic()
     problem.candidate(y, z, NEUTRAL_QP)
     evaluation = time.monotonic() - start
-    ending = FILTERING * evaluation + judging
-    seconds_left -= 2 * evaluation + judging  # this one and the one before the first step; the best
-    steps = int((seconds_left - ending) / (STEP_OVER_EVALUATION[problem.bfloat16] * evaluation))
+    own = 2 + FILTERING  # this one, that before the first step, and the last fit of a filter
+    seconds_left -= own * evaluation + judging  # of the best
+    steps = int((seconds_left - judging) / (STEP_OVER_EVALUATION[problem.bfloat16] * evaluation))
     stages = stages_for(max(steps, 0), problem)
-    seconds_left -= len(stages) * ending
+    seconds_left -= len(stages) * judging
     return Plan(stages, seconds_left) if stages and seconds_left > 0 else Plan(())
 
 

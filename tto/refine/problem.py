@@ -33,7 +33,8 @@ Rounding = Callable[[Tensor], Tensor]
 
 
 class Outcome(NamedTuple):
-    """One evaluation. `bits` and `distortion` are scalars; `y`, `z` are the rounded latents before LRP.
+    """One evaluation. `bits` and `distortion` are scalars, the latter NaN where no loss was asked for; `y`, `z` are the
+    rounded latents before LRP.
 
     `y_hat` is after LRP, `x_hat` the clamped picture [1, 3, H, W]; `sigma` is not divided by the step, and None under a
     factorized prior of y.
@@ -157,8 +158,10 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
     outcomes = []
     for n, (problem, qp) in enumerate((one.problem, one.qp) for one in evaluations):
         x_hat = cast(Tensor, Clamped.apply(problem.side.on_picture(x_hats[n])))
-        with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
-            distortion = problem.distortion(x_hat)
+        distortion = x_hat.new_full((), math.nan)
+        if evaluations[n].loss is not None:
+            with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
+                distortion = problem.distortion(x_hat)
         symbols = model.join_y(rounded[n], size)
         if walk.sigma is None:
             bits[n].append(problem.y_bits(qp)(symbols).sum())

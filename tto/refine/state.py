@@ -47,7 +47,9 @@ class Callbacks:
 
 
 class State:
-    """The latents on their way, what they round to (`latest`), and the best rounded candidate so far."""
+    """Where a picture stands: the best candidate so far, the one that flips go on from (`latest`), and the latents `y`,
+    `z` that a descent goes on from; `go_on_from` makes both the same.
+    """
 
     def __init__(self, problem: Problem, y: Tensor, z: Tensor, qp: int, budget: Budget, callbacks: Callbacks):
         self.problem, self.budget, self.callbacks = problem, budget, callbacks

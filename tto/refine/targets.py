@@ -144,6 +144,12 @@ def operating_point(s: float, qualities: int) -> tuple[float, int]:
     return quality, NEUTRAL_QP - round(QP_PER_QUALITY * (s - quality))
 
 
+def _of_a_file(s: float, qualities: int) -> tuple[int, int]:
+    """Quality and qp of s as a file holds them: beyond the qualities few of s differ."""
+    quality, qp = operating_point(s, qualities)
+    return round(quality * QUALITY_STEPS), qp
+
+
 def search(
     attempt: Callable[[float, int], Result],
     target: Target,
@@ -160,9 +166,10 @@ def search(
     low_end, high_end = 1.0 - BEYOND, qualities + BEYOND
     below: tuple[float, float] | None = None  # s and its miss, negative
     above: tuple[float, float] | None = None
-    s, nearest, least = start, None, math.inf
+    s, nearest, least, tried = start, None, math.inf, set[tuple[int, int]]()
     for _ in range(MOST_ATTEMPTS):
         result = attempt(*operating_point(s, qualities))
+        tried.add(_of_a_file(s, qualities))
         value = target.measure(result)
         miss = target.miss(value)
         if nearest is None or abs(miss) < least:
@@ -175,10 +182,12 @@ def search(
             above, below = (s, miss), below and (below[0], below[1] / 2 if above else below[1])
         if below and above:
             following = below[0] + (above[0] - below[0]) * -below[1] / (above[1] - below[1])
+            if math.isinf(above[1]) or _of_a_file(following, qualities) in tried:
+                following = (below[0] + above[0]) / 2
         else:
             following = min(max(s - miss / target.slope, low_end), high_end)
-        if round(following * QUALITY_STEPS) == round(s * QUALITY_STEPS):
-            break
+        if _of_a_file(following, qualities) in tried:
+            break  # no file lies between those that are nearest
         s = following
     assert nearest is not None
     label, (result, value) = target.figure.label, nearest

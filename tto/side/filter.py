@@ -82,7 +82,8 @@ class _Filtering(torch.autograd.Function):
             part = x_hat[:, :, around]
             luma = luma_of(part)
             classes.append(block_classes(luma))
-            part = part + _change_of_luma(luma, classes[-1], coefficients[:CLASSES])
+            if coefficients[:CLASSES].any():
+                part = part + _change_of_luma(luma, classes[-1], coefficients[:CLASSES])
             if coefficients[CLASSES].any():
                 part = part + _change_of_chroma(x_hat[:, :, around] - luma, coefficients[CLASSES])
             filtered[:, :, rows] = part[:, :, inside]
@@ -96,7 +97,9 @@ class _Filtering(torch.autograd.Function):
         for (rows, around, inside), of_band in zip(bands(*gradient.shape[2:]), classes, strict=True):
             part = torch.zeros_like(gradient[:, :, around])
             part[:, :, inside] = gradient[:, :, rows]
-            luma = _luma_transposed(part, of_band, coefficients[:CLASSES])
+            luma = torch.zeros_like(part[:, :1])
+            if coefficients[:CLASSES].any():
+                luma += _luma_transposed(part, of_band, coefficients[:CLASSES])
             if coefficients[CLASSES].any():
                 chroma = _chroma_transposed(part, coefficients[CLASSES])
                 luma -= chroma.sum(1, keepdim=True)

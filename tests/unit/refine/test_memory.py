@@ -10,8 +10,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tto.errors import NotEnoughMemory
 from tto.memory import ran_out
-from tto.refine import filtering
+from tto.refine import compensation, filtering, transform
 from tto.refine import problem as problem_module
+from tto.refine.compensation import ChooseCodes
 from tto.refine.descent import Phase
 from tto.refine.engine import refine
 from tto.refine.flips import FlipSymbols
@@ -22,6 +23,7 @@ from tto.refine.rate import mixed_bits
 from tto.refine.relaxations import SoftRounding
 from tto.refine.schedules import Constant
 from tto.refine.state import Callbacks
+from tto.refine.transform import FitTransform
 
 STAGES = ((Phase(2, SoftRounding(), Constant(0.05), Constant(0.3)), FlipSymbols(2)),)
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to…")
@@ -115,3 +117,27 @@ def test_a_filter_that_does_not_fit_is_left_out(problem, latents, monkeypatch, e
     found = run(problem, latents)
     assert found.steps == 4
     assert not found.candidates[-1].side.sections
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_side_information_that_does_not_fit_is_left_out(side_problem, latents, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(transform, "fit_transform", fail)
+    monkeypatch.setattr(compensation, "choose_codes", fail)
+    found = refine(side_problem, *latents, 128, Plan((*STAGES, (FitTransform(), ChooseCodes(3)))), Callbacks())
+    assert len(found.candidates) == 2 and found.candidates[1].J <= found.candidates[0].J
+
+
+def test_memory_that_runs_out_late_leaves_what_there_is(problem, latents, monkeypatch):
+    expected, failing = run(problem, latents), (FlipSymbols(3),)
+    monkeypatch.setattr(FlipSymbols, "run", lambda self, state: exec("raise NotEnoughMemory('')", globals()))
+    with pytest.raises(NotEnoughMemory):
+        refine(problem, *latents, 128, Plan((failing,)), Callbacks())
+    monkeypatch.undo()
+    stages, flips = Plan((*STAGES, failing)), FlipSymbols.run
+    late = lambda self, state: flips(self, state) if self.steps == 2 else exec("raise NotEnoughMemory('')", globals())  # noqa: E731
+    monkeypatch.setattr(FlipSymbols, "run", late)
+    (candidate,) = refine(problem, *latents, 128, stages, Callbacks()).candidates
+    assert candidate.J == expected.candidates[0].J

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,6 +97,31 @@ def test_a_rate_that_jumps_over_the_target_is_missed_not_looped_on(original):
     jumping = lambda q, qp: SimpleNamespace(bpp=1.0 if q > 3.3 else 0.5, psnr=30)  # noqa: E731
     with pytest.raises(TargetMissed):
         search(jumping, make_target(original, bpp=0.7), 4.0, 8)
+
+
+def test_no_file_is_made_twice_where_few_differ(original):
+    """As of a checkpoint of one rate, whose step alone can be chosen."""
+    low, high = (attempt(1, qp).bpp for qp in (120, 119))
+    for miss in np.linspace(0, 1, 9):
+        made = []
+
+        def noted(*at, made=made):
+            made.append(at)
+            return attempt(*at)
+
+        with suppress(TargetMissed):
+            search(noted, make_target(original, bpp=low + miss * (high - low)), 1.0, 1)
+        assert {120, 119} & {qp for _, qp in made}
+        assert len(made) == len(set(made)) <= 8
+
+
+def test_an_infinite_figure_is_an_end_like_another(original):
+    def flat(quality, qp):
+        s = quality + (128 - qp) / 16
+        return SimpleNamespace(bpp=1.0, psnr=math.inf if s > 6 else 25 + 2 * s, at=(quality, qp))
+
+    result, reached = search(flat, make_target(original, psnr=35.0), 7.0, 8)
+    assert reached == result.psnr == pytest.approx(35, abs=0.05)
 
 
 def test_beyond_the_qualities_the_step_goes_on():
