@@ -25,13 +25,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .base import BaseModel, Quality
+from .base import BaseModel, Memory, Quality
 from .dcae import DictionaryCoded, DictionaryModelConfig
 from .dictionary import DictionaryAttention
 from .elic import ELIC, ELICConfig
 from .initialization import Down, Up
 from .limits import check_multiple, check_ranges
 from .registry import register, registered
+from .tiles import Function
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,11 @@ class ELICWithDictionary(ELIC):
             for k in range(len(config.groups))
         )  # fmt: skip
 
-    def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        answer = self.dt_cross_attention[k](torch.cat([hyper, *earlier], 1), self.dt)
-        return torch.cat([super().context(k, hyper, earlier), answer], 1)
+    def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor], memory: Memory) -> Tensor:
+        attention = self.dt_cross_attention[k]
+        ask = Function(lambda *known: attention(torch.cat(known, 1), self.dt), (attention,))
+        (answer,) = self.bounded(f"dictionary {k}", [ask], (hyper, *earlier), memory)
+        return torch.cat([super().context(k, hyper, earlier, memory), answer], 1)
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
         """`dictionary`: how strongly the last group uses each entry at each position (Lu 2025, Fig. 8)."""
@@ -121,7 +124,8 @@ register("elic-dictionary", DictionaryCombination, CombinationConfig(autoencoder
 register("elic-both", ELICWithDictionary, ELICDictionaryConfig())
 register("tcm-dictionary", DictionaryCombination, CombinationConfig(autoencoder="tcm"))
 register("ftic-dictionary", DictionaryCombination, CombinationConfig(autoencoder="ftic"))
-register("elic-small-dictionary", DictionaryCombination, CombinationConfig(autoencoder="elic-small", **SMALL))
+for autoencoder in ("elic-small", "tcm-small", "ftic-small"):
+    register(f"{autoencoder}-dictionary", DictionaryCombination, CombinationConfig(autoencoder=autoencoder, **SMALL))
 register(
     "elic-small-both",
     ELICWithDictionary,

@@ -46,7 +46,8 @@ class ELICConfig:
         """Raises `ValueError` naming a field that no network has."""
         check_ranges(self, N=(2, 4096), M=(2, 4096), context_widths=(1, 4096))
         check_lambdas(self.lambdas)
-        if sum(self.groups) != self.M or not all(isinstance(width, int) and width > 0 for width in self.groups):
+        whole = isinstance(self.groups, tuple) and all(type(width) is int and width > 0 for width in self.groups)
+        if not whole or sum(self.groups) != self.M:
             raise ValueError(f"groups is {self.groups!r}, expected whole numbers that add up to M = {self.M}")
 
 
@@ -162,7 +163,7 @@ class ELIC(SlicedModel):
         (hyper,) = self.bounded("h_s", self.h_s, (z_hat / self.gain("gain_z", quality, z_hat),), memory)
         groups, y_hats, mus, sigmas = [], [], [], []
         for k in range(self.slices):
-            contexts = split_checkerboard(self.context(k, hyper, groups))
+            contexts = split_checkerboard(self.context(k, hyper, groups, memory))
             seen = contexts[0].new_zeros(len(hyper), 2 * self.slice_channels[k], *contexts[0].shape[2:])
             for i in range(2):
                 sigma, mu = self.entropy_parameters[k](torch.cat([seen, contexts[i]], 1)).chunk(2, 1)
@@ -182,7 +183,7 @@ class ELIC(SlicedModel):
         walker.context_prediction = as_matrix_products(contexts)
         return walker
 
-    def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    def context(self, k: int, hyper: Tensor, earlier: Sequence[Tensor], memory: Memory) -> Tensor:
         """What both passes of group k are predicted from, [B, K, h, w]: ẑ and the groups before it."""
         return torch.cat([self.channel_context[f"y{k}"](torch.cat(list(earlier), 1)), hyper], 1) if k else hyper
 

@@ -73,7 +73,7 @@ class FTICConfig:
         if 8 % self.window or 8 % self.tca_window:
             raise ValueError(f"window is {self.window} and tca_window {self.tca_window}, expected divisors of 8")
         check_multiple("M", self.M, 2 * self.num_slices)
-        check_multiple("M", self.M // self.num_slices * self.tca_ratio, self.tca_heads)
+        check_multiple("M / num_slices · tca_ratio", self.M // self.num_slices * self.tca_ratio, self.tca_heads)
         for channels, heads in zip(self.stage_channels, self.heads, strict=True):
             check_multiple("heads", heads, BRANCHES)
             check_multiple("stage_channels", channels, heads)
@@ -380,6 +380,12 @@ class FTIC(SlicedModel):
         self.tca = ChannelEntropyModel(c)
         self.make_entropy_models(c.M, c.N)
         self.gaussian_conditional = gaussian()
+
+    @property
+    def beside_weights(self) -> str:
+        """Heads and window of T-CA, which no tensor tells; nothing where they are as published."""
+        heads, window = self.config.tca_heads, self.config.tca_window
+        return "" if (heads, window) == (FTICConfig.tca_heads, FTICConfig.tca_window) else f"T-CA {heads} {window}"
 
     @property
     def walk_bytes(self) -> float:

@@ -97,6 +97,10 @@ class GlobalTokenDCAE(DCAE):
         fit_last_layer(cast(nn.Conv2d, self.h_a[-1]), lambda: self.h_a(y))
         fit_last_layer(self.tokens.output, lambda: self.tokens(y))
 
+    def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
+        """`tokens`: how strongly the last slice uses each of the picture's tokens at each position."""
+        return {"tokens": super().explanations(z_hat, quality, y_hat)["dictionary"]}
+
 
 register("dcae-global-token", GlobalTokenDCAE, GlobalTokenConfig())
 register(

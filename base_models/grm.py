@@ -30,7 +30,7 @@ gradient goes through S and U. S and U scale features, as in §3.2; the authors'
 logarithms to the weight of one of its components. And the order: along diagonals (`base_models.raster`), so that what
 is decoded so far is on a diagonal before; the paper's decoder goes one position at a time. Which place is the most
 similar is a decision that every machine must take alike: similarities are rounded to multiples of 2⁻¹⁶, far coarser
-than float64 errs, and the first of equals is taken.
+than float64 errs, and the first of equals is taken; `tto/FORMAT.md` says what is left of the risk.
 """
 
 from __future__ import annotations
@@ -244,8 +244,8 @@ class GRM(SlicedModel):
 
     @property
     def walk_bytes(self) -> float:
-        """What is compared, four positions of each patch, as gathered, as put in a row, and normalized."""
-        return 8 * 3 * 4 * self.config.M / self.y_stride**2 if self.reference is not None else 0.0
+        """What is compared: patches as gathered, five positions, and of their masked four in a row, and normalized."""
+        return 8 * (5 + 4 + 4) * self.config.M / self.y_stride**2 if self.reference is not None else 0.0
 
     # ---- walk -----------------------------------------------------------------------------------------------
 
@@ -367,8 +367,9 @@ class GRM(SlicedModel):
 
     def explanations(self, z_hat: Tensor, quality: Quality, y_hat: Tensor) -> dict[str, Tensor]:
         """`similarity` S and `confidence` U [1, h, w] of what each position refers to (Qian 2021, Fig. 10); `saved`
-        [2, h, w], the bits that the reference saves there, and the hyperprior after it (Fig. 9), in cells of width 1.
-        Without a reference there is only what the hyperprior saves, [1, h, w].
+        [2, h, w], the bits that the second prediction, with the reference, saves there over the first, and the third,
+        with the hyperprior, over that, summed over channels (its Fig. 9 has one), in cells of width 1. Without a
+        reference there are two predictions, [1, h, w].
         """
         gaussians, found = self._predict_all(self.h_s(z_hat / self.gain("gain_z", quality, z_hat)), y_hat)
         values, size = in_coding_order(y_hat), (y_hat.shape[-2], y_hat.shape[-1])

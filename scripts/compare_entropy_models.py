@@ -8,8 +8,9 @@ interrupted goes on; a network that cannot be trained does not keep the others f
 run by these settings, and a table of means and spreads is printed at the end. Changes are against the first network of
 a group, seed by seed. The loss is R + λ·255²·MSE, bits estimated, on whole images.
 
-Steps, crops and their order are the same for all networks; so is the noise of latents, but for the global token's,
-which has more of z. Networks of several predictions train by the bits of each of them, weighted in their sum.
+Steps, crops and their order are the same for all networks; so is the noise of latents within a group, but for the
+global token's, which has more of z. Networks of several predictions train by the bits of each of them, weighted in
+their sum.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import measuring
 import torch
 import typer
 
-from base_models import load_checkpoint
+from base_models import CheckpointError, load_checkpoint
 from tto.bench.tables import markdown
 from tto.errors import BadArgument, TTOError
 from tto.interruption import Interrupted
@@ -67,6 +68,10 @@ NETWORKS: dict[str, Network] = {
     "ELIC, own": Network("elic-small"),
     "ELIC, dictionary": Network("elic-small-dictionary"),
     "ELIC, both": Network("elic-small-both"),
+    "TCM, own": Network("tcm-small"),
+    "TCM, dictionary": Network("tcm-small-dictionary"),
+    "FTIC, own": Network("ftic-small"),
+    "FTIC, dictionary": Network("ftic-small-dictionary"),
     # Qian 2021, Fig. 7; the first is Minnen 2018 as it was, its one network for context and hyperprior together
     "mbt2018": Network("mbt2018", {"N": 64, "M": 128}),
     "mbt2018, one after the other": Network("grm-small", {"reference": False, "gsdn": False}, TWO),
@@ -101,6 +106,9 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     images = [f"data.train={train}", f"data.val={val}", *(set_ or [])]
+    for asked in only or ():
+        if not any(names(asked, name) for name in NETWORKS):
+            raise BadArgument(f"no network {asked!r}: there are {'; '.join(NETWORKS)}")
     chosen = [name for name in NETWORKS if only is None or any(names(asked, name) for asked in only)]
     failed = False
     for number in seed:
@@ -170,7 +178,11 @@ def finished(out: Path, settings: Sequence[str]) -> list[Row]:
             last = last_validation(run)
             asked = load_recipe(RECIPE, [*network.overrides(seed), *settings])
             if last and same_training(load_recipe(run.recipe), asked):
-                parameters = sum(value.numel() for value in load_checkpoint(run.model).parameters())
+                try:
+                    parameters = sum(value.numel() for value in load_checkpoint(run.model).parameters())
+                except CheckpointError as error:
+                    print(f"{name}, seed {seed}: left out: {error}", flush=True)
+                    continue
                 figures = (last["total_steps"], last["seconds"] / 60, last["loss"], last["bpp"][0], last["psnr"][0])
                 rows.append(Row(name, seed, parameters, *figures))
     return rows

@@ -1,7 +1,7 @@
 """Pictures of what is in a .tto file: where its bits went, what refinement changed, mask, codes, filter, adaptation,
-dictionary, references.
+dictionary, tokens, references.
 
-Drawn from the file as its decoder reads it. Needs matplotlib.
+Drawn from the file as its decoder reads it; what the network looked at is computed anew, in float32. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 
 from base_models.tables import TOTAL
 from tto.codec import AnyCodec, Codec, frame_of
-from tto.container import NEUTRAL_QP, Header, read
+from tto.container import NEUTRAL_QP, Container, Header, read
 from tto.image import Picture
+from tto.memory import memory_for
 from tto.metrics import psnr
 from tto.reconstruction import synthesise
 from tto.side.adaptation import Adaptation
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-DRAWINGS = ("bits", "error", "mask", "codes", "filter", "adaptation", "dictionary", "reference")
+DRAWINGS = ("bits", "error", "mask", "codes", "filter", "adaptation", "dictionary", "tokens", "reference")
 """All that there can be of a file."""
 HEAT = "inferno"
 DPI = 130
@@ -82,15 +83,23 @@ def explain(codec: AnyCodec, picture: Picture, data: bytes, base_qp: int = NEUTR
         figures["adaptation"] = draw_adaptation(picture, plain, adapted, sizes, len(adaptation.body))
     if "dictionary" in contents.maps:
         figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
-    if "similarity" in contents.maps:
+    elif "tokens" in contents.maps:
+        figures["tokens"] = draw_attention(picture, contents.maps["tokens"], contents.y_block, "Tokens of this picture")
+    if "saved" in contents.maps:
         figures["reference"] = draw_reference(picture, contents.maps, contents.y_block)
     return {f"{name}.png": _png(figures[name]) for name in DRAWINGS if name in figures}
 
 
 @torch.inference_mode()
 def open_file(codec: Codec, data: bytes) -> Contents:
-    """Decodes a file and looks on."""
+    """Decodes a file and looks on. Raises `NotEnoughMemory`: what the network looked at is computed for whole maps."""
     container = read(data, max_pixels=None)
+    header = container.header
+    with memory_for(header.width, header.height, codec.device, codec.model.stride, codec.model.walk_bytes):
+        return _opened(codec, container, len(data))
+
+
+def _opened(codec: Codec, container: Container, size: int) -> Contents:
     header = container.header
     shapes, bits = codec.latent_shapes(header), []
     y_hat = codec.latent_coder.decode(container.sections, shapes, header.quality, header.qp, header.native, bits.append)
@@ -105,7 +114,7 @@ def open_file(codec: Codec, data: bytes) -> Contents:
         side,
         codec.pixels(y_hat, header.quality, frame_of(header), side),
         y_hat,
-        len(data),
+        size,
     )
 
 
@@ -251,10 +260,10 @@ def _class_colors() -> Colormap:
     return ListedColormap([hsv_to_rgb((i / DIRECTIONS, 0.9, shade)) for shade in shades for i in range(DIRECTIONS)])
 
 
-def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Figure:
+def draw_attention(picture: Picture, attention: np.ndarray, y_block: int, what: str = "Dictionary entries") -> Figure:
     """As Lu 2025, Fig. 8: the entries whose use varies most over the picture."""
     chosen = np.argsort(-attention.std((1, 2)), kind="stable")[:ENTRIES]
-    figure, panels = _figure(picture, len(chosen) + 1, "Dictionary entries and where they are used")
+    figure, panels = _figure(picture, len(chosen) + 1, f"{what} and where they are used")
     panels[0].imshow(picture.rgb)
     panels[0].set_title("picture", fontsize=9)
     highest, drawn = _full_scale(attention[chosen]), []
@@ -266,18 +275,23 @@ def draw_attention(picture: Picture, attention: np.ndarray, y_block: int) -> Fig
 
 
 def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) -> Figure:
-    """As Qian 2021, Fig. 10 and the last column of its Fig. 9."""
-    figure, (*panels, last) = _figure(picture, 3, "References to what was decoded before")
-    titles = ("S: similarity of the reference", "U: probability of what was decoded there")
-    for axes, title, name in zip(panels, titles, ("similarity", "confidence"), strict=True):
+    """As Qian 2021, Fig. 10, and what each prediction saves over the one before (Fig. 9)."""
+    titles = {
+        "similarity": "S: similarity of the reference",
+        "confidence": "U: probability of what was decoded there",
+    }
+    shown = {name: title for name, title in titles.items() if name in maps}
+    predictions = ["the hyperprior", "the reference's prediction"][: len(maps["saved"])][::-1]
+    figure, panels = _figure(picture, len(shown) + len(predictions), "Predictions from what was decoded before")
+    for axes, (name, title) in zip(panels, shown.items(), strict=False):
         image = _over(axes, picture, maps[name][0], y_block, cmap="viridis", vmin=0, vmax=1)
         axes.set_title(title, fontsize=9)
         figure.colorbar(image, ax=axes, shrink=0.8)
-    saved = maps["saved"][0]
-    most = _full_scale(np.abs(saved))
-    image = _over(last, picture, saved, y_block, cmap="RdBu_r", vmin=-most, vmax=most)
-    last.set_title(f"bits it saves, at a step of 1: {saved.sum() / 8:+.0f} bytes", fontsize=9)
-    figure.colorbar(image, ax=last, label="bits per position", shrink=0.8)
+    for axes, of, saved in zip(panels[len(shown) :], predictions, maps["saved"], strict=True):
+        most = _full_scale(np.abs(saved))
+        image = _over(axes, picture, saved, y_block, cmap="RdBu_r", vmin=-most, vmax=most)
+        axes.set_title(f"bits that {of} saves, at a step of 1: {saved.sum() / 8:+.0f} bytes", fontsize=9)
+        figure.colorbar(image, ax=axes, label="bits per position", shrink=0.8)
     return figure
 
 

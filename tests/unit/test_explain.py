@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from base_models import create_model
+from tests.tiny_models import tiny_sizes_of
 from tto.codec import Codec
 from tto.container import NEUTRAL_QP, SectionType, read, section_size
+from tto.errors import NotEnoughMemory
 from tto.explain import (
     _class_colors,
     draw_adaptation,
@@ -86,12 +88,16 @@ def test_without_refinement_is_what_the_result_says_of_it(side_codec, picture, m
     assert (before.size, psnr(picture.rgb, before.rgb)) == (result.base_bytes, result.base_psnr)
 
 
-def test_references_are_drawn_for_a_model_that_has_them(picture):
-    model = create_model("grm", N=8, M=16, hidden=24)
+def codec_of(name: str, picture, **sizes) -> Codec:
+    model = create_model(name, **sizes)
     crops = np.stack([picture.rgb[:64, left : left + 64] for left in (0, 18, 36)])
     model.init_from_images(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255)
     model.update_tables(fit_quantiles=True)
-    codec = Codec(model.eval().requires_grad_(False), "cpu")
+    return Codec(model.eval().requires_grad_(False), "cpu")
+
+
+def test_references_are_drawn_for_a_model_that_has_them(picture):
+    codec = codec_of("grm", picture, N=8, M=16, hidden=24)
     data = codec.compress(Image.fromarray(picture.rgb), 1.0, effort="none").data
     contents = open_file(codec, data)
     assert {name: len(values) for name, values in contents.maps.items()} == {
@@ -99,9 +105,26 @@ def test_references_are_drawn_for_a_model_that_has_them(picture):
     }  # fmt: skip
     figure = draw_reference(picture, contents.maps, contents.y_block)
     drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
-    for values, expected in zip(drawn, ("similarity", "confidence", "saved"), strict=True):
-        assert np.array_equal(values, contents.maps[expected][0])
+    expected = [contents.maps["similarity"][0], contents.maps["confidence"][0], *contents.maps["saved"]]
+    assert len(drawn) == 4 and all(np.array_equal(one, other) for one, other in zip(drawn, expected, strict=True))
     assert "reference.png" in explain(codec, picture, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "drawing"),
+    [("dcae-small-global-token", tiny_sizes_of("dcae-small-global-token"), "tokens.png"),
+     ("grm", {"N": 8, "M": 16, "hidden": 24, "reference": False}, "reference.png")],
+)  # fmt: skip
+def test_what_other_models_look_at_is_drawn_as_what_it_is(name, sizes, drawing, picture):
+    codec = codec_of(name, picture, **sizes)
+    data = codec.compress(Image.fromarray(picture.rgb), 1.0, effort="none").data
+    assert set(explain(codec, picture, data)) == {"bits.png", "error.png", drawing}
+
+
+def test_a_picture_too_large_to_be_drawn_is_one_line(side_codec, picture, files, monkeypatch):
+    monkeypatch.setattr("tto.memory.free_memory", lambda device: 1000)
+    with pytest.raises(NotEnoughMemory, match="GB are free"):
+        open_file(side_codec, files[1])
 
 
 def test_the_filter_is_drawn_on_what_the_decoder_filters(side_codec, photograph, side_of):

@@ -15,7 +15,7 @@ from tto.cli.jobs import Made, Parcel, Record
 from tto.cli.manifest import Making
 from tto.cli.naming import BIN_SUFFIX, STREAM, Job
 from tto.cli.refining import row_of
-from tto.errors import BadArgument, FileError
+from tto.errors import BadArgument, FileError, NotEnoughMemory
 from tto.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -70,7 +70,12 @@ class _Work:
         picture = load_picture(parcel.data, self.how.convert)
         coded = self._published if job.target.suffix.lower() == BIN_SUFFIX else self._coded
         result = coded(job, picture)
-        drawings = {} if self.how.explain is None else self._drawn(self.how.explain, job, picture, result)
+        drawings = {}
+        if self.how.explain is not None:
+            try:
+                drawings = self._drawn(self.how.explain, job, picture, result)
+            except NotEnoughMemory as error:  # the file is made, and worth more
+                LOG.warning("%s: no drawings: %s", job.input, error)
         if self.how.request.budget is not None and result.steps == 0:
             LOG.warning("%s: %g s are too short to refine it, so it is not refined", job.input, self.how.request.budget)
         drawn = {"drawings": [*map(str, drawings)]} if drawings else {}

@@ -185,7 +185,8 @@ def search(
             if math.isinf(above[1]) or _of_a_file(following, qualities) in tried:
                 following = (below[0] + above[0]) / 2
         else:
-            following = min(max(s - miss / target.slope, low_end), high_end)
+            step = max(abs(miss) / target.slope, 1 / QP_PER_QUALITY)  # a smaller one may give the same file
+            following = min(max(s - math.copysign(step, miss), low_end), high_end)
         if _of_a_file(following, qualities) in tried:
             break  # no file lies between those that are nearest
         s = following

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from base_models import create_model
+from base_models import create_model, fingerprint
 from base_models.blocks import bias_of
 from base_models.derived_tables import FRACTIONS, shifted_gaussian_tables
 from base_models.ftic import FIRST_LEVEL, LEAST_SIGMA
+from tests.tiny_models import tiny_sizes_of
 from tto.container import NEUTRAL_QP, SectionType
 from tto.latent_coding import LatentCoder
 from tto.refine.distortion import SquaredError
@@ -59,3 +60,12 @@ def test_levels_begin_where_smaller_ones_would_cost_more():
 def test_windows_that_do_not_fit_are_refused(sizes):
     with pytest.raises(ValueError, match="expected divisors of 8"):
         create_model("ftic-small", **sizes)
+
+
+def test_what_no_tensor_tells_is_in_the_fingerprint():
+    found = []
+    for other in ({}, {"tca_heads": 16, "tca_window": 8}, {"tca_window": 4}, {"tca_heads": 2}):
+        torch.manual_seed(0)
+        sizes = {**tiny_sizes_of("ftic"), "tca_ratio": 4, "tca_heads": 16, **other}
+        found.append(fingerprint(create_model("ftic", **sizes)))
+    assert found[0] == found[1] and len(set(found)) == 3

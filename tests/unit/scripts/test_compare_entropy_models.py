@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 import typer
 
+from tto.errors import BadArgument
 from tto.train.building import build_model
 from tto.train.errors import Diverged
 from tto.train.recipe_file import load_recipe
@@ -32,7 +33,9 @@ def test_networks_differ_in_what_they_are_compared_for_alone(script):
         assert len(weights) == model.predictions and sum(weights) == pytest.approx(1)
         stages.add((stage.crop, stage.batch, stage.steps, stage.optimizer, stage.schedule))
     assert len(stages) == 1
-    assert transforms.keys() == {"DCAE", "ELIC", "mbt2018"} and all(len(sizes) == 1 for sizes in transforms.values())
+    assert transforms.keys() == {"DCAE", "ELIC", "TCM", "FTIC", "mbt2018"} and all(
+        len(sizes) == 1 for sizes in transforms.values()
+    )
 
 
 def test_a_name_is_that_network_and_a_beginning_all_that_begin_so(script):
@@ -41,6 +44,12 @@ def test_a_name_is_that_network_and_a_beginning_all_that_begin_so(script):
 
     assert asked("DCAE, dictionary") == ["DCAE, dictionary"]
     assert asked("ELIC") == ["ELIC, own", "ELIC, dictionary", "ELIC, both"]
+
+
+def test_a_name_that_is_none_is_refused(script, tmp_path):
+    with pytest.raises(BadArgument, match="no network 'ELIC both': there are DCAE, no dictionary; "):
+        script.main(tmp_path, tmp_path, [1], only=["ELIC, own", "ELIC both"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph, tmp_path, monkeypatch, capsys):
@@ -71,6 +80,10 @@ def test_what_is_finished_stays_and_what_was_stopped_goes_on(script, photograph,
     assert capsys.readouterr().out.count("other settings") == 2
     small.append("stages.main.steps=3")
     model = out / "A-two" / "seed-1" / "model.safetensors"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:100])
+    assert [row.network for row in script.finished(out, three)] == ["A, one"]
+    assert "A, two, seed 1: left out: " in capsys.readouterr().out
     model.unlink()  # killed after its last validation, before it was written
     assert [row.network for row in script.finished(out, three)] == ["A, one"]
     (out / "A-one" / "seed-1-old").mkdir()  # moved away
