@@ -84,7 +84,9 @@ def explain(codec: AnyCodec, picture: Picture, data: bytes, base_qp: int = NEUTR
     if "dictionary" in contents.maps:
         figures["dictionary"] = draw_attention(picture, contents.maps["dictionary"], contents.y_block)
     elif "tokens" in contents.maps:
-        figures["tokens"] = draw_attention(picture, contents.maps["tokens"], contents.y_block, "Tokens of this picture")
+        figures["tokens"] = draw_attention(
+            picture, contents.maps["tokens"], contents.y_block, "Tokens of this picture", "token"
+        )
     if "saved" in contents.maps:
         figures["reference"] = draw_reference(picture, contents.maps, contents.y_block)
     return {f"{name}.png": _png(figures[name]) for name in DRAWINGS if name in figures}
@@ -260,7 +262,9 @@ def _class_colors() -> Colormap:
     return ListedColormap([hsv_to_rgb((i / DIRECTIONS, 0.9, shade)) for shade in shades for i in range(DIRECTIONS)])
 
 
-def draw_attention(picture: Picture, attention: np.ndarray, y_block: int, what: str = "Dictionary entries") -> Figure:
+def draw_attention(
+    picture: Picture, attention: np.ndarray, y_block: int, what: str = "Dictionary entries", each: str = "entry"
+) -> Figure:
     """As Lu 2025, Fig. 8: the entries whose use varies most over the picture."""
     chosen = np.argsort(-attention.std((1, 2)), kind="stable")[:ENTRIES]
     figure, panels = _figure(picture, len(chosen) + 1, f"{what} and where they are used")
@@ -269,7 +273,7 @@ def draw_attention(picture: Picture, attention: np.ndarray, y_block: int, what: 
     highest, drawn = _full_scale(attention[chosen]), []
     for axes, entry in zip(panels[1:], chosen, strict=True):
         drawn.append(_over(axes, picture, attention[entry], y_block, cmap="viridis", vmin=0, vmax=highest))
-        axes.set_title(f"entry {entry}, mean {100 * attention[entry].mean():.1f} %", fontsize=9)
+        axes.set_title(f"{each} {entry}, mean {100 * attention[entry].mean():.1f} %", fontsize=9)
     figure.colorbar(drawn[-1], ax=panels, label="attention, mean over heads, last slice", shrink=0.8)
     return figure
 
@@ -299,7 +303,7 @@ def _figure(picture: Picture, count: int, title: str) -> tuple[Figure, list[Axes
     """A figure with `count` panels of the picture's shape, without ticks."""
     from matplotlib.figure import Figure
 
-    columns = min(count, 3)
+    columns = 2 if count == 4 else min(count, 3)
     rows = -(-count // columns)
     width = WIDTH if count == 1 else WIDTH / 1.6
     height = width * min(max(picture.height / picture.width, 0.3), 2.5)
