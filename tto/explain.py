@@ -285,7 +285,7 @@ def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) 
         "confidence": "U: probability of what was decoded there",
     }
     shown = {name: title for name, title in titles.items() if name in maps}
-    predictions = ["the hyperprior", "the reference's prediction"][: len(maps["saved"])][::-1]
+    predictions = ["the hyperprior", "the reference"][: len(maps["saved"])][::-1]
     figure, panels = _figure(picture, len(shown) + len(predictions), "Predictions from what was decoded before")
     for axes, (name, title) in zip(panels, shown.items(), strict=False):
         image = _over(axes, picture, maps[name][0], y_block, cmap="viridis", vmin=0, vmax=1)
@@ -294,7 +294,7 @@ def draw_reference(picture: Picture, maps: dict[str, np.ndarray], y_block: int) 
     for axes, of, saved in zip(panels[len(shown) :], predictions, maps["saved"], strict=True):
         most = _full_scale(np.abs(saved))
         image = _over(axes, picture, saved, y_block, cmap="RdBu_r", vmin=-most, vmax=most)
-        axes.set_title(f"bits that {of} saves, at a step of 1: {saved.sum() / 8:+.0f} bytes", fontsize=9)
+        axes.set_title(f"saved with {of}: {saved.sum() / 8:+.0f} bytes at a step of 1", fontsize=9)
         figure.colorbar(image, ax=axes, label="bits per position", shrink=0.8)
     return figure
 
