@@ -118,35 +118,35 @@ def _leaves(evaluations: Sequence[Evaluation]) -> list[Tensor]:
 def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome]:
     """One walk and one synthesis of evaluations that share model, quality and size of latents; `model` may be its copy.
 
-    On the integer grid rounding does not depend on the walk, so all of ŷ is known before it and contexts are computed
-    in parallel; what the estimate counts is what is coded: ŷ = round(y/Δ)·Δ.
+    On the integer grid rounding does not depend on the walk, so all of ŷ is known before it, contexts are computed in
+    parallel and y is priced as a whole; what the estimate counts is what is coded: ŷ = round(y/Δ)·Δ.
     """
     first, on_integers = evaluations[0].problem, model.grid == "integer"
     height, width = evaluations[0].y.shape[-2:]
     steps, size = [step_size(one.qp) for one in evaluations], (height, width)
     z_rounded = [_rounded(one, one.z, one.problem.medians) for one in evaluations]
     z_hats = [z + one.problem.medians for one, z in zip(evaluations, z_rounded, strict=True)]
-    parts = [model.split_y(one.y) for one in evaluations]
-    rounded: list[list[Tensor]] = [[] for _ in evaluations]  # in steps, on the mean grid less μ
-    known = None
+    parts, known = [model.split_y(one.y) for one in evaluations], None
+    rounded: list[list[Tensor]] = [[] for _ in evaluations]  # parts, in steps less μ
+    whole: list[Tensor] = []  # all of y, in steps
     if on_integers:
-        rounded = [
-            [_rounded(one, part, step=step) for part in of_one]
-            for one, of_one, step in zip(evaluations, parts, steps, strict=True)
-        ]
-        known = _batch([model.join_y(of_one, size) * step for of_one, step in zip(rounded, steps, strict=True)])
+        whole = [_rounded(one, one.y, step=step) for one, step in zip(evaluations, steps, strict=True)]
+        known = _batch([symbols * step for symbols, step in zip(whole, steps, strict=True)])
+    given = [] if known is None else model.split_y(known)
 
     def code_part(i: int, mu: Tensor, sigma: Tensor | None) -> Tensor:
+        if on_integers:
+            return given[i]
         y_hat = []
         for n, (one, mu_n) in enumerate(zip(evaluations, mu.split(1), strict=True)):
-            if not on_integers:
-                rounded[n].append(_rounded(one, parts[n][i], mu_n, steps[n]))
+            rounded[n].append(_rounded(one, parts[n][i], mu_n, steps[n]))
             if sigma is not None:
-                mean = mu_n / steps[n] if on_integers else 0.0
-                rate = partial(one.rate, smallest=first.smallest_scale)
-                bits[n].append(price(rate, rounded[n][i], sigma[n : n + 1] / steps[n], mean))
-            y_hat.append(rounded[n][i] * steps[n] + (0.0 if on_integers else mu_n))
+                bits[n].append(bits_of(one, rounded[n][i], sigma[n : n + 1] / steps[n], 0.0))
+            y_hat.append(rounded[n][i] * steps[n] + mu_n)
         return _batch(y_hat)
+
+    def bits_of(one: Evaluation, symbols: Tensor, sigma: Tensor, mean: Tensor | float) -> Tensor:
+        return price(partial(one.rate, smallest=first.smallest_scale), symbols, sigma, mean)
 
     price = total_bits if first.memory is None else TotalBits.apply
     bits = [[one.problem.z_bits(z).sum()] for one, z in zip(evaluations, z_rounded, strict=True)]
@@ -162,12 +162,14 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
         if evaluations[n].loss is not None:
             with torch.autocast(x_hat.device.type, enabled=False):  # differences of nearly equal pixels
                 distortion = problem.distortion(x_hat)
-        symbols = model.join_y(rounded[n], size)
-        if walk.sigma is None:
+        symbols, sigma = whole[n] if on_integers else model.join_y(rounded[n], size), sigmas[n]
+        if sigma is None:
             bits[n].append(problem.y_bits(qp)(symbols).sum())
+        elif on_integers:
+            bits[n].append(bits_of(evaluations[n], symbols, sigma / steps[n], mus[n] / steps[n]))
         total = sum(bits[n][1:], bits[n][0]) + problem.side.bits
         y = symbols * steps[n] + (0.0 if on_integers else mus[n])
-        outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigmas[n]))
+        outcomes.append(Outcome(total, distortion, y, z_hats[n], y_hats[n], x_hat, mus[n], sigma))
     return outcomes
 
 
