@@ -10,6 +10,7 @@ import pytest
 
 from tto.cli import main
 from tto.codec import Codec
+from tto.errors import NotEnoughMemory
 
 
 def call(*args) -> int:
@@ -39,6 +40,18 @@ def test_what_is_drawn_beside_a_file_begins_with_the_step_that_its_search_began_
     monkeypatch.setattr(Codec, "compress", lambda *given, **more: replace(compress(*given, **more), base_qp=150))
     assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why") == 0
     assert began == [150]
+
+
+def test_a_file_that_is_made_is_kept_where_memory_does_not_suffice_to_draw_it(
+    tmp_path, photo, tiny_checkpoint, caplog, monkeypatch
+):
+    def too_large(*_):
+        raise NotEnoughMemory("too large")
+
+    monkeypatch.setattr("tto.explain.memory_for", too_large)
+    assert call("compress", photo, "-m", tiny_checkpoint, "--explain", tmp_path / "why") == 0
+    assert "photo.png: no drawings: too large" in caplog.text
+    assert photo.with_suffix(".tto").is_file() and not list((tmp_path / "why").iterdir())
 
 
 def test_a_folder_that_cannot_be_is_one_line_and_nothing_is_written(tmp_path, photo, tiny_checkpoint, capsys):
