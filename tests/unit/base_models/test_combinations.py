@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from base_models import create_model, list_models
+from base_models.tiles import Chain
+from tests.tiny_models import tiny_sizes_of
 
 
 def shapes(name: str, transforms: bool) -> dict[str, torch.Size]:
@@ -82,6 +84,21 @@ def test_elic_with_a_dictionary_tells_how_its_last_group_uses_it():
     assert torch.equal(model.explanations(z_hat, 1.0, changed)["dictionary"], found)
     changed[:, :-64] = 0
     assert not torch.allclose(model.explanations(z_hat, 1.0, changed)["dictionary"], found)
+
+
+@torch.inference_mode()
+def test_elic_asks_its_dictionary_over_tiles(monkeypatch):
+    torch.manual_seed(0)
+    model = create_model("elic-small-both", **tiny_sizes_of("elic-small-both")).eval()
+    walker, z_hat = model.entropy_walker(), torch.randn(1, 8, 12, 10).round().double()
+    tiled, names, bounded, tiles = set(), [], type(walker).bounded, Chain.tiles
+    monkeypatch.setattr(
+        type(walker), "bounded", lambda self, name, *given: (names.append(name), bounded(self, name, *given))[1]
+    )
+    monkeypatch.setattr(Chain, "tiles", lambda *given: (tiled.add(names[-1]), tiles(*given))[1])
+    whole, over_tiles = (walker.code(z_hat, 1.0, lambda i, mu, _: mu.round(), memory=bound) for bound in (None, 3e6))
+    torch.testing.assert_close(over_tiles, whole, rtol=1e-10, atol=1e-10)
+    assert tiled >= {f"dictionary {k}" for k in range(model.slices)}
 
 
 @torch.inference_mode()
