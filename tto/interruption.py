@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM in the middle of long work: the first lets a step end, a second acts as usual."""
+"""Ctrl-C and SIGTERM in the middle of long work: the first lets a step end, a second acts as usual.
+
+A launcher of several processes passes a SIGTERM on to them that its system may have sent to each of them, too: two at
+about the same time are one.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +19,7 @@ from typing import Any
 from tto.errors import TTOError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SECONDS = 2.0
 SHELL_OFFSET = 128
 """Shells say so much more than the number of the signal that ended a program."""
 
@@ -89,10 +95,16 @@ class Interruption:
     def caught(self, until: str = "finishing the step") -> Iterator[None]:
         """Inside, the first signal is only noted, and `until` is said to whoever waits; a second acts as usual."""
 
+        began = 0.0
+
         def note(number, frame):
-            self.number = number
-            restore()
-            tell(f"tto: {until}; again to abort")
+            nonlocal began
+            if self.number is None:
+                self.number, began = number, time.monotonic()
+                tell(f"tto: {until}; again to abort")
+            elif number != signal.SIGTERM or time.monotonic() - began > SAME_SECONDS:
+                restore()
+                signal.raise_signal(number)
 
         with _handled(note, *SIGNALS) as restore:
             yield
