@@ -126,7 +126,8 @@ def forward(evaluations: Sequence[Evaluation], model: BaseModel) -> list[Outcome
     steps, size = [step_size(one.qp) for one in evaluations], (height, width)
     z_rounded = [_rounded(one, one.z, one.problem.medians) for one in evaluations]
     z_hats = [z + one.problem.medians for one, z in zip(evaluations, z_rounded, strict=True)]
-    parts, known = [model.split_y(one.y) for one in evaluations], None
+    parts = [] if on_integers else [model.split_y(one.y) for one in evaluations]
+    known = None
     rounded: list[list[Tensor]] = [[] for _ in evaluations]  # parts, in steps less μ
     whole: list[Tensor] = []  # all of y, in steps
     if on_integers:

@@ -182,7 +182,7 @@ def search(
             above, below = (s, miss), below and (below[0], below[1] / 2 if above else below[1])
         if below and above:
             following = below[0] + (above[0] - below[0]) * -below[1] / (above[1] - below[1])
-            if math.isinf(above[1]) or _of_a_file(following, qualities) in tried:
+            if _of_a_file(following, qualities) in tried:
                 following = (below[0] + above[0]) / 2
         else:
             step = max(abs(miss) / target.slope, 1 / QP_PER_QUALITY)  # a smaller one may give the same file

@@ -104,6 +104,15 @@ def test_what_helps_a_run_that_diverged_or_ran_out_of_memory_may_change(run):
     assert last(run).name == "step-00000003"
 
 
+def test_checkpoints_of_when_less_might_change_go_on(run):
+    path = last(run) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["identity"] |= {"precision": "bf16", "stages.only.micro_batch": 7}
+    path.write_text(json.dumps(manifest))
+    resume(run, "stages.0.steps=3")
+    assert last(run).name == "step-00000003"
+
+
 def test_a_run_goes_on_without_the_weights_that_it_began_with(finished, photos, tmp_path):
     first = shutil.copy(finished / "run" / "model.safetensors", tmp_path / "first.safetensors")
     train_recipe(finished / "tiny.yaml", [f"model.checkpoint={first}"], tmp_path / "run")
