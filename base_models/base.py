@@ -356,9 +356,11 @@ class BaseModel(nn.Module, ABC):
         """What fits the quantiles of factorized priors to their densities; no data is needed."""
         return sum((prior.quantile_loss() for prior in self.factorized_priors()), torch.zeros(()))
 
-    def update_tables(self, fit_quantiles: bool = False) -> None:
-        """Builds all integer tables anew, as one does after training."""
+    def update_tables(self, fit_quantiles: bool = False, missing: bool = False) -> None:
+        """Builds integer tables, as one does after training: all anew, or only those that are `missing`."""
         for prior in self.entropy_models():
+            if missing and prior.has_tables:
+                continue
             if isinstance(prior, FactorizedPrior):
                 prior.update_tables(fit_quantiles)
             elif isinstance(prior, GaussianConditional):

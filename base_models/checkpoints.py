@@ -25,6 +25,8 @@ from .registry import create_model, list_models, networks, registered
 
 FORMAT = "tto-base-model-1"
 SIDE_PREFIX = "side."  # tensors below it belong to modules beside the base
+PREFIXES = ("module.", "model.", "net.")
+METRICS = ("mse", "ms-ssim")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 BOTTLENECK = (
     (r"\b_matri(?:x|ces\.)(\d)$", r"matrices.\1"),
@@ -43,19 +45,18 @@ def canonical_state_dict(raw: dict) -> dict[str, Tensor]:
     """Tensors of any checkpoint by the names of today; those of one network only it knows (`BaseModel.rename_keys`).
 
     Checkpoints may sit in a dictionary of a trainer (`WRAPPERS`), and names may carry what DataParallel (`module.`),
-    `torch.compile` (`_orig_mod.`) or a module of Lightning (`model.` or `net.` before all) put before them.
+    `torch.compile` (`_orig_mod.`) or a module of Lightning (`model.` or `net.`) put before all of them.
     """
     for wrapper in WRAPPERS:
         if isinstance(raw.get(wrapper), dict):
             raw = raw[wrapper]
     state = {
-        key.replace("_orig_mod.", "").removeprefix("module."): value
+        key.replace("_orig_mod.", ""): value
         for key, value in raw.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
-    for prefix in ("model.", "net."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    while state and (prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return rename(state, BOTTLENECK)
 
 
@@ -72,8 +73,7 @@ def load_weights(model: BaseModel, raw: dict) -> BaseModel:
             raise CheckpointError(f"{key} holds values that are not finite")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     try:
-        if not all(prior.has_tables for prior in model.entropy_models()):
-            model.update_tables()
+        model.update_tables(missing=True)
         if model.scale_table is not None:
             check_scale_table(model.scale_table)
         for name, prior in model.named_modules():
@@ -115,6 +115,8 @@ def load_checkpoint(path: str | Path, name: str | None = None, **overrides) -> B
                 raise CheckpointError(f"{path} is no base-model file (format {metadata.get('format')!r})")
             name, overrides = _known(str(metadata["model"])), json.loads(metadata["config"])
             metric = metadata.get("metric", metric)
+            if metric not in METRICS:
+                raise CheckpointError(f"{path}: its metric is {metric!r}, expected one of {', '.join(METRICS)}")
         else:
             state = _unpickled(path)
             name, told = recognize(state) if name is None else _recognize_as(_known(name), state)

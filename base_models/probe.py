@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 Step = Callable[..., Tensor | tuple[Tensor, ...]]
 """Maps [B, C, H, W] of one size → maps of one size; between two steps there is one map. A step with windows has modules
-with an attribute `window`: their side, in positions of the step's input."""
+with an attribute `window`: their side, in positions of the step's input. One that wraps round the map has an attribute
+`wraps`: how many positions of the other side make that needless, a multiple of its windows."""
 Input = int | Tensor
 """A map of so many channels, or a tensor that all positions share: [...], or one for each picture [B, ..., ...]."""
 SIDE = 128
@@ -96,7 +97,7 @@ def probe(step: Step, inputs: Sequence[Input], like: Tensor) -> Reach:
         spoiled = max(spoiled, int((rows[half:] if first else rows[:half].flip(0)).cumprod(0).sum()))
         given = _made(inputs, side, width, like, slice(None, 1) if first else slice(-1, None), 100.0)
         changed = ((_rows(step, given) - plain).abs() > NOISE * plain.abs().amax()).any(1)
-        if changed[-1 if first else 0]:
+        if changed[-1 if first else 0] and not getattr(step, "wraps", 0):
             spoiled = len(plain)
     scale = Fraction(len(plain), side)
     return Reach(scale, math.lcm(window, scale.denominator), spoiled if spoiled <= len(plain) // 4 else None)

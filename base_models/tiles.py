@@ -4,7 +4,8 @@ A transform is a chain of steps. Where a step's input is cut though the map goes
 how many is found by trying (`base_models.probe`). For a box of outputs, the boxes that the steps need are found from
 the last step to the first; the input is cropped to the first of them, and what each step gives to the next. So a step
 at low resolution may look far without making those at high resolution dearer. A residual group that looks too far for
-that is opened: each of its layers goes over tiles of its own.
+that is opened: each of its layers goes over tiles of its own. A step that wraps round the map is given what lies on the
+other side around it.
 
 With gradients, a tile's activations are computed anew in the backward pass, one tile at a time. Weights are frozen.
 
@@ -22,6 +23,7 @@ from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .heap import return_freed
@@ -112,7 +114,8 @@ def run_bounded(steps: Iterable[Step], inputs: Maps, memory: float, findings: Fi
     maps, waiting = inputs, Chain()
     for n, step in enumerate(steps):
         chain = chain_of((n,), step, given[n])
-        if chain.is_local:
+        wraps = getattr(step, "wraps", 0)
+        if chain.is_local and not wraps:
             waiting += chain
             continue
         if waiting.steps:
@@ -122,6 +125,9 @@ def run_bounded(steps: Iterable[Step], inputs: Maps, memory: float, findings: Fi
             for k, layer in enumerate(step.chain()):
                 inner = run(chain_of((n, k), layer, given[n]), inner)
             maps = (maps[0] + inner[0],)
+        elif wraps:
+            around = tuple(F.pad(x, (wraps,) * 4, mode="circular") for x in maps)
+            maps = tuple(x[:, :, wraps:-wraps, wraps:-wraps] for x in run(chain, around))
         else:
             maps = run(chain, maps)
     return run(waiting, maps) if waiting.steps else maps

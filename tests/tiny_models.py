@@ -27,7 +27,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "ELICDictionaryConfig": ELIC | DICTIONARY,
     "CombinationConfig": {"N": 8, "hyper_head_dim": 8, "num_slices": 2, "context_widths": (8, 8), **DICTIONARY},
     "FTICConfig": {
-        "stage_channels": (8, 8, 16), "blocks": (1, 1, 1), "heads": (4, 4, 4), "hyper_channels": 8, "hyper_blocks": 1,
+        "stage_channels": (8, 8, 16), "blocks": (1, 1, 2), "heads": (4, 4, 4), "hyper_channels": 8, "hyper_blocks": 2,
         "hyper_heads": 4, "M": 16, "N": 8, "num_slices": 2, "tca_depth": 1, "tca_ratio": 2, "tca_heads": 4,
     },
 }  # fmt: skip

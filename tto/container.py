@@ -341,14 +341,17 @@ def write_index_list(slices: Sequence[Sequence[tuple[int, int]]], index_bytes: i
     return bytes(out)
 
 
-def read_index_list(body: bytes, num_slices: int, index_bytes: int = 1) -> list[list[tuple[int, int]]]:
-    """Inverse of `write_index_list`. The caller checks positions and indexes against its model."""
+def read_index_list(body: bytes, num_slices: int, most: int, index_bytes: int = 1) -> list[list[tuple[int, int]]]:
+    """Inverse of `write_index_list`, of `most` entries at most. The caller checks positions and indexes."""
     name = section_name(SectionType.INDEX_LIST)
     slices, cursor = [], 0
     for _ in range(num_slices):
         count, cursor = read_varint(body, cursor, name)
-        if count > len(body) - cursor:
-            raise WrongLength(name, f"{count} entries cannot be in {len(body)} bytes")
+        most -= count
+        if most < 0 or count > len(body) - cursor:
+            raise WrongLength(
+                name, f"{count} entries cannot be in {len(body)} bytes, or are more than there are values"
+            )
         entries, following = [], 0
         for _ in range(count):
             distance, cursor = read_varint(body, cursor, name)

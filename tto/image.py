@@ -31,6 +31,13 @@ GRAY_MODES = ("1", "L", "LA")
 COLOR_MODES = ("P", "RGB", "RGBA")
 FORMATS_WITH_PREVIEWS = ("MPO", "HEIF")
 """A photograph is the first of their pictures."""
+METADATA = {"icc_profile": "ICC profile", "exif": "EXIF with the orientation", "xmp": "XMP"}
+PLAIN_FORMATS = ("BMP", "PPM", "JPEG2000")
+"""Pillow writes no metadata into them."""
+OPAQUE_FORMATS = ("BMP", "PPM")
+"""Alpha that is written into them nobody reads."""
+SHALLOW_GRAYS = {"L;2": 2, "L;4": 4}
+"""Bits of gray PNGs whose pixels Pillow widens to 8 bits, but not the level that is transparent."""
 HEADER = 1 << 20  # bytes in which a file says its depth
 TIFF_XMP_TAG = 700
 TIFF_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 305, 306, 315, 33432)
@@ -171,6 +178,7 @@ def _from_pil(image: Image.Image, convert: bool) -> Picture:
         raise UnsupportedImage("animated and multi-page pictures are not supported")
     if _is_deep(image) and not convert:
         raise UnsupportedImage("more than 8 bits a sample are cut to 8 only with --convert (convert=True)")
+    _widen_transparency(image)
     image.load()
     eight = to_eight_bits(image) if convert else image
     if eight.mode not in GRAY_MODES + COLOR_MODES:
@@ -199,10 +207,20 @@ def _is_deep(image: Image.Image) -> bool:
     if image.info.get("bit_depth", 8) > 8 or _depth_in_header(image) > 8:  # the first is HEIF's
         return True
     return any(
-        ";16" in str(part) or (tile[0].startswith("ppm") and isinstance(part, int) and part > 255)
+        (";16" in str(part) and part != "BGR;16")  # that has 5, 6 and 5 bits
+        or tile[0] == "SGI16"
+        or (tile[0].startswith("ppm") and isinstance(part, int) and part > 255)
         for tile in getattr(image, "tile", ())
         for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
     )
+
+
+def _widen_transparency(image: Image.Image) -> None:
+    """Gives the transparent level of a gray PNG as many bits as its pixels will have."""
+    level = image.info.get("transparency")
+    bits = next((SHALLOW_GRAYS[tile[3]] for tile in getattr(image, "tile", ()) if tile[3] in SHALLOW_GRAYS), 8)
+    if image.format == "PNG" and isinstance(level, int) and level < 1 << bits:
+        image.info["transparency"] = level * 255 // ((1 << bits) - 1)
 
 
 def _depth_in_header(image: Image.Image) -> int:
@@ -226,9 +244,13 @@ def _exif(image: Image.Image) -> bytes | None:
     raw = image.info.get("exif")
     if isinstance(raw, bytes) and raw:
         return raw if raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
-    source = image.getexif()
-    kept = _descriptive(source) if image.format == "TIFF" else source
-    return kept.tobytes() if len(kept) else None
+    try:
+        source = image.getexif()
+        kept = _descriptive(source) if image.format == "TIFF" else source
+        return kept.tobytes() if len(kept) else None
+    except Exception:  # Pillow raises almost anything
+        LOG.warning("the picture's EXIF is damaged: it is left out")
+        return None
 
 
 def _descriptive(source: Image.Exif) -> Image.Exif:
@@ -255,10 +277,16 @@ def _xmp(image: Image.Image) -> bytes | None:
 def encode_picture(image: Image.Image, path: str | os.PathLike) -> bytes:
     """A PIL image as a file in the format of the path's suffix, with the metadata in its `info`.
 
-    Raises `BadArgument` for a suffix or a combination of format and mode that Pillow cannot write.
+    Warns of what the format leaves out. Raises `BadArgument` for a suffix or a combination of format and mode that
+    Pillow cannot write, alpha among it.
     """
     kind = writable_format(path)
     buffer = io.BytesIO()
+    if kind in OPAQUE_FORMATS and image.has_transparency_data:
+        raise BadArgument(f"{path}: {kind} cannot hold alpha")
+    lost = [name for key, name in METADATA.items() if image.info.get(key)] if kind in PLAIN_FORMATS else []
+    if lost:
+        LOG.warning("%s: %s holds no metadata, %s left out", path, kind, " and ".join(lost))
     if kind in ("TIFF", "AVIF") and not _is_readable(image.info.get("exif")):
         LOG.warning("%s: the picture's EXIF is damaged, and %s cannot hold it: it is left out", path, kind)
         image = image.copy()

@@ -222,7 +222,8 @@ class LatentCoder:
         listed = [[] for _ in range(self.num_slices)]
         if SectionType.INDEX_LIST in sections:
             index_bytes = self.choice.index_type.itemsize
-            listed = read_index_list(sections[SectionType.INDEX_LIST], self.num_slices, index_bytes)
+            body, values = sections[SectionType.INDEX_LIST], math.prod(shapes.y)
+            listed = read_index_list(body, self.num_slices, values, index_bytes)
             if not any(listed):
                 raise CorruptFile(section_name(SectionType.INDEX_LIST), "it lists nothing")
         scale_qps = (qp,) * self.num_slices

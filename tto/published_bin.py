@@ -36,13 +36,15 @@ def encode_bin(codec: AnyCodec, rgb: np.ndarray) -> bytes:
     """uint8 pixels [H, W, 3] → a `.bin` file.
 
     Raises `BadArgument` for a model of several rates (the file has no place for the quality) or one whose symbols are
-    not centred on μ, `LimitExceeded` or `BadCheckpoint`.
+    not centred on μ, `LimitExceeded`, `NotEnoughMemory` or `BadCheckpoint`.
     """
     model = _suitable(codec)
     if max(rgb.shape[:2]) > MAX_SIDE:
         raise LimitExceeded(f"a .bin file holds at most {MAX_SIDE} pixels a side")
+    height, width = rgb.shape[:2]
     try:
-        return compress_bin(model, to_tensor(rgb).to(codec.device))
+        with memory_for(width, height, codec.device):
+            return compress_bin(model, to_tensor(rgb).to(codec.device))
     except ValueError as error:
         raise BadCheckpoint(str(error)) from error
 

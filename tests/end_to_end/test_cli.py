@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from base_models import create_model
 from tto import __version__, api
 from tto.cli import main
 from tto.image import Picture, encode_picture, load_picture
@@ -275,6 +276,28 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
     assert (code, out, len(err)) == (2, [], 1)
     assert message in err[0]
     assert names(tmp_path) == {"photo.png"}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_want_of_memory_is_one_line_and_exit_code_2(tmp_path, photo, tiny_checkpoint, call, monkeypatch, error):
+    assert call("compress", photo, "-m", tiny_checkpoint)[0] == 0
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("tto.metrics.ms_ssim", fail)
+    code, out, err = call("verify", tmp_path / "photo.tto", "--against", photo, "-m", tiny_checkpoint)
+    assert (code, out) == (2, []) and len(err) == 1 and err[0].endswith("photo.tto: out of memory")
+
+
+def test_a_lambda_for_a_network_that_says_its_rates_is_refused(tmp_path, call):
+    network = create_model("mbt2018-mean-vbr", N=16, M=16)
+    torch.save(network.state_dict(), tmp_path / "vbr.pth")
+    code, _, err = call("models", "convert", tmp_path / "vbr.pth", tmp_path / "a.safetensors", "--lambda", 0.5)
+    assert code == 2 and len(err) == 1 and "says its rates itself" in err[0]
+    assert names(tmp_path) == {"vbr.pth"}
 
 
 def test_unwritable_format_is_refused_before_decoding(tmp_path, photo, tiny_checkpoint, call):

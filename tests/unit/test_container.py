@@ -271,13 +271,19 @@ def test_index_list_has_known_bytes_and_comes_back():
     slices = [[], [(0, 63), (1, 0), (300, 7)], [(5, 9)]]
     body = write_index_list(slices)
     assert body == bytes.fromhex("00 03 003f 0000 aa0207 01 0509")
-    assert read_index_list(body, 3) == slices
+    assert read_index_list(body, 3, most=4) == slices
 
 
 @pytest.mark.parametrize("body", ["", "00", "000000", "0001", "000105", "00ffffffff0f"])
 def test_index_lists_of_another_length_are_refused(body):
     with pytest.raises(WrongLength, match="index_list"):
-        read_index_list(bytes.fromhex(body), 2)
+        read_index_list(bytes.fromhex(body), 2, most=100)
+
+
+def test_an_index_list_of_more_entries_than_values_is_refused_before_it_is_read():
+    body = write_index_list([[(0, 1), (1, 1)], [(0, 1), (1, 1)]])
+    with pytest.raises(WrongLength, match="2 entries cannot be in .* or are more than there are values"):
+        read_index_list(body, 2, most=3)
 
 
 def test_container_imports_neither_torch_nor_numpy():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from tto.errors import BadArgument, FileError, LimitExceeded, TTOError, UnreadableImage, UnsupportedImage
 from tto.image import Picture, _depth_in_header, encode_picture, load_picture, load_square
@@ -93,16 +95,19 @@ def test_other_modes_are_refused_by_name(mode):
         load_picture(Image.new(mode, (2, 2)))
 
 
-def sixteen_bit_rgb_png(levels: bytes = bytes(6)) -> bytes:
-    import struct
-    import zlib
+def png(header: bytes, row: bytes, **more: bytes) -> bytes:
+    """A file of one row of pixels; `more` are chunks before these."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" + levels)), chunk(b"IEND", b""))
+    parts = [chunk(b"IHDR", header), *(chunk(kind.encode(), body) for kind, body in more.items())]
+    parts += [chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def sixteen_bit_rgb_png(levels: bytes = bytes(6)) -> bytes:
+    return png(struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), levels)
 
 
 def test_sixteen_bit_rgb_is_refused_though_pillow_would_cut_it():
@@ -325,3 +330,56 @@ def test_exif_that_nobody_can_read_does_not_keep_a_picture_from_being_written(su
         data = encode_picture(Picture(np.tile(RGB, (8, 8, 1)), exif=exif).to_pil(), "a" + suffix)
         assert load_picture(data).rgb.shape == (40, 56, 3)
     assert ("left out" in caplog.text) is (suffix != ".png")
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "ppm", "jp2"])
+def test_formats_without_metadata_say_what_they_leave_out(suffix, caplog):
+    encode_picture(Picture(RGB, icc=b"profile" * 50, exif=exif_bytes()).to_pil(), f"a.{suffix}")
+    assert "holds no metadata, ICC profile and EXIF with the orientation left out" in caplog.text
+    caplog.clear()
+    encode_picture(Picture(RGB).to_pil(), f"a.{suffix}")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("bmp", "BMP"), ("ppm", "PPM"), ("pgm", "PPM")])
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_alpha_that_nobody_would_read_is_not_written(suffix, kind, grayscale):
+    with pytest.raises(BadArgument, match=f"a.{suffix}: {kind} cannot hold alpha"):
+        encode_picture(Picture(RGB, grayscale=grayscale, alpha=ALPHA).to_pil(), f"a.{suffix}")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_transparent_level_of_a_gray_png_of_few_bits_becomes_alpha(bits):
+    top = (1 << bits) - 1
+    row = bytes([0, top]) if bits == 8 else bytes([top << (8 - 2 * bits)])
+    picture = load_picture(png(struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0), row, tRNS=struct.pack(">H", top)))
+    assert picture.rgb[0, :, 0].tolist() == [0, 255] and picture.alpha is not None
+    assert picture.alpha.tolist() == [[255, 0]]
+
+
+def test_a_bitmap_of_16_bits_a_pixel_is_not_deep_and_an_sgi_of_16_bits_a_sample_is():
+    head = struct.pack("<2sIHHI", b"BM", 14 + 40 + 12 + 4, 0, 0, 14 + 40 + 12)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    masks, pixels = struct.pack("<III", 0xF800, 0x07E0, 0x001F), struct.pack("<HH", 0xF800, 0x001F)
+    picture = load_picture(head + info + masks + pixels)
+    assert picture.rgb.tolist() == [[[255, 0, 0], [0, 0, 255]]]
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "SGI", bpc=2)
+    with pytest.raises(UnsupportedImage, match="more than 8 bits"):
+        load_picture(file.getvalue())
+
+
+def test_a_program_that_draws_is_no_picture(monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("it is run"))
+    with pytest.raises(UnreadableImage, match="not a picture"):
+        load_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+
+
+def test_a_tiff_with_an_odd_tag_is_read_without_its_exif(caplog):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[315], tags.tagtype[315] = (1.5,), 12  # an artist that is a number
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "TIFF", tiffinfo=tags)
+    picture = load_picture(file.getvalue())
+    assert np.array_equal(picture.rgb, RGB) and picture.exif is None
+    assert "EXIF is damaged" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from base_models import create_model
 from tto.codec import Codec
-from tto.errors import BadArgument, CorruptFile, LimitExceeded
+from tto.errors import BadArgument, CorruptFile, LimitExceeded, NotEnoughMemory
 from tto.published_bin import decode_bin, encode_bin
 
 
@@ -37,3 +37,10 @@ def test_a_file_that_claims_too_much_is_refused_before_anything_is_decoded(monke
         decode_bin(codec, struct.pack(">HHII", 30_000, 30_000, 0, 0))
     with pytest.raises(CorruptFile, match="truncated"):
         decode_bin(codec, struct.pack(">HH", 30_000, 30_000))
+
+
+def test_a_picture_that_memory_does_not_suffice_for_is_refused(monkeypatch):
+    codec = Codec(create_model("dcae-small", lambdas=(0.01,)).eval(), "cpu")
+    monkeypatch.setattr("tto.memory.free_memory", lambda device: 1000)
+    with pytest.raises(NotEnoughMemory, match="16x8"):
+        encode_bin(codec, np.zeros((8, 16, 3), np.uint8))

@@ -180,14 +180,25 @@ def report(error: Exception, about: Path | None = None) -> int:
         print_line(f"the package {error.name} is not installed: pip install 'tto[bench,train]'")
     elif isinstance(error, OSError) and error.filename is not None:
         print_line(f"{os.fsdecode(error.filename)}: {error.strerror}")
-    elif isinstance(error, (MemoryError, OSError)):
-        print_line(str(error) or "out of memory")
+    elif _ran_out(error):
+        print_line("out of memory" if about is None else f"{_shown(about)}: out of memory")
+    elif isinstance(error, OSError):
+        print_line(str(error))
     else:
         if os.environ.get("TTO_TRACEBACK"):
             raise error
         print_line(f"internal error: {type(error).__name__}: {error} (TTO_TRACEBACK=1 shows where)")
         return EXIT_BUG
     return EXIT_ERROR
+
+
+def _ran_out(error: Exception) -> bool:
+    """Whether it is for want of memory; PyTorch's own words are looked for only where it is loaded."""
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from tto.memory import ran_out
+
+    return ran_out(error)
 
 
 def _shown(path: Path) -> str:

@@ -113,6 +113,8 @@ def convert(
     make_folder(out.parent)
     try:
         network = load_checkpoint(checkpoint, name, lambdas=(DEFAULT_LAMBDA if lambda_ is None else lambda_,))
+        if lambda_ is not None and network.config.lambdas != (lambda_,):
+            raise BadArgument(f"{checkpoint} says its rates itself, without --lambda")
         if metric is not None:
             network.metric = metric.value
         dtype, side = torch.float16 if half else None, load_side_modules(checkpoint)

@@ -17,7 +17,8 @@ from tests.tiny_models import tiny_sizes_of
 SWITCHES: dict[str, dict[str, Any]] = {"bmshj2018-hyperprior-vbr": {"z_steps": False}}
 """Fields of registered models that are tested other than as registered."""
 SWITCHED: dict[str, tuple[str, dict[str, Any]]] = {
-    "grm-small, switched off": ("grm-small", {"reference": False, "gsdn": False})
+    "grm-small, switched off": ("grm-small", {"reference": False, "gsdn": False}),
+    "dcae-global-token, 7 tokens": ("dcae-global-token", {"dict_entries": 7}),  # which fill no row of z
 }
 """Models that are tested beside the registered ones: by another's name, with some of its fields changed."""
 

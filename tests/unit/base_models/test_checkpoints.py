@@ -119,6 +119,7 @@ WRAPPED = {
     "compiled, then in parallel": lambda state: {f"module._orig_mod.{key}": state[key] for key in state},
     "a compiled part": lambda state: {key.replace("g_a.", "g_a._orig_mod."): state[key] for key in state},
     "Lightning's model": lambda state: {"state_dict": {f"model.{key}": state[key] for key in state}},
+    "in parallel within Lightning": lambda state: {f"model.module.{key}": state[key] for key in state},
     "Lightning's net": lambda state: {"state_dict": {f"net._orig_mod.{key}": state[key] for key in state}},
 }
 
@@ -128,6 +129,26 @@ def test_what_trainers_put_around_weights_is_taken_off(small_model, wrapped):
     state = small_model.state_dict()
     found = canonical_state_dict(wrapped(state))
     assert found.keys() == state.keys() and all(found[key] is state[key] for key in state)
+
+
+def test_tables_that_a_checkpoint_has_stay_where_others_are_built(small_model):
+    state = dict(small_model.state_dict())
+    for name in ("_quantized_cdf", "_offset", "_cdf_length"):
+        state[f"gaussian_conditional.{name}"] = torch.zeros(0, dtype=torch.int32)
+    state["entropy_bottleneck.quantiles"] = state["entropy_bottleneck.quantiles"] * 1.5  # of these would come others
+    loaded = load_weights(create_model("dcae-small"), state)
+    assert np.array_equal(loaded.z_tables().cdfs, small_model.z_tables().cdfs)
+    assert np.array_equal(loaded.y_tables().cdfs, small_model.y_tables().cdfs)
+
+
+def test_a_metric_that_no_network_is_trained_for_is_refused(small_model, tmp_path):
+    small_model.metric = "beauty"
+    try:
+        save_checkpoint(small_model, tmp_path / "model.safetensors")
+    finally:
+        del small_model.metric
+    with pytest.raises(CheckpointError, match=r"its metric is 'beauty', expected one of mse, ms-ssim"):
+        load_checkpoint(tmp_path / "model.safetensors")
 
 
 def test_a_prefix_that_some_tensors_lack_stays(small_model):

@@ -26,10 +26,12 @@ def test_combination_has_the_transforms_of_one_and_the_entropy_model_of_the_othe
     assert shapes(autoencoder, transforms=False) != shapes("dcae", transforms=False)
 
 
-def test_autoencoder_is_any_registered_model():
+def test_autoencoder_is_any_that_has_transforms_to_take():
     with torch.device("meta"):
         model = create_model("elic-dictionary", autoencoder="tcm-small", num_slices=4)
+        whole, own = create_model("elic-dictionary", autoencoder="dcae"), create_model("dcae")
     assert model.config.M == 128 and model.slice_channels == (32,) * 4
+    assert {k: v.shape for k, v in whole.state_dict().items()} == {k: v.shape for k, v in own.state_dict().items()}
     assert set(list_models()) >= {"elic", "elic-dictionary", "elic-both", "tcm", "tcm-dictionary", "ftic"}
     with pytest.raises(KeyError, match="unknown model 'elicc'; known: .*elic"):
         create_model("elic-dictionary", autoencoder="elicc")

@@ -11,6 +11,8 @@ from base_models import create_model
     ("name", "least_psnr"),
     [
         ("dcae-small", 32), ("tcm-small", 26), ("elic-small", 28), ("grm-small", 28),
+        ("ftic-small", 28), ("ftic-small-dictionary", 28), ("tcm-small-dictionary", 26),
+        ("elic-small-dictionary", 28), ("elic-small-both", 28),
         ("bmshj2018-hyperprior", 30), ("mbt2018-mean", 30), ("mbt2018", 30),
     ],
 )  # fmt: skip
@@ -29,7 +31,7 @@ def test_new_network_fitted_to_images_is_a_block_transform(photograph, name, lea
         mu, sigma = model.walk(z, middle, lambda i, mu, sigma: mu)[1:3]
     assert 10 * np.log10(1 / mse) > least_psnr
     energy = y.square().mean((0, 2, 3))
-    assert energy[0] > energy[10] > energy[60] > 1.0001 * energy[120]
+    assert energy[0] > energy[10] > energy[60] > 1.0001 * energy[min(120, len(energy) - 1)]
     assert z.std() > 1
     assert bits > 0.01
     assert (sigma.mean((0, 2, 3)) - y.std((0, 2, 3)).clamp(min=0.2)).abs().mean() < 0.5 * y.std()

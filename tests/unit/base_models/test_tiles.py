@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_models.blocks import DownStage, SwinGroup, UpStage, conv, deconv
+from base_models.ftic import FrequencyBlock
 from base_models.probe import TEMPORARIES, measure, probe
 from base_models.tiles import Chain, Findings, run_bounded
 
@@ -143,6 +144,20 @@ def test_group_that_looks_too_far_is_opened_and_gives_the_same(counted):
     expected = steps(x)
     (found,) = tiled(steps, 200_000, x)
     assert len(counted) == 1 + 21 + 1 and counted[1] > 1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weight = normal(found.shape)
+    (found,), (expected,) = (torch.autograd.grad(out, x, weight) for out in (found, expected))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_windows_that_wrap_round_the_map_go_over_tiles(counted):
+    torch.manual_seed(3)
+    block = FrequencyBlock(8, 4, 2, shifted=True).requires_grad_(False)
+    steps = nn.Sequential(conv(4, 8, 3, 1), block, conv(8, 4, 3, 1))
+    x = normal((2, 4, 64, 48)).requires_grad_()
+    expected = steps(x)
+    (found,) = tiled(steps, 300_000, x)
+    assert len(counted) == 3 and min(counted) > 1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     weight = normal(found.shape)
     (found,), (expected,) = (torch.autograd.grad(out, x, weight) for out in (found, expected))
