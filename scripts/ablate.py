@@ -30,6 +30,7 @@ from measuring import run
 from torch import Tensor
 
 from tto.bench.bdrate import bd_rate
+from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP
 from tto.device import descends_in_bfloat16
@@ -63,9 +64,12 @@ DECODES = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One file. `J` with the quality's own λ; `seconds` of the whole encoding and of one decoding."""
+    """One file. `content` is a digest of the picture's pixels, `J` with the quality's own λ; `seconds` of the whole
+    encoding and of one decoding.
+    """
 
     image: str
+    content: str
     quality: float
     variant: str
     bytes: int
@@ -235,7 +239,8 @@ class Bench:
             decoding.append(time.perf_counter() - began)
         cost = rd_cost(len(data), self.problem.distortion, decoded, self.problem.lambda_)
         figures = (8 * len(data) / self.problem.pixels, psnr(self.picture.rgb, decoded), cost)
-        return Row(self.name, self.quality, variant, len(data), *figures, seconds, median(decoding))
+        content = digest_of_pixels(self.picture.rgb)
+        return Row(self.name, content, self.quality, variant, len(data), *figures, seconds, median(decoding))
 
     def bounds(self) -> Iterator[Bound]:
         """After `rows`."""
@@ -298,8 +303,8 @@ def summary(rows: Sequence[Row]) -> str:
 
 def _changes(rows: Sequence[Row], own: Sequence[Row], against: str) -> list[float]:
     """Of J in percent, for each picture and quality that has both."""
-    anchors = {(row.image, row.quality): row.J for row in rows if row.variant == against}
-    pairs = [(row.J, anchors.get((row.image, row.quality))) for row in own]
+    anchors = {(row.content, row.quality): row.J for row in rows if row.variant == against}
+    pairs = [(row.J, anchors.get((row.content, row.quality))) for row in own]
     return [100 * (J / anchor - 1) for J, anchor in pairs if anchor is not None]
 
 

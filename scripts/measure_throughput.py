@@ -74,15 +74,24 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [-h] folder [options] [-- options of tto compress]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, help="of pictures to cut crops from")
     parser.add_argument("--out", type=Path, default=Path("throughput"), help="folder to work in, emptied first")
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--size", type=int, default=96, help="pixels a side")
     parser.add_argument("--rounds", type=int, default=1, help="each way in turn, so often; medians are printed")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="the first is the reference")
-    parser.add_argument("options", nargs="*", help="of tto compress, after --")
-    return parser.parse_args()
+    given = sys.argv[1:]
+    own = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:own])
+    args.options = given[own + 1 :]
+    if args.folder.resolve().is_relative_to(args.out.resolve()):
+        parser.error(f"{args.folder} is in {args.out}, which is emptied")
+    return args
 
 
 def print_table(runs: dict[str, list[Run]]) -> None:

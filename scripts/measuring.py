@@ -30,8 +30,8 @@ def run(main: Callable[..., None]) -> None:
 
 
 def weights_of(codec: AnyCodec) -> str:
-    """Fingerprints of its network and side modules, in hexadecimal."""
-    return (codec.fingerprint + codec.side_coder.fingerprint).hex()
+    """Fingerprints of its network and side modules, in hexadecimal, and what it was trained for."""
+    return f"{(codec.fingerprint + codec.side_coder.fingerprint).hex()}, {codec.trained_for}"
 
 
 class Table(Generic[Row]):

@@ -153,6 +153,12 @@ class Codec:
         shared = "/" in model and not model.startswith(PREFIX) and not Path(model).exists()
         return load_codec(str(parse_address(model)) if shared else model, device)
 
+    @property
+    def trained_for(self) -> str:
+        """λ and, where it is not MSE, the metric, which decide what refined files are and no fingerprint tells."""
+        lambdas = "/".join(f"{value:g}" for value in self.model.config.lambdas)
+        return f"lambda {lambdas}" + (f", {self.model.metric}" if self.model.metric != "mse" else "")
+
     @cached_property
     def lowered(self) -> BaseModel:
         """The model for gradients in bfloat16."""

@@ -88,12 +88,12 @@ def central(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def load_square(path: Path, side: int) -> Picture:
+def load_square(path: Path, side: int, convert: bool = False) -> Picture:
     """The colours of the middle `side` by `side` of a picture, of all of it for 0.
 
     Raises as `load_picture`, and `BadArgument` for a picture that is smaller.
     """
-    picture = load_picture(path)
+    picture = load_picture(path, convert)
     if min(picture.height, picture.width) < side:
         raise BadArgument(f"{path} has {picture.width}x{picture.height} pixels: no square of {side}")
     return Picture(central(picture.rgb, side), picture.grayscale)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tto.ray_workers import RayActors
 
 LOG = logging.getLogger(__name__)
-DEFAULT_QUALITIES = "2,4,6,8"
 NONE, ALL = "none", "all"
 REPORTS = 10
 EPILOG = """Examples:
@@ -57,8 +56,14 @@ def bench(
         str, typer.Option(metavar="LIST", help="Efforts of the models, by name or number of steps.")
     ] = NONE,
     quality: Annotated[
-        str, typer.Option("-q", "--quality", metavar="LIST", help="Qualities, or all of each model's.")
-    ] = DEFAULT_QUALITIES,
+        str | None,
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="LIST",
+            help="Qualities, or all of each model's; default: 2,4,6,8 where it has them.",
+        ),
+    ] = None,
     anchors: Annotated[
         str,
         typer.Option(
@@ -135,7 +140,7 @@ def bench(
     for name, reason in missing.items():
         print_line(f"{name} is left out: {reason}")
     models = [name if ray is None else absolute_model(name) for name in parse_names(model)]
-    series = model_series(models, parse_efforts(effort), parse_numbers(quality), here)
+    series = model_series(models, parse_efforts(effort), None if quality is None else parse_numbers(quality), here)
     series += anchor_series([name for name in named if name not in missing])
     if not series:
         raise BadArgument("nothing to measure: no model and no anchor")

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from PIL import Image
 
 import tto
@@ -16,12 +17,14 @@ from tto.bench.anchors import ANCHORS
 from tto.bench.encoded import Encoded
 from tto.bench.rows import series_label
 from tto.bench.text import printable
+from tto.device import descends_in_bfloat16
 from tto.errors import BadArgument
 from tto.models import WEIGHTS_SUFFIX, is_name
 
 if TYPE_CHECKING:
     from tto.codec import AnyCodec
 
+USUAL_QUALITIES = (2.0, 4.0, 6.0, 8.0)
 UNDECIDING = ("bench", "cli", "train")
 """Folders of the package on which neither the bytes of a file nor its pixels depend."""
 SCORING = ("metrics.py", "ssimulacra2.py", "perceptual.py", "bench/scores.py", "bench/vmaf.py")
@@ -54,8 +57,7 @@ class Rung:
 class Series:
     """One codec at one effort: a curve of the plot.
 
-    codec: its name in tables; effort: empty for anchors; settings and version: see `Identity`; suffix: of the files;
-    parameters: of a model.
+    codec: its name in tables; effort: empty for anchors; settings and version: see `Identity`; suffix: of the files.
     """
 
     codec: str
@@ -64,7 +66,6 @@ class Series:
     settings: str
     version: str
     suffix: str
-    parameters: int = 0
 
     @property
     def label(self) -> str:
@@ -97,7 +98,10 @@ class ModelCoder:
 
     def encode(self, image: Image.Image, quality: float) -> Encoded:
         result = self.codec.compress(image, quality, **effort_options(self.effort))
-        return Encoded(result.data, result.J, result.base_bytes, result.base_psnr, result.base_J, result.steps)
+        parameters = sum(parameter.numel() for parameter in self.codec.at(quality).model.parameters())
+        return Encoded(
+            result.data, result.J, result.base_bytes, result.base_psnr, result.base_J, result.steps, parameters
+        )
 
     def decode(self, data: bytes) -> Image.Image:
         return self.codec.decompress(data).convert("RGB")
@@ -145,9 +149,10 @@ def anchor_series(names: Sequence[str]) -> list[Series]:
 
 
 def model_series(
-    models: Sequence[str], efforts: Sequence[str], qualities: Sequence[float], device: str
+    models: Sequence[str], efforts: Sequence[str], qualities: Sequence[float] | None, device: str
 ) -> list[Series]:
-    """Every model at every effort, at these qualities, or, if there are none, at every whole one that it has.
+    """Every model at every effort, at these qualities, if it is an empty list at every whole one that it has, or for
+    None at those of `USUAL_QUALITIES` that it has.
 
     A model of one rate is measured at that rate alone; a folder of such is one codec, whose qualities are its
     checkpoints by rising λ.
@@ -161,19 +166,19 @@ def model_series(
     for model in dict.fromkeys(models):
         rungs = _rungs(model, qualities, device)
         codecs = [load_model_once(source, device) for source in dict.fromkeys(rung.source for rung in rungs)]
-        weights = ", ".join((codec.fingerprint + codec.side_coder.fingerprint).hex() for codec in codecs)
+        weights = "; ".join(
+            f"{(codec.fingerprint + codec.side_coder.fingerprint).hex()}, {codec.trained_for}" for codec in codecs
+        )
+        reduced = ", gradients in bfloat16" if descends_in_bfloat16(codecs[0].device) else ""
         for effort in dict.fromkeys(efforts):
             series.append(
                 Series(
-                    codec=printable(model if is_name(model) else Path(model).stem),
+                    codec=printable(_name_of(model)),
                     effort=effort,
                     rungs=rungs,
-                    settings=f"on {codecs[0].device.type}",
+                    settings=f"on {codecs[0].device.type}, PyTorch {torch.__version__}{reduced}",
                     version=f"tto {source_version()}, weights {weights}",
                     suffix=".tto",
-                    parameters=sum(
-                        parameter.numel() for parameter in codecs[0].at(rungs[0].quality).model.parameters()
-                    ),
                 )
             )
     labels = [one.label for one in series]
@@ -185,15 +190,23 @@ def model_series(
 
 def computed_on(series: Sequence[Series], device: str) -> list[Series]:
     """The same, its models on another kind of device, which gives other bytes."""
-    return [replace(one, settings=f"on {device}") if one.effort else one for one in series]
+    return [replace(one, settings=f"on {device}, PyTorch {torch.__version__}") if one.effort else one for one in series]
 
 
-def _rungs(model: str, qualities: Sequence[float], device: str) -> tuple[Rung, ...]:
+def _name_of(model: str) -> str:
+    if is_name(model):
+        return model
+    return Path(model).resolve().name if Path(model).is_dir() else Path(model).stem
+
+
+def _rungs(model: str, qualities: Sequence[float] | None, device: str) -> tuple[Rung, ...]:
     if not is_name(model) and Path(model).is_dir():
         return _rungs_of_folder(Path(model), device)
     codec = load_model_once(model, device)
     if codec.qualities == 1:
         return (Rung(1.0, model, 1.0),)
+    if qualities is None:
+        qualities = [quality for quality in USUAL_QUALITIES if quality <= codec.qualities]
     qualities = qualities or range(1, codec.qualities + 1)
     for quality in qualities:
         if not 1 <= quality <= codec.qualities:

@@ -79,6 +79,16 @@ def mean_curves(rows: Iterable[Row]) -> list[Curve]:
     ]
 
 
+def lossless(rows: Iterable[Row]) -> dict[str, Row]:
+    """Images by name that some codec gives back exactly, with the first such row: their PSNR has no mean with others.
+
+    Empty where there are no other images.
+    """
+    rows = list(rows)
+    found = {row.image: row for row in reversed(rows) if math.isinf(row.scores.get("psnr", math.nan))}
+    return {} if len(found) == len({row.image for row in rows}) else found
+
+
 def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Rows of each curve, in order of appearance."""
     groups: dict[str, list[Row]] = {}

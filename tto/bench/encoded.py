@@ -19,4 +19,5 @@ class Encoded:
     base_psnr: float = math.nan
     base_J: float = math.nan
     steps: int = 0
+    parameters: int = 0
     peak_memory_mb: float = math.nan

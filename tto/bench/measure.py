@@ -41,11 +41,12 @@ class Source:
     crop: int
 
     def pixels(self) -> np.ndarray:
-        """uint8 [H, W, 3]; alpha and metadata are left out, gray has three equal channels.
+        """uint8 [H, W, 3]; alpha and metadata are left out, gray has three equal channels, and pictures of more bits or
+        other colours are made into such as `tto.conversion` says.
 
         Raises `BadArgument` for an image that is smaller than the square.
         """
-        return load_square(self.path, self.crop).rgb
+        return load_square(self.path, self.crop, convert=True).rgb
 
 
 def sources(images: ImageSet, limit: int = 0, crop: int = 0) -> list[Source]:
@@ -237,7 +238,7 @@ def _compress(task: Task, machine: Machine, coder: Coder, quality: float, origin
         decode_seconds=math.nan,
         processor=processor(coder.device),
         peak_memory_mb=memory if math.isnan(encoded.peak_memory_mb) else encoded.peak_memory_mb,
-        parameters=task.series.parameters,
+        parameters=encoded.parameters,
     )
 
 

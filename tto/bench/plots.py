@@ -33,7 +33,7 @@ def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
     rows = -(-len(metrics) // PANELS_ACROSS)
     columns = -(-len(metrics) // rows)
     figure = Figure(figsize=(6.4 * columns, 4.8 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_without_mathematics(title))
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels[len(metrics) :]:
         axes.remove()
@@ -47,6 +47,11 @@ def write_plots(folder: Path, curves: Sequence[Curve], title: str) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, dpi=200)
         write_atomic(folder / f"rd.{suffix}", buffer.getvalue())
+
+
+def _without_mathematics(text: str) -> str:
+    """As Matplotlib shows it as it is."""
+    return text.replace("$", r"\$")
 
 
 def _widest(curves: Sequence[Curve]) -> float:
@@ -74,4 +79,9 @@ def _draw(axes: Axes, curves: Sequence[Curve], metric: str) -> None:
             style = {"linestyle": dots, "linewidth": 1.2, "color": "0.45"}
         else:
             style = {"marker": "o", "markersize": 3}
-        axes.plot(*zip(*points, strict=True), label=curve.label, zorder=3 if curve.effort else 2, **style)
+        axes.plot(
+            *zip(*points, strict=True),
+            label=_without_mathematics(curve.label),
+            zorder=3 if curve.effort else 2,
+            **style,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -226,9 +227,15 @@ def _latex_line(cells: Sequence[str]) -> str:
     return " & ".join(_latex_text(cell) for cell in cells) + r" \\"
 
 
+SIGNED = re.compile(r"[+-][\d.]+")
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%_#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"–": "--", "…": r"\dots{}"}
+)
+
+
 def _latex_text(cell: str) -> str:
-    if cell[:1] in "+-" and cell[1:2].isdigit():
-        return f"${cell}$"  # a real minus sign
-    for character in "&%_#":
-        cell = cell.replace(character, f"\\{character}")
-    return cell.replace("–", "--").replace("…", r"\dots{}")
+    if all(SIGNED.fullmatch(part) for part in cell.split(" … ")):  # an interval has two
+        return r" \dots{} ".join(f"${part}$" for part in cell.split(" … "))  # a real minus sign
+    return cell.translate(LATEX)

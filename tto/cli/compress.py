@@ -207,7 +207,8 @@ def compress(
             lambda_=lambda_,
         )
         fingerprint = codec.fingerprint + codec.side_coder.fingerprint
-        return Compression(absolute_model(model), device, request, convert, explain, outputs, fingerprint)
+        model_here = absolute_model(model)
+        return Compression(model_here, device, request, convert, explain, outputs, fingerprint, codec.trained_for)
 
     with Manifest(outputs, workplace.is_chosen) as manifest:
         is_done = finished(manifest, lambda: compression().making) if skip_existing else lambda job: False

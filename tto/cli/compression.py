@@ -29,7 +29,8 @@ LOG = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Compression:
     """How pictures are compressed. convert: as for `load_picture`; explain: folder for drawings, in which those of an
-    output have the place that it has in `outputs`; fingerprint: of the model and its side modules.
+    output have the place that it has in `outputs`; fingerprint: of the model and its side modules; trained_for: as
+    `Codec` has it.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Compression:
     explain: Path | None
     outputs: Path | None
     fingerprint: bytes
+    trained_for: str
 
     @property
     def making(self) -> Making:
@@ -46,7 +48,8 @@ class Compression:
         asked: dict[str, Any] = {field.name: getattr(self.request, field.name) for field in fields(self.request)}
         if asked["roi"] is not None:
             asked["roi"] = sha256(asked["roi"].rgb.tobytes()).hexdigest()
-        return Making(self.fingerprint.hex(), asked | {"convert": self.convert})
+        more = {"convert": self.convert, "trained_for": self.trained_for}
+        return Making(self.fingerprint.hex(), asked | more)
 
     def start(self, bars: Bars | None = None, interruption: Interruption | None = None) -> Callable[[Parcel], Made]:
         """Load the model; what is returned compresses one picture, shows its steps, and ends early when interrupted."""

@@ -39,6 +39,7 @@ class FakeCodec:
 
     qualities = 8
     fingerprint = b"fakecode"
+    trained_for = "lambda 0.01"
     device = torch.device("cpu")
     side_coder = SimpleNamespace(fingerprint=b"")
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
+import torch
 from rich.progress import Progress
 
 from tto.bench import cli, memory
@@ -64,7 +65,9 @@ def test_rows_tell_of_the_device_of_the_actors(pictures, tmp_path, monkeypatch, 
     monkeypatch.setattr("tto.cli.workplace.Workplace.open", lambda *_: nullcontext(Actors(device="cuda")))
     options = ["-m", "dcae-small", "-q", "2,6", "--anchors", "none", "--limit", 1, "--crop", 64, "--ray"]
     assert tto("bench", pictures, *options, "--out", tmp_path / "out") == 0
-    assert {row.settings for row in read_csv(tmp_path / "out" / "results.csv")} == {"on cuda"}
+    assert {row.settings for row in read_csv(tmp_path / "out" / "results.csv")} == {
+        f"on cuda, PyTorch {torch.__version__}"
+    }
 
 
 def test_compare_two_runs(tmp_path, capsys, make_rows):

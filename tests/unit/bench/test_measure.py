@@ -262,7 +262,39 @@ def test_sources_are_all_that_bytes_and_pixels_depend_on():
 
 def test_the_version_of_a_model_follows_its_weights_and_the_sources(fake_codec):
     (series,) = model_series(["dcae-small"], ["none"], [2], "cpu")
-    assert series.version == f"tto {coders.source_version()}, weights {b'fakecode'.hex()}"
+    assert series.version == f"tto {coders.source_version()}, weights {b'fakecode'.hex()}, lambda 0.01"
+
+
+def test_rows_of_another_lambda_or_pytorch_are_not_taken_up_again(fake_codec, monkeypatch):
+    (series,) = model_series(["dcae-small"], ["none"], [2], "cpu")
+    monkeypatch.setattr(type(fake_codec), "trained_for", "lambda 0.02")
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    (other,) = model_series(["dcae-small"], ["none"], [2], "cpu")
+    assert series.version != other.version and series.settings != other.settings
+
+
+def test_usual_qualities_are_those_that_a_model_has(fake_codec, monkeypatch):
+    assert model_series(["dcae-small"], ["none"], None, "cpu")[0].qualities == (2.0, 4.0, 6.0, 8.0)
+    monkeypatch.setattr(type(fake_codec), "qualities", 6)
+    assert model_series(["dcae-small"], ["none"], None, "cpu")[0].qualities == (2.0, 4.0, 6.0)
+    with pytest.raises(BadArgument, match="between 1 and 6"):
+        model_series(["dcae-small"], ["none"], [8], "cpu")
+
+
+def test_codecs_are_called_by_the_whole_name_of_their_file_or_folder(tmp_path, monkeypatch, fake_codec):
+    (tmp_path / "v1.1").mkdir()
+    (tmp_path / "a-0.013.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "v1.1")
+    (tmp_path / "v1.1" / "b.safetensors").write_bytes(b"")
+    monkeypatch.setattr(fake_codec, "qualities", 1)
+    monkeypatch.setattr(fake_codec.model, "lambda_at", lambda quality: 0.01, raising=False)
+    series = model_series([str(tmp_path / "a-0.013.safetensors"), "."], ["none"], None, "cpu")
+    assert [one.codec for one in series] == ["a-0.013", "v1.1"]
+
+
+def test_a_picture_of_sixteen_bits_is_measured_in_eight(tmp_path):
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(tmp_path / "deep.png")
+    assert (Source("photos", tmp_path / "deep.png", 0).pixels() == 255).all()
 
 
 def test_other_numbers_of_processes_are_measured_apart(pictures, tmp_path, count_work):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from base64 import b64decode, b64encode
 from dataclasses import replace
@@ -16,9 +17,9 @@ from PIL import Image
 from tto.bench.coders import anchor_series, model_series
 from tto.bench.curves import mean_curves
 from tto.bench.datasets import open_dataset
-from tto.bench.measure import Machine, measure, plan, sources
+from tto.bench.measure import Machine, Measured, measure, plan, sources
 from tto.bench.report.examples import bit_overlay, make_examples
-from tto.bench.report.html import About, build_page
+from tto.bench.report.html import PALEST, About, _curves, build_page
 from tto.bench.report.write import Options, write_report
 from tto.bench.summary import summarize
 
@@ -74,6 +75,35 @@ def test_the_report_says_what_its_seconds_are_of(run, tmp_path):
     seconds = json.loads((tmp_path / "results.json").read_text())["about"]["seconds"]
     assert f"{of_model} files on abacus" in seconds.split("; ")
     assert f"{len(rows) - of_model} files on what an earlier version did not note" in seconds.split("; ")
+
+
+def test_an_image_that_some_codec_gives_back_exactly_is_told_and_left_out_of_the_means(tmp_path, make_rows, caplog):
+    """Means of PSNR would be infinite at some points, and BD-rates speak of the others alone."""
+    rows = make_rows("jpeg", 0.3) + make_rows("tto", 0.1, "none")
+    exact = [
+        replace(row, image="white.png", content="white", scores={"psnr": math.inf, "ms_ssim": 1.0}) for row in rows
+    ]
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    alone = write_report(Measured([], rows, []), Machine(tmp_path / "a"), Options("a", "", 0, ""))
+    both = write_report(Measured([], [*rows, *exact], []), Machine(tmp_path / "b"), Options("b", "", 0, ""))
+    assert repr(both.lines) == repr(alone.lines)  # which has nan
+    assert f"white.png is left out of all means and BD-rates: {rows[0].label} gives it back exactly" in caplog.text
+    assert "gives it back exactly" in json.loads((tmp_path / "b" / "results.json").read_text())["about"]["white.png"]
+    assert "white.png" in (tmp_path / "b" / "results.csv").read_text()
+
+
+def test_a_title_with_dollars_is_no_mathematics(tmp_path, make_rows):
+    write_report(Measured([], make_rows("jpeg", 0.3), []), Machine(tmp_path), Options("cost_$5_to_$9", "", 0, ""))
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_published_curves_of_the_same_name_do_not_pale_a_models_efforts(run):
+    rows = run[0].rows
+    published = replace(mean_curves(rows)[0], codec="dcae-small", effort="", label="published", source="a paper")
+    described = _curves([*mean_curves(rows), published], rows)
+    strengths = {one["label"]: one["strength"] for one in described if one["kind"] == "model"}
+    assert strengths == {"dcae-small (none)": PALEST, "dcae-small (best)": 100}
 
 
 def test_json_and_csv_hold_every_row(report, run):

@@ -189,6 +189,8 @@ def test_latex_has_minus_signs_and_no_bare_specials():
     text = latex(["codec", "BD-rate %"], [["a_b & c", "-3.10"], ["d", "–"]])
     assert r"a\_b \& c & $-3.10$ \\" in text
     assert r"BD-rate \%" in text
+    text = latex(["a\\b$", "interval"], [["x", "+9.33 … +13.12"], ["y", "0.13–1.30"]])
+    assert r"a\textbackslash{}b\$" in text and r"$+9.33$ \dots{} $+13.12$" in text and "0.13--1.30" in text
     assert text.startswith("\\begin{tabular}{lr}\n\\toprule")
 
 

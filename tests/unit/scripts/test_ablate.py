@@ -56,7 +56,7 @@ def test_every_variant_has_a_file_for_each_quality(
 
 def test_summary_compares_with_the_base_and_with_latents_and_step(script):
     rows = [
-        script.Row("a.png", q, variant, 100, bpp * q, 30 + q, J, 1.0, 0.1)
+        script.Row("a.png", "pixels", q, variant, 100, bpp * q, 30 + q, J, 1.0, 0.1)
         for q in (2.0, 4.0)
         for variant, bpp, J in (("base", 1.0, 2.0), (script.FULL, 0.9, 1.6), ("all", 0.8, 1.2))
     ]

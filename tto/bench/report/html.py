@@ -145,7 +145,7 @@ def _curves(curves: Sequence[Curve], rows: Sequence[Row]) -> list[dict]:
     settings = {row.label: f"{row.settings} ({row.version})" for row in rows}
     models = list(dict.fromkeys(curve.codec for curve in curves if curve.effort))
     anchors = [curve.codec for curve in curves if curve.is_anchor]
-    efforts = {model: [curve.effort for curve in curves if curve.codec == model] for model in models}
+    efforts = {model: [curve.effort for curve in curves if curve.codec == model and curve.effort] for model in models}
     described = []
     for curve in curves:
         one: dict[str, object] = {"label": curve.label, "source": curve.source}

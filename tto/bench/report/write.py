@@ -9,6 +9,7 @@ report.html                   all of it on one page
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tto.bench.curves import Curve, mean_curves, measured_metrics
+from tto.bench.curves import Curve, lossless, mean_curves, measured_metrics
 from tto.bench.machine import describe_machine
 from tto.bench.measure import Failure, Machine, Measured, NothingMeasured
 from tto.bench.plots import write_plots
@@ -28,6 +29,8 @@ from tto.bench.scores import AXES
 from tto.bench.summary import Summary, summarize
 from tto.bench.tables import bd_rate_cells, failure_lines, latex, markdown, point_cells, summary_cells
 from tto.files import write_atomic
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,20 @@ class Options:
 def write_report(measured: Measured, machine: Machine, options: Options) -> Summary:
     """Writes all files of the report into the machine's folder, once the page is made; returns what its table says."""
     folder, (tasks, rows, failures) = machine.folder, measured
-    curves = mean_curves(rows)
+    exact = lossless(rows)
+    compared = [row for row in rows if row.image not in exact]
+    left_out = {name: f"{row.label} gives it back exactly" for name, row in exact.items()}
+    for name, reason in left_out.items():
+        LOG.warning("%s is left out of all means and BD-rates: %s", name, reason)
+    curves = mean_curves(compared)
     if not any(curve.points for curve in curves):
         raise NothingMeasured(f"no quality of any codec could be measured on every image: {failures[0].reason}")
-    summary = summarize([*curves, *published_curves(options.published)], rows, options.anchor)
-    images = len({row.image for row in rows})
+    summary = summarize([*curves, *published_curves(options.published)], compared, options.anchor)
+    images = len({row.image for row in compared})
     title = f"{options.title}: {images} image{'s' * (images != 1)}"
     codecs = "1 codec or effort" if len(curves) == 1 else f"{len(curves)} codecs and efforts"
-    about = About(title, f"{codecs}, {len(rows)} files", _facts(rows, machine, options))
+    facts = _facts(rows, machine, options) | {name: f"left out of all means: {why}" for name, why in left_out.items()}
+    about = About(title, f"{codecs}, {len(rows)} files", facts)
     main = _main_curve(curves).label
     examples = make_examples(tasks, rows, main, machine, options.examples) if options.examples else []
     page = build_page(about, rows, summary, failures, examples, main)
