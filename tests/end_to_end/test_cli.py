@@ -292,6 +292,13 @@ def test_want_of_memory_is_one_line_and_exit_code_2(tmp_path, photo, tiny_checkp
     assert (code, out) == (2, []) and len(err) == 1 and err[0].endswith("photo.tto: out of memory")
 
 
+def test_a_file_whose_name_is_a_word_of_the_message_is_named(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "zz"):
+        (tmp_path / name).write_text("junk")
+    assert call("info", "a", "zz") == (2, [], ["tto: a: not a .tto file", "tto: zz: not a .tto file"])
+
+
 def test_a_lambda_for_a_network_that_says_its_rates_is_refused(tmp_path, call):
     network = create_model("mbt2018-mean-vbr", N=16, M=16)
     torch.save(network.state_dict(), tmp_path / "vbr.pth")

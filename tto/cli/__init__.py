@@ -171,8 +171,10 @@ def report(error: Exception, about: Path | None = None) -> int:
         print_line(str(error))
         return error.exit_code
     if isinstance(error, TTOError):
-        is_named = about is None or f"{about}:" in str(error) or str(error).startswith(f"{about} ")
-        print_line(str(error) if is_named else f"{_shown(about)}: {error}")
+        text = str(error)
+        if about is not None and f"{about}:" not in text and not text.startswith(f"{about} "):
+            text = f"{_shown(about)}: {text}"
+        print_line(text)
     elif (format_message := getattr(error, "format_message", None)) is not None:  # typer: a wrong option, …
         command = getattr(getattr(error, "ctx", None), "command_path", "tto")
         message = format_message().replace("Value error, ", "")
