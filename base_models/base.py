@@ -101,7 +101,7 @@ class BaseModel(nn.Module, ABC):
 
     @property
     def walk_bytes(self) -> float:
-        """For each pixel of a picture, what a walk in float64 keeps beside what `memory` bounds."""
+        """For each pixel of a picture, what transforms and a walk in float64 keep beside what `memory` bounds."""
         return 0.0
 
     @abstractmethod

@@ -29,6 +29,7 @@ from .base import BaseModel, Memory, Quality
 from .dcae import DictionaryCoded, DictionaryModelConfig
 from .dictionary import DictionaryAttention
 from .elic import ELIC, ELICConfig
+from .ftic import FTICConfig, whole_map_bytes
 from .initialization import Down, Up
 from .limits import check_multiple, check_ranges
 from .registry import register, registered
@@ -64,6 +65,12 @@ class DictionaryCombination(DictionaryCoded):
         self.stride = self._network.stride  # pyright: ignore[reportAttributeAccessIssue] (of this network)
         self.g_a, self.g_s = self._network.make_transforms(sizes)
         self.make_dictionary_model(self.config, self.config.M)
+
+    @property
+    def walk_bytes(self) -> float:
+        """Of the transforms alone."""
+        sizes = registered(self.config.autoencoder)[1]
+        return whole_map_bytes(sizes) if isinstance(sizes, FTICConfig) else 0.0
 
     def strides(self) -> list[tuple[Down, Up]]:
         return self._network.strides(self)

@@ -126,8 +126,8 @@ def run_bounded(steps: Iterable[Step], inputs: Maps, memory: float, findings: Fi
                 inner = run(chain_of((n, k), layer, given[n]), inner)
             maps = (maps[0] + inner[0],)
         elif wraps:
-            around = tuple(F.pad(x, (wraps,) * 4, mode="circular") for x in maps)
-            maps = tuple(x[:, :, wraps:-wraps, wraps:-wraps] for x in run(chain, around))
+            maps = tuple(F.pad(x, (wraps,) * 4, mode="circular") for x in maps)
+            maps = tuple(x[:, :, wraps:-wraps, wraps:-wraps] for x in run(chain, maps))
         else:
             maps = run(chain, maps)
     return run(waiting, maps) if waiting.steps else maps

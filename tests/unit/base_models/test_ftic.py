@@ -56,6 +56,13 @@ def test_levels_begin_where_smaller_ones_would_cost_more():
     assert found == [0.081, 0.043, 0.153]
 
 
+def test_whole_maps_of_windows_that_wrap_are_told():
+    with torch.device("meta"):
+        assert create_model("ftic-dictionary").walk_bytes == 2 * 96 * 4 / 4  # 96 channels at half the resolution
+        assert create_model("ftic-small-dictionary").walk_bytes == 2 * 64 * 4 / 64
+        assert create_model("ftic").walk_bytes > 2 * 96 and create_model("tcm-dictionary").walk_bytes == 0
+
+
 @pytest.mark.parametrize("sizes", [{"window": 3}, {"window": 6}, {"tca_window": 5}])
 def test_windows_that_do_not_fit_are_refused(sizes):
     with pytest.raises(ValueError, match="expected divisors of 8"):
