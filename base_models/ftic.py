@@ -37,8 +37,8 @@ LEAST_SIGMA = 0.01
 FIRST_LEVEL = 0.02
 """Of σ as it is coded. Tables tell 16 places of μ between two integers apart, and near the middle a smaller σ pays for
 that: a value of σ = 0.01 and any μ costs 0.026 bits by its own density, 0.081 by a table of σ = 0.01, 0.043 by this
-level's and 0.153 by that of 0.11. One of this level's σ costs 37 % more by its table than by its density, one of σ = 0.05
-7 % more."""
+level's and 0.153 by that of 0.11. One of this level's σ costs 37 % more by its table than by its density, one of
+σ = 0.05 costs 7 % more."""
 
 
 @dataclass(frozen=True)
