@@ -21,8 +21,8 @@ from tto.entropy_coding import SymbolDecoder
 FOLDER = Path(__file__).parent / "files"
 SIDE = {SectionType.COMPENSATION, SectionType.FILTER, SectionType.SYNTAX, SectionType.SCALE_QP}
 SYMBOLS = {
-    "best": "4690647be1b06dbc8791416fd5097839db7e5d0439a033b7b3c8df7bb80185b8",
-    "fast": "6cc5eb574457d214f3567bf91c445b9b345f4ce43ae954132bfee20f51dd15d7",
+    "best": "05a28b4935fd78ef726f10935040987865a4440e3eebab2ca78323852193ef5d",
+    "fast": "169f9258693e8e534c3e63ce70bb45b73427f36a77a60773cc50a8c6b278909d",
 }
 
 
