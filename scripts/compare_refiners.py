@@ -28,8 +28,9 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import Table, run, weights_of
+from measuring import Table, run
 
+from tto.bench.coders import weights_of
 from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec, rd_cost
 from tto.container import NEUTRAL_QP

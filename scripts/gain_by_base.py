@@ -19,8 +19,9 @@ from typing import Annotated
 import torch
 import typer
 from compare_refiners import MOST_STEPS, Cell, measure
-from measuring import Table, run, weights_of
+from measuring import Table, run
 
+from tto.bench.coders import weights_of
 from tto.bench.measure import digest_of_pixels
 from tto.codec import Codec, load_codec
 from tto.errors import TTOError

@@ -1,4 +1,4 @@
-"""What programs share that measure for hours: their command line, weights, and tables that a restart goes on with."""
+"""What programs share that measure for hours: their command line, and tables that a restart goes on with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import typer
 
 from tto.cli import report
-from tto.codec import AnyCodec
 from tto.errors import BadArgument, TTOError
 from tto.files import make_folder, read_bytes
 
@@ -27,11 +26,6 @@ def run(main: Callable[..., None]) -> None:
         typer.run(main)
     except (TTOError, OSError) as error:
         sys.exit(report(error))
-
-
-def weights_of(codec: AnyCodec) -> str:
-    """Fingerprints of its network and side modules, in hexadecimal, and what it was trained for."""
-    return f"{(codec.fingerprint + codec.side_coder.fingerprint).hex()}, {codec.trained_for}"
 
 
 class Table(Generic[Row]):

@@ -166,17 +166,14 @@ def model_series(
     for model in dict.fromkeys(models):
         rungs = _rungs(model, qualities, device)
         codecs = [load_model_once(source, device) for source in dict.fromkeys(rung.source for rung in rungs)]
-        weights = "; ".join(
-            f"{(codec.fingerprint + codec.side_coder.fingerprint).hex()}, {codec.trained_for}" for codec in codecs
-        )
-        reduced = ", gradients in bfloat16" if descends_in_bfloat16(codecs[0].device) else ""
+        weights = "; ".join(map(weights_of, codecs))
         for effort in dict.fromkeys(efforts):
             series.append(
                 Series(
                     codec=printable(_name_of(model)),
                     effort=effort,
                     rungs=rungs,
-                    settings=f"on {codecs[0].device.type}, PyTorch {torch.__version__}{reduced}",
+                    settings=_settings(codecs[0].device.type),
                     version=f"tto {source_version()}, weights {weights}",
                     suffix=".tto",
                 )
@@ -190,7 +187,18 @@ def model_series(
 
 def computed_on(series: Sequence[Series], device: str) -> list[Series]:
     """The same, its models on another kind of device, which gives other bytes."""
-    return [replace(one, settings=f"on {device}, PyTorch {torch.__version__}") if one.effort else one for one in series]
+    return [replace(one, settings=_settings(device)) if one.effort else one for one in series]
+
+
+def weights_of(codec: AnyCodec) -> str:
+    """Fingerprints of its network and side modules, in hexadecimal, and what it was trained for."""
+    return f"{(codec.fingerprint + codec.side_coder.fingerprint).hex()}, {codec.trained_for}"
+
+
+def _settings(device: str) -> str:
+    """What decides refined bytes beside weights and program; of GPUs the kind alone."""
+    reduced = device == "cpu" and descends_in_bfloat16(torch.device(device))
+    return f"on {device}, PyTorch {torch.__version__}" + ", gradients in bfloat16" * reduced
 
 
 def _name_of(model: str) -> str:

@@ -273,6 +273,15 @@ def test_rows_of_another_lambda_or_pytorch_are_not_taken_up_again(fake_codec, mo
     assert series.version != other.version and series.settings != other.settings
 
 
+@pytest.mark.parametrize("reduced", [False, True])
+def test_rows_of_processors_that_descend_otherwise_are_told_apart(fake_codec, monkeypatch, reduced):
+    monkeypatch.setattr(coders, "descends_in_bfloat16", lambda device: reduced)
+    (series,) = model_series(["dcae-small"], ["none"], [2], "cpu")
+    assert series.settings.endswith(", gradients in bfloat16") is reduced
+    (elsewhere,) = coders.computed_on([series], "cuda")
+    assert elsewhere.settings == f"on cuda, PyTorch {torch.__version__}"
+
+
 def test_usual_qualities_are_those_that_a_model_has(fake_codec, monkeypatch):
     assert model_series(["dcae-small"], ["none"], None, "cpu")[0].qualities == (2.0, 4.0, 6.0, 8.0)
     monkeypatch.setattr(type(fake_codec), "qualities", 6)
